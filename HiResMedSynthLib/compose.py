@@ -1,0 +1,117 @@
+"""compose(background, case) -> Composition: pure, no choice left, no randomness."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from HiResMedSynthLib import fusion
+from HiResMedSynthLib.case import HALF, Case, PlacedLesion
+from HiResMedSynthLib.errors import CaseError
+from HiResMedSynthLib.image import MedicalImage
+
+
+@dataclass(frozen=True, kw_only=True)
+class Box:
+    """Bounding box of a lesion's mask in one slice; indices, the maxima exclusive."""
+
+    lesion: int
+    type: str
+    slice: int
+    row_min: int
+    column_min: int
+    row_max: int
+    column_max: int
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Composition:
+    """A composed image with what was put into it.
+
+    `image` and `background` have the same geometry; they differ only where `alpha` > 0.
+    """
+
+    image: MedicalImage
+    background: MedicalImage
+    case: Case
+
+    @property
+    def lesions(self) -> tuple[PlacedLesion, ...]:
+        """The lesions in the order of their numbers."""
+        return self.case.lesions
+
+    @cached_property
+    def alpha(self) -> NDArray[np.uint16]:
+        """uint16 `[slice, row, column]`, 0..65535: share of lesion in each voxel."""
+        alpha = np.zeros(self.image.shape, dtype=np.uint16)
+        for lesion in self.lesions:
+            np.maximum(alpha[lesion.region], lesion.alpha, out=alpha[lesion.region])
+        return alpha
+
+    @cached_property
+    def instance_mask(self) -> NDArray[np.uint16]:
+        """uint16 `[slice, row, column]`: number of the lesion whose alpha is >= 0.5, else 0."""
+        mask = np.zeros(self.image.shape, dtype=np.uint16)
+        for lesion in self.lesions:
+            mask[lesion.region][lesion.alpha >= HALF] = lesion.number
+        return mask
+
+    @cached_property
+    def boxes(self) -> tuple[Box, ...]:
+        """One box for each lesion and slice that it occupies."""
+        boxes = []
+        for lesion in self.lesions:
+            for offset, plane in enumerate(lesion.alpha >= HALF):
+                if not plane.any():
+                    continue
+                rows, columns = np.flatnonzero(plane.any(axis=1)), np.flatnonzero(plane.any(axis=0))
+                boxes.append(
+                    Box(
+                        lesion=lesion.number,
+                        type=lesion.type,
+                        slice=lesion.corner[0] + offset,
+                        row_min=lesion.corner[1] + int(rows[0]),
+                        column_min=lesion.corner[2] + int(columns[0]),
+                        row_max=lesion.corner[1] + int(rows[-1]) + 1,
+                        column_max=lesion.corner[2] + int(columns[-1]) + 1,
+                    )
+                )
+        return tuple(boxes)
+
+    @cached_property
+    def changed_slices(self) -> tuple[int, ...]:
+        """Indices of the slices in which any alpha is > 0, ascending."""
+        changed: set[int] = set()
+        for lesion in self.lesions:
+            changed.update(lesion.corner[0] + int(k) for k in np.flatnonzero(lesion.alpha.any(axis=(1, 2))))
+        return tuple(sorted(changed))
+
+
+def compose(background: MedicalImage, case: Case) -> Composition:
+    """The background with the case's lesions in it.
+
+    Outside the footprints (alpha > 0) the result equals the background bit for bit.
+
+    Raises:
+        CaseError: the case was drawn for another image.
+    """
+    if background.pixel_sha256 != case.background.pixel_sha256:
+        raise CaseError(
+            "this case was drawn for another image: the pixels differ",
+            remedy="Give the background whose pixel_sha256 stands in case.json, in the same slice selection.",
+        )
+    pixels = background.pixels.copy()
+    limits = background.value_limits
+    for lesion in case.lesions:
+        if lesion.mode == "add":
+            fusion.add(pixels, lesion.region, lesion.intensity, lesion.alpha, limits=limits)
+        elif case.settings.fusion == "paper":
+            fusion.replace_and_blur_edge(
+                pixels, lesion.region, lesion.intensity, lesion.alpha, base=lesion.intensity_base, limits=limits
+            )
+        else:
+            fusion.blend(pixels, lesion.region, lesion.intensity, lesion.alpha, base=lesion.intensity_base, limits=limits)
+    return Composition(image=background.with_pixels(pixels), background=background, case=case)

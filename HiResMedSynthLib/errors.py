@@ -1,0 +1,53 @@
+"""The errors of the library: each says what was wrong, where, and what the reader can do about it.
+
+Anything a user can cause is a `HiResMedSynthError`; any other exception that leaves the library is a bug of ours.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class HiResMedSynthError(Exception):
+    """A problem that a user can understand and act on.
+
+    Args:
+        what: what is wrong, one sentence, without a full stop at its end.
+        where: the file, folder or field concerned; None where there is none.
+        remedy: what to do about it, one sentence.
+    """
+
+    def __init__(self, what: str, *, remedy: str, where: str | Path | None = None) -> None:
+        self.what = what
+        self.where = None if where is None else str(where)
+        self.remedy = remedy
+        place = "" if self.where is None else f" [{self.where}]"
+        super().__init__(f"{what.rstrip('.')}{place}. {remedy}")
+
+
+class ReadError(HiResMedSynthError):
+    """An input can't be read as a medical image."""
+
+
+class GeometryError(HiResMedSynthError):
+    """The spacing, orientation or shape of an image doesn't allow what was asked."""
+
+
+class SettingsError(HiResMedSynthError):
+    """A choice of the user is impossible or contradicts another."""
+
+
+class BankError(HiResMedSynthError):
+    """A lesion bank is missing, damaged or doesn't hold what was asked."""
+
+
+class PlacementError(HiResMedSynthError):
+    """A lesion can't go where it was asked to, or there is no room left."""
+
+
+class CaseError(HiResMedSynthError):
+    """A case can't be read, or doesn't belong to this background."""
+
+
+class ExportError(HiResMedSynthError):
+    """Results can't be written."""

@@ -1,0 +1,1 @@
+"""Measures of synthetic against real images."""

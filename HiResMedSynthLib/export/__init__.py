@@ -1,0 +1,1 @@
+"""Composition -> files: DICOM series, SEG, boxes, preview; one folder, all or nothing."""

@@ -1,0 +1,1 @@
+"""WHERE a lesion may go: danger mask, location prior, candidates."""

@@ -1,0 +1,18 @@
+"""Versions of this product and of the packages that touch pixels, as they stand in case.json and error reports."""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+
+PACKAGES = ("hiresmedsynth", "numpy", "scipy", "SimpleITK", "opencv-python-headless", "pydicom", "highdicom")
+
+
+def installed_versions() -> dict[str, str]:
+    """Package name -> installed version; packages that are missing are left out."""
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return versions
