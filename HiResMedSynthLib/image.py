@@ -20,6 +20,7 @@ from HiResMedSynthLib.errors import GeometryError
 
 PIXEL_TYPES = ("uint8", "uint16", "int16", "int32", "float32")
 TILT_TOLERANCE_DEGREES = 0.5
+NOT_PERPENDICULAR = 5e-5  # what six digits of ImageOrientationPatient explain; validators refuse more
 GAP_TOLERANCE = 0.02  # relative to the median gap; DICOM writes positions rounded to 1e-2..1e-3 mm
 
 SpacingSource = Literal["header", "assumed", "unknown"]
@@ -44,7 +45,7 @@ class Window:
         """Pixels mapped linearly so that the window spans 0..1, clipped; float32, same shape."""
         low = self.center - self.width / 2
         scaled = (pixels.astype(np.float32) - np.float32(low)) / np.float32(self.width)
-        return np.clip(scaled, 0.0, 1.0)
+        return np.asarray(np.clip(scaled, 0.0, 1.0))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +124,8 @@ class MedicalImage:
         self._refuse_unless(directions.shape == (2, 3), "directions_lps must be two vectors of three")
         gram = directions @ directions.T
         self._refuse_unless(
-            bool(np.allclose(gram, np.eye(2), atol=1e-3)), "the row and column directions are not perpendicular unit vectors"
+            bool(np.allclose(gram, np.eye(2), atol=1e-3)),
+            "the row and column directions are not perpendicular unit vectors",
         )
         if self.pixel_spacing_mm is None:
             self._refuse_unless(self.spacing_source == "unknown", "spacing_source must be 'unknown' without a spacing")
@@ -133,7 +135,8 @@ class MedicalImage:
             self._refuse_unless(ok, f"a pixel spacing of {self.pixel_spacing_mm} mm can't be")
         thickness = self.slice_thickness_mm
         self._refuse_unless(
-            thickness is None or (math.isfinite(thickness) and thickness > 0), f"a slice thickness of {thickness} mm can't be"
+            thickness is None or (math.isfinite(thickness) and thickness > 0),
+            f"a slice thickness of {thickness} mm can't be",
         )
         if self.positions_lps_mm is None:
             step = np.cross(directions[0], directions[1]) * (thickness or 1.0)
@@ -182,6 +185,15 @@ class MedicalImage:
     def normal_lps(self) -> NDArray[np.float64]:
         """Unit vector perpendicular to the slices: row direction x column direction."""
         return np.cross(self.directions_lps[0], self.directions_lps[1])
+
+    @cached_property
+    def orthonormal_directions_lps(self) -> NDArray[np.float64]:
+        """`directions_lps`; where a coarsely rounded header made them oblique, the nearest orthonormal pair."""
+        given = self.directions_lps
+        if np.abs(given @ given.T - np.eye(2)).max() <= NOT_PERPENDICULAR:
+            return given
+        left, _, right = np.linalg.svd(given, full_matrices=False)
+        return np.asarray(left @ right)
 
     @cached_property
     def slice_steps_mm(self) -> NDArray[np.float64]:
@@ -241,7 +253,9 @@ class MedicalImage:
         base = np.stack([np.interp(index[:, 0], knots, self.positions_lps_mm[:, axis]) for axis in range(3)], axis=1)
         if self.slices == 1:
             base = base + (index[:, :1] * self.slice_spacing_mm) * self.normal_lps
-        in_plane = index[:, 2:3] * spacing[1] * self.directions_lps[0] + index[:, 1:2] * spacing[0] * self.directions_lps[1]
+        in_plane = (
+            index[:, 2:3] * spacing[1] * self.directions_lps[0] + index[:, 1:2] * spacing[0] * self.directions_lps[1]
+        )
         return np.asarray(base + in_plane)
 
     def lps_to_index(self, points_lps_mm: Sequence[Sequence[float]] | NDArray[Any]) -> NDArray[np.float64]:
@@ -281,6 +295,18 @@ class MedicalImage:
         if self.pixels.dtype.kind != "f":
             ends = [max(ends[0], np.iinfo(self.pixels.dtype).min), min(ends[1], np.iinfo(self.pixels.dtype).max)]
         return float(ends[0]), float(ends[1])
+
+    def storable(self, values: NDArray[Any]) -> NDArray[Any]:
+        """Values (modality units) as this image can store them: in range, on its steps (half up), in its pixel type."""
+        low, high = self.value_limits
+        values = np.clip(values, low, high)
+        if self.pixels.dtype.kind != "f":
+            whole = values if values.dtype.kind == "i" else np.floor(values + 0.5)
+            return whole.astype(self.pixels.dtype)
+        if self.bits_stored is not None:
+            slope, intercept = self.rescale
+            values = np.floor((values - intercept) / slope + 0.5) * np.float64(slope) + intercept
+        return values.astype(self.pixels.dtype)
 
     @cached_property
     def pixel_sha256(self) -> str:

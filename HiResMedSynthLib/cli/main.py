@@ -1,0 +1,91 @@
+"""The command `hiresmedsynth`: finds the sub-command, and turns the library's errors into one clear paragraph."""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib import import_module
+
+import click
+
+from HiResMedSynthLib import __version__
+from HiResMedSynthLib.errors import HiResMedSynthError
+
+# name -> (module of the package cli, attribute, one line of help): nothing is imported until it is called
+COMMANDS = {
+    "compose": ("compose", "compose_command", "Place lesions in an image and export the synthetic case."),
+    "inspect": ("inspect", "inspect_command", "Show what is understood of an image, and what is odd about it."),
+    "lesion": ("lesion", "lesion_group", "List and show the lesions of the bank."),
+    "danger": ("placement", "danger_command", "Show where lesions must not go."),
+    "prior": ("placement", "prior_command", "Show where lesions are likely."),
+    "serve": ("serve", "serve_command", "Run the backend that the Slicer panel talks to."),
+}
+EXIT_ERROR, EXIT_BUG, EXIT_CANCELLED = 1, 70, 130
+
+
+class LazyGroup(click.Group):
+    """A group that imports a sub-command only when it is called, so that --help stays fast."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 (click's signature)
+        """Names in the order of the work."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        """The sub-command, imported now; None if there is none of that name."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, attribute, _ = COMMANDS[cmd_name]
+        command = getattr(import_module(f"HiResMedSynthLib.cli.{module}"), attribute)
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """The list of commands, from the table above."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, help_line) for name, (_, _, help_line) in COMMANDS.items()])
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Research only, not for diagnosis. Example: hiresmedsynth compose CT_FOLDER --lesions 3 --seed 7 --out CASE",
+)
+@click.version_option(__version__, prog_name="hiresmedsynth")
+def cli() -> None:
+    """Compose synthetic radiological cases: lesions placed in real or generated images, exported as marked DICOM."""
+
+
+def main() -> None:
+    """Runs the command line; exit code 0 = done, 1 = refused, 2 = wrong usage, 70 = our bug, 130 = cancelled."""
+    try:
+        code = cli.main(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except HiResMedSynthError as error:
+        _say(f"Error: {error}")
+        sys.exit(EXIT_ERROR)
+    except (KeyboardInterrupt, click.Abort):
+        _say("Cancelled. Nothing was left under the name of the output.")
+        sys.exit(EXIT_CANCELLED)
+    except MemoryError:
+        _say(
+            "Error: there is not enough memory for this image. Work on one slice (--slice NUMBER) or a smaller series."
+        )
+        sys.exit(EXIT_ERROR)
+    except BrokenPipeError:  # the reader of our output (head, less) has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(EXIT_ERROR)
+    except Exception as error:
+        if os.environ.get("HIRESMEDSYNTH_DEBUG"):
+            raise
+        _say(
+            f"Error: an unforeseen problem, a bug of HiResMedSynth {__version__} ({type(error).__name__}: {error}). "
+            "Set HIRESMEDSYNTH_DEBUG=1, run it again and send us what it prints."
+        )
+        sys.exit(EXIT_BUG)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _say(text: str) -> None:
+    click.echo(text, err=True)

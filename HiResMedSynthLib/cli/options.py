@@ -1,0 +1,92 @@
+"""Option types and options that several commands share."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+
+class NumberRange(click.ParamType[tuple[float, float]]):
+    """`LOW:HIGH` or one number, as a pair of floats."""
+
+    name = "LOW:HIGH"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, float]:
+        """The pair (low, high)."""
+        if isinstance(value, tuple):
+            return value
+        try:
+            numbers = [float(part) for part in str(value).split(":")]
+        except ValueError:
+            numbers = []
+        if not 1 <= len(numbers) <= 2 or not numbers[0] <= numbers[-1]:
+            self.fail(f"'{value}' is not LOW:HIGH, for example 4:12", param, ctx)
+        return numbers[0], numbers[-1]
+
+
+class Numbers(click.ParamType[tuple[float, ...]]):
+    """Numbers separated by commas, of which there may be `smallest` to `largest`."""
+
+    def __init__(self, name: str, smallest: int, largest: int) -> None:
+        self.name, self.smallest, self.largest = name, smallest, largest
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
+        """The numbers as floats."""
+        if isinstance(value, tuple):
+            return value
+        try:
+            numbers = tuple(float(part) for part in str(value).split(","))
+        except ValueError:
+            numbers = ()
+        if not self.smallest <= len(numbers) <= self.largest:
+            self.fail(f"'{value}' is not {self.name}", param, ctx)
+        return numbers
+
+
+def _spacing(
+    _ctx: click.Context, _param: click.Parameter, value: tuple[float, ...] | None
+) -> tuple[float, float] | None:
+    return None if value is None else (value[0], value[-1])
+
+
+def image_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds the options that say how an input image is to be read: spacing_mm, series, slice_index."""
+    for option in (
+        click.option(
+            "--slice",
+            "slice_index",
+            type=click.IntRange(min=0),
+            help="Take this one slice (0 = first in the order of 'inspect').",
+        ),
+        click.option("--series", help="Which series of a folder that holds several: its number or UID."),
+        click.option(
+            "--spacing-mm",
+            type=Numbers("ROW[,COLUMN]", 1, 2),
+            callback=_spacing,
+            help="Distance of rows[, of columns] in mm where the file doesn't tell; the case then says 'assumed'.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def where_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds the options that say where lesions may go: domain, pleura_margin_mm, vessel_margin_mm."""
+    domains = ("lung-ct", "cxr", "kub")
+    for option in (
+        click.option("--vessel-margin-mm", type=float, default=1.0, show_default=True, help="Kept to vessels."),
+        click.option("--pleura-margin-mm", type=float, default=2.0, show_default=True, help="Kept to the pleura."),
+        click.option("--domain", type=click.Choice(domains), help="What the image shows [default: by modality]."),
+    ):
+        command = option(command)
+    return command
+
+
+def progress_line(done: int, total: int, what: str) -> None:
+    """Shows progress as one line on a terminal; silent elsewhere."""
+    if sys.stderr.isatty():
+        end = "\n" if done >= total else ""
+        click.echo(f"\r\x1b[K[{done}/{total}] {what}{end}", nl=False, err=True)

@@ -1,0 +1,307 @@
+"""DICOM files -> MedicalImage: grouping into series, sorting, decoding, rescaling."""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from HiResMedSynthLib.errors import ReadError
+from HiResMedSynthLib.image import MedicalImage, Photometric, SpacingSource, Window
+from HiResMedSynthLib.read_header import KEYWORDS, SliceHeader, code, header_facts, numbers, slice_headers
+from HiResMedSynthLib.read_pixels import stored_values, to_modality_units
+
+RADIOGRAPHS = ("CR", "DX", "RG", "MG", "XA", "RF")
+BURNED_IN_CLASSES = (*RADIOGRAPHS, "OT", "SC")
+NO_BACKGROUNDS = (  # pictures that show marks or doses, never a background
+    "1.2.840.10008.5.1.4.1.1.66.4",  # Segmentation
+    "1.2.840.10008.5.1.4.1.1.66.7",  # Label Map Segmentation
+    "1.2.840.10008.5.1.4.1.1.481.2",  # RT Dose
+)
+LOSSY_SYNTAXES = ("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51", "1.2.840.10008.1.2.4.81")
+
+
+def looks_like_dicom(head: bytes) -> bool:
+    """Whether the first bytes of a file are DICOM's: with the preamble, or a bare data set of group 0002 or 0008."""
+    return head[128:132] == b"DICM" or head[:2] in (b"\x02\x00", b"\x08\x00")
+
+
+def read_dicom_files(
+    files: Sequence[Path],
+    *,
+    where: Path,
+    spacing_mm: tuple[float, float] | None,
+    series: str | None,
+    slice_index: int | None,
+) -> MedicalImage:
+    """The one series in these files as an image, slices ascending along their normal.
+
+    With `slice_index` the headers of all files are read, but the pixels of that slice only.
+
+    Raises:
+        ReadError: no picture, several series, damaged or unsupported pixels.
+    """
+    oddities: list[str] = []
+    headers = _headers(files, where, oddities)
+    headers = _one_series(headers, where, series)
+    headers = _one_stack(headers, oddities)
+    headers = _sorted(headers, oddities)
+    if slice_index is not None:
+        if not 0 <= slice_index < len(headers):
+            raise ReadError(
+                f"slice {slice_index} is not in 0..{len(headers) - 1}", where=where, remedy="Name one of these."
+            )
+        chosen = [headers[slice_index]]
+    else:
+        chosen = headers
+    first = chosen[0]
+    data = first.data
+    _refuse_colour(first)
+    spacing, source = _spacing(first, spacing_mm, oddities)
+    modality = code(data.get("Modality")) or "OT"
+    pixels, rescale, units = to_modality_units(stored_values(chosen), chosen, modality, oddities)
+    bits = int((numbers(data.get("BitsStored")) or (16.0,))[0])
+    signed = int((numbers(data.get("PixelRepresentation")) or (0.0,))[0]) == 1
+    padding = numbers(data.get("PixelPaddingValue"))
+    _note_header(first, modality, oddities)
+    photometric: Photometric = "MONOCHROME1" if data.PhotometricInterpretation == "MONOCHROME1" else "MONOCHROME2"
+    image = MedicalImage(
+        pixels=pixels,
+        modality=modality,
+        units="HU" if units == "HU" else "stored",
+        pixel_spacing_mm=spacing,
+        spacing_source=source,
+        positions_lps_mm=_positions(chosen, oddities),
+        directions_lps=np.array(first.orientation).reshape(2, 3) if first.orientation else np.eye(3)[:2],
+        slice_thickness_mm=first.thickness or _gap(headers),
+        photometric=photometric,
+        rescale=rescale or (1.0, 0.0),
+        bits_stored=None if rescale is None else bits,
+        stored_signed=signed,
+        padding_value=padding[0] * rescale[0] + rescale[1] if padding and rescale else None,
+        window=_window(first, units),
+        facts=replace(header_facts(data), lossy_image_compression="01" if _is_lossy(data) else None),
+        oddities=tuple(dict.fromkeys(oddities)),
+    )
+    if image.volume_problem is not None:
+        image = replace(image, oddities=(*image.oddities, image.volume_problem))
+    return image
+
+
+def _headers(files: Sequence[Path], where: Path, oddities: list[str]) -> list[SliceHeader]:
+    """Headers of all pictures among the files; what is no picture is counted."""
+    import pydicom
+    from pydicom.errors import InvalidDicomError
+
+    headers: list[SliceHeader] = []
+    others, no_picture, seen = 0, "", set()
+    for path in files:
+        try:
+            with path.open("rb") as stream:
+                if not looks_like_dicom(stream.read(132)):
+                    others += 1
+                    continue
+            with warnings.catch_warnings(), pydicom.config.disable_value_validation():
+                warnings.simplefilter("ignore")
+                data = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(KEYWORDS), force=True)
+                if _drop_unreadable_values(data):
+                    oddities.append("header values that can't be read were ignored")
+                shown = "Rows" in data and "Columns" in data and data.get("SOPClassUID") not in NO_BACKGROUNDS
+                found = slice_headers(path, data) if shown else []
+        except OSError:
+            raise
+        except (InvalidDicomError, EOFError):
+            others += 1
+            continue
+        except Exception as error:  # pydicom raises whatever its parsing meets in a damaged file
+            raise ReadError(
+                f"its header is damaged ({type(error).__name__})",
+                where=path,
+                remedy="Copy the file anew from its source.",
+            ) from error
+        uid = str(data.get("SOPInstanceUID") or "")
+        if not found:
+            no_picture = _kind(data)
+            others += 1
+        elif uid and uid in seen:
+            oddities.append("files that repeat another were left out")
+        else:
+            seen.add(uid)
+            headers.extend(found)
+    if not headers:
+        if no_picture:
+            raise ReadError(
+                f"it holds no picture that can be read as slices ({no_picture})",
+                where=where,
+                remedy="Give the CT, MR or radiograph itself, single- or multi-frame with positions.",
+            )
+        raise ReadError(
+            "there is no DICOM picture",
+            where=where,
+            remedy="Name the folder of one series; a NIfTI, NRRD, MHA, PNG, TIFF or JPEG file is named itself.",
+        )
+    if others:
+        oddities.append(f"{others} other file(s) in the folder were left out")
+    return headers
+
+
+def _drop_unreadable_values(data: Any) -> int:
+    """Number of values that pydicom can't convert; they are removed, so that none of them fails later."""
+    bad = []
+    for keyword in KEYWORDS:
+        try:
+            data.get(keyword)
+        except Exception:  # pydicom converts on first access, and raises what the value makes it raise
+            bad.append(keyword)
+    for keyword in bad:
+        del data[keyword]
+    return len(bad)
+
+
+def _kind(data: Any) -> str:
+    from pydicom.uid import UID
+
+    uid = str(data.get("SOPClassUID") or "")
+    name = UID(uid).name if uid else ""
+    return name if name and name != uid else "unknown kind"
+
+
+def _one_series(headers: list[SliceHeader], where: Path, series: str | None) -> list[SliceHeader]:
+    """The headers of the series that was asked for; several and none asked for are listed and refused."""
+    groups: dict[str, list[SliceHeader]] = {}
+    for header in headers:
+        groups.setdefault(str(header.data.get("SeriesInstanceUID") or ""), []).append(header)
+    ordered = sorted(groups.items(), key=lambda item: (-len(item[1]), item[0]))
+    if series is not None:
+        for number, (uid, group) in enumerate(ordered, start=1):
+            if series in (str(number), uid):
+                return group
+    elif len(ordered) == 1:
+        return ordered[0][1]
+    listing = "; ".join(
+        f"{number}: {code(group[0].data.get('Modality')) or '?'}, {len(group)} pictures of {rows} x {columns}"
+        + (f", {group[0].spacing[0]:g} x {group[0].spacing[1]:g} mm" if group[0].spacing else "")
+        for number, (_, group) in enumerate(ordered, start=1)
+        for rows, columns in [group[0].shape]
+    )
+    problem = f"there is no series '{series}'" if series is not None else f"there are {len(ordered)} series"
+    raise ReadError(f"{problem} ({listing})", where=where, remedy="Choose one with --series NUMBER.")
+
+
+def _one_stack(headers: list[SliceHeader], oddities: list[str]) -> list[SliceHeader]:
+    """The largest group of equal size, orientation and spacing; scouts and the like are left out and counted."""
+
+    def form(header: SliceHeader) -> tuple[Any, ...]:
+        orientation = tuple(round(v, 2) + 0.0 for v in header.orientation or ())
+        return (*header.shape, orientation, tuple(round(s, 3) for s in header.spacing or ()))
+
+    common, count = Counter(form(header) for header in headers).most_common(1)[0]
+    if count < len(headers):
+        oddities.append(
+            f"{len(headers) - count} picture(s) of another size, orientation or spacing were left out (scouts?)"
+        )
+    return [header for header in headers if form(header) == common]
+
+
+def _sorted(headers: list[SliceHeader], oddities: list[str]) -> list[SliceHeader]:
+    """Ascending along the slice normal; by InstanceNumber where a position is missing."""
+    if len(headers) == 1:
+        return headers
+    if any(header.position is None or header.orientation is None for header in headers):
+        oddities.append("slices have no position: sorted by InstanceNumber, one slice thickness apart")
+        return sorted(headers, key=lambda header: header.instance_number)
+    orientation = np.array(headers[0].orientation)
+    normal = np.cross(orientation[:3], orientation[3:])
+    return sorted(headers, key=lambda header: (float(np.dot(header.position or (), normal)), header.instance_number))
+
+
+def _positions(headers: list[SliceHeader], oddities: list[str]) -> NDArray[np.float64] | None:
+    if any(header.position is None or header.orientation is None for header in headers):
+        return None
+    positions = np.array([header.position for header in headers], dtype=np.float64)
+    if not np.isfinite(positions).all():
+        oddities.append("a slice position is not finite: positions were ignored")
+        return None
+    return positions
+
+
+def _gap(headers: list[SliceHeader]) -> float | None:
+    """Median distance of neighbouring slices, where the header gives no thickness."""
+    positions = _positions(headers, [])
+    if positions is None or len(positions) < 2:
+        return None
+    gap = float(np.median(np.linalg.norm(np.diff(positions, axis=0), axis=1)))
+    return gap if gap > 0 else None
+
+
+def _spacing(
+    header: SliceHeader, given: tuple[float, float] | None, oddities: list[str]
+) -> tuple[tuple[float, float] | None, SpacingSource]:
+    spacing = header.spacing
+    if spacing is None:
+        if given is None:
+            oddities.append("the pixel spacing is unknown")
+        return None, "unknown"
+    if not all(np.isfinite(s) and s > 0 for s in spacing):
+        if given is not None:
+            oddities.append(f"the header's pixel spacing of {spacing[0]:g} x {spacing[1]:g} mm can't be")
+            return None, "unknown"
+        raise ReadError(
+            f"its pixel spacing is {spacing[0]:g} x {spacing[1]:g} mm",
+            where=header.path,
+            remedy="Give the true one with --spacing-mm ROW[,COLUMN].",
+        )
+    if header.spacing_is == "ImagerPixelSpacing":
+        oddities.append("the pixel spacing is that at the detector: the body is magnified")
+    elif header.spacing_is == "NominalScannedPixelSpacing":
+        oddities.append("the pixel spacing is that of the film scanner")
+    if max(spacing) > 1.01 * min(spacing):
+        oddities.append(f"pixels are not square ({spacing[0]:g} x {spacing[1]:g} mm)")
+    return spacing, "header"
+
+
+def _refuse_colour(header: SliceHeader) -> None:
+    photometric = str(header.data.get("PhotometricInterpretation") or "")
+    if photometric not in ("MONOCHROME1", "MONOCHROME2"):
+        raise ReadError(
+            f"this is a colour image ({photometric or 'no photometric interpretation'})",
+            where=header.path,
+            remedy="Give a grey image (MONOCHROME1 or MONOCHROME2).",
+        )
+
+
+def _window(header: SliceHeader, units: str) -> Window | None:
+    """The stored window in the units of the pixels."""
+    window = header.window
+    if window is None or units == "HU" or header.slope == 0 or (header.slope, header.intercept) == (1.0, 0.0):
+        return window
+    return Window(center=(window.center - header.intercept) / header.slope, width=window.width / abs(header.slope))
+
+
+def _is_lossy(data: Any) -> bool:
+    """Whether the pixels were ever compressed with loss, by the header or by how they are stored."""
+    syntax = str(data.file_meta.get("TransferSyntaxUID") or "") if hasattr(data, "file_meta") else ""
+    return str(data.get("LossyImageCompression") or "") == "01" or syntax in LOSSY_SYNTAXES
+
+
+def _note_header(header: SliceHeader, modality: str, oddities: list[str]) -> None:
+    data, orientation = header.data, header.orientation
+    burned = str(data.get("BurnedInAnnotation") or "")
+    if burned == "YES":
+        oddities.append("text is burned into the pixels (BurnedInAnnotation YES): look before you share it")
+    elif not burned and modality in BURNED_IN_CLASSES:
+        oddities.append("the header doesn't say whether text is burned into the pixels: look before you share it")
+    if _is_lossy(data):
+        oddities.append("the source was lossily compressed")
+    if data.get("ModalityLUTSequence"):
+        oddities.append("the modality LUT was not applied: values are as stored")
+    if numbers(data.get("ImageOrientationPatient")) and orientation is None:
+        oddities.append("the orientation in the header can't be: it was ignored")
+    if str(data.get("SyntheticData") or "") == "YES":
+        oddities.append("the source is itself synthetic (0008,001C)")

@@ -1,0 +1,146 @@
+"""DICOM headers -> the few facts that reading needs, one `SliceHeader` a picture; nothing of the person."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from HiResMedSynthLib.image import HeaderFacts, Window
+
+# Only these are read from a file: what isn't here can't get any further.
+KEYWORDS = (
+    "SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "Modality", "ImageType", "InstanceNumber", "Rows", "Columns",
+    "NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation", "BitsStored", "BitsAllocated",
+    "PixelRepresentation", "PixelPaddingValue", "RescaleSlope", "RescaleIntercept", "WindowCenter", "WindowWidth",
+    "PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing", "SliceThickness", "ImagePositionPatient",
+    "ImageOrientationPatient", "GantryDetectorTilt", "KVP", "BodyPartExamined", "PatientPosition", "ViewPosition",
+    "ImageLaterality", "Laterality", "PresentationIntentType", "BurnedInAnnotation", "LossyImageCompression",
+    "SyntheticData", "ModalityLUTSequence", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class SliceHeader:
+    """One picture of a series: a classic file, or one frame of an enhanced one."""
+
+    path: Path
+    frame: int | None
+    data: Any  # pydicom Dataset of the file, without pixels
+    shape: tuple[int, int]
+    position: tuple[float, ...] | None
+    orientation: tuple[float, ...] | None
+    spacing: tuple[float, float] | None
+    spacing_is: str
+    thickness: float | None
+    slope: float
+    intercept: float
+    rescale_given: bool
+    window: Window | None
+
+    @property
+    def instance_number(self) -> int:
+        """InstanceNumber, or the frame's place; 0 where neither is given."""
+        number = numbers(self.data.get("InstanceNumber"))
+        return self.frame if self.frame is not None else int(number[0]) if number else 0
+
+
+def numbers(value: Any) -> tuple[float, ...]:
+    """The numbers in a DICOM value of any multiplicity; empty where there are none or they can't be read."""
+    if value is None or value == "":
+        return ()
+    parts: Iterable[Any] = value if isinstance(value, Iterable) and not isinstance(value, (str, bytes)) else [value]
+    try:
+        return tuple(float(part) for part in parts)
+    except (TypeError, ValueError):
+        return ()
+
+
+def code(value: Any, longest: int = 16) -> str | None:
+    """A DICOM code string, or None where it is absent or no code string (PS3.5 6.2, VR CS)."""
+    text = str(value or "").strip().upper()
+    allowed = text and len(text) <= longest and all(c.isascii() and (c.isalnum() or c in " _") for c in text)
+    return text if allowed else None
+
+
+def slice_headers(path: Path, data: Any) -> list[SliceHeader]:
+    """One header for a classic picture, one for each frame of an enhanced one (PS3.3 C.7.6.16)."""
+    frames = int((numbers(data.get("NumberOfFrames")) or (1.0,))[0])
+    per_frame = data.get("PerFrameFunctionalGroupsSequence")
+    if frames <= 1 and not per_frame:
+        return [_slice_header(path, data, None, [data])]
+    shared = list(data.get("SharedFunctionalGroupsSequence") or [])
+    groups = list(per_frame or [])
+    if len(groups) != frames:
+        return []
+    return [_slice_header(path, data, k, [_flat(group), *map(_flat, shared), data]) for k, group in enumerate(groups)]
+
+
+def _flat(group: Any) -> dict[str, Any]:
+    """The attributes of a functional group, its one-item macros merged."""
+    merged: dict[str, Any] = {}
+    for element in group:
+        if element.VR == "SQ" and element.value:
+            merged.update({inner.keyword: inner.value for inner in element.value[0] if inner.VR != "SQ"})
+    return merged
+
+
+def _slice_header(path: Path, data: Any, frame: int | None, sources: list[Any]) -> SliceHeader:
+    def first(keyword: str) -> tuple[float, ...]:
+        return next((found for source in sources if (found := numbers(source.get(keyword)))), ())
+
+    spacing, spacing_is = None, ""
+    for keyword in ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing"):
+        values = first(keyword)
+        if values:
+            spacing, spacing_is = (values[0], values[-1]), keyword
+            break
+    position, orientation = first("ImagePositionPatient"), first("ImageOrientationPatient")
+    thickness = first("SliceThickness")
+    slope, intercept = (first("RescaleSlope") or (1.0,))[0], (first("RescaleIntercept") or (0.0,))[0]
+    center, width = first("WindowCenter"), first("WindowWidth")
+    shows = bool(center and width and math.isfinite(center[0]) and math.isfinite(width[0]) and width[0] > 0)
+    return SliceHeader(
+        path=path,
+        frame=frame,
+        data=data,
+        shape=(int(data.Rows), int(data.Columns)),
+        position=position if len(position) == 3 else None,
+        orientation=orientation if _perpendicular(orientation) else None,
+        spacing=spacing,
+        spacing_is=spacing_is,
+        thickness=thickness[0] if thickness and thickness[0] > 0 else None,
+        slope=slope,
+        intercept=intercept,
+        rescale_given=bool(first("RescaleSlope") or first("RescaleIntercept")),
+        window=Window(center=center[0], width=width[0]) if shows else None,
+    )
+
+
+def _perpendicular(orientation: tuple[float, ...]) -> bool:
+    """Whether these are two perpendicular unit vectors (PS3.3 C.7.6.2.1.1)."""
+    if len(orientation) != 6 or not all(map(math.isfinite, orientation)):
+        return False
+    row, column = orientation[:3], orientation[3:]
+    products = (math.hypot(*row) - 1, math.hypot(*column) - 1, sum(a * b for a, b in zip(row, column, strict=True)))
+    return max(map(abs, products)) < 5e-4
+
+
+def header_facts(data: Any) -> HeaderFacts:
+    """The identity-free facts of a header that an export may repeat."""
+    imager = numbers(data.get("ImagerPixelSpacing"))
+    kvp, tilt = numbers(data.get("KVP")), numbers(data.get("GantryDetectorTilt"))
+    return HeaderFacts(
+        sop_class_uid=str(data.get("SOPClassUID") or "") or None,
+        body_part_examined=code(data.get("BodyPartExamined")),
+        patient_position=code(data.get("PatientPosition")),
+        view_position=code(data.get("ViewPosition")),
+        image_laterality=code(data.get("ImageLaterality")) or code(data.get("Laterality")),
+        presentation_intent_type=code(data.get("PresentationIntentType")),
+        burned_in_annotation=code(data.get("BurnedInAnnotation")),
+        kvp=kvp[0] if kvp else None,
+        gantry_detector_tilt=tilt[0] if tilt else None,
+        imager_pixel_spacing_mm=(imager[0], imager[-1]) if imager else None,
+    )

@@ -1,0 +1,46 @@
+"""An array on an image's voxels -> SimpleITK image with the same geometry, for NIfTI and NRRD files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from HiResMedSynthLib.image import MedicalImage
+
+
+def to_simpleitk(
+    array: NDArray[Any], image: MedicalImage, slices: Sequence[int] | None = None
+) -> tuple[Any, str | None]:
+    """(SimpleITK image, what such a file can't tell of this stack or None).
+
+    Args:
+        array: `[slice, row, column]`, the given slices of the image.
+        image: whose geometry it has.
+        slices: indices of the array's slices in the image; None: all.
+    """
+    import SimpleITK as sitk
+
+    assert image.positions_lps_mm is not None
+    positions = image.positions_lps_mm if slices is None else image.positions_lps_mm[list(slices)]
+    row_mm, column_mm = image.pixel_spacing_mm or (1.0, 1.0)
+    in_plane = image.orthonormal_directions_lps
+    step, slice_mm = np.cross(in_plane[0], in_plane[1]), image.slice_spacing_mm
+    note = None
+    if len(positions) > 1:
+        travel = positions[-1] - positions[0]
+        height = float(travel @ step)
+        steps = np.diff(positions @ step)
+        mean = height / (len(positions) - 1)
+        step, slice_mm = (step if height >= 0 else -step), abs(mean) or slice_mm
+        if np.abs(steps - mean).max() > 0.02 * slice_mm + 1e-3:
+            note = "the slices are not evenly spaced, which NIfTI can't tell: use the DICOM SEG for positions"
+        elif float(np.linalg.norm(travel - abs(height) * step)) > 0.5 * min(row_mm, column_mm):
+            note = "the stack is sheared, which NIfTI can't tell: use the DICOM SEG for positions"
+    volume = sitk.GetImageFromArray(array)
+    volume.SetSpacing((column_mm, row_mm, slice_mm))
+    volume.SetOrigin([float(value) for value in positions[0]])
+    volume.SetDirection([float(value) for value in np.column_stack([*in_plane, step]).ravel()])
+    return volume, note

@@ -1,0 +1,113 @@
+"""Reading volumes and pictures, and the account that `inspect` gives."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from click.testing import CliRunner
+from PIL import Image
+
+from HiResMedSynthLib.cli.inspect import inspect_command
+from HiResMedSynthLib.inspect import describe
+from HiResMedSynthLib.read import read_image
+
+GREY = np.arange(0, 60000, 100, dtype=np.uint16).reshape(20, 30)
+
+
+def write_volume(path: Path, pixels: np.ndarray) -> Path:
+    sitk.WriteImage(sitk.GetImageFromArray(pixels), str(path))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "held", "units"),
+    [
+        ("int16", (-1000, 400), "int16", "HU"),
+        ("int16", (0, 400), "int16", "stored"),
+        ("uint8", (0, 255), "uint8", "stored"),
+        ("uint16", (0, 65535), "uint16", "stored"),
+        ("int8", (-100, 100), "int16", "stored"),
+        ("uint32", (0, 70000), "int32", "stored"),
+        ("int64", (-1000, 70000), "int32", "HU"),
+        ("float32", (-1000.5, 70.25), "float32", "HU"),
+        ("float64", (0.5, 70.25), "float32", "stored"),
+        ("float32", (-1000.0, 70.0), "int16", "HU"),
+    ],
+)
+def test_types_of_volumes(kind: str, values: tuple[float, float], held: str, units: str, tmp_path: Path) -> None:
+    pixels = np.zeros((2, 3, 4), kind)
+    pixels[0, 0, 0], pixels[1, 2, 3] = values
+    path = write_volume(tmp_path / "a.nrrd", pixels)
+    image = read_image(path)
+    assert (image.pixels.dtype.name, image.units) == (held, units)
+    assert np.array_equal(image.pixels.astype(np.float64), pixels.astype(np.float64))
+    assert any("taken for CT" in o for o in image.oddities) == (units == "HU")
+    assert {read_image(path, slice_index=k).units for k in (0, 1)} == {units}
+
+
+def test_a_header_without_spacing_is_unknown(tmp_path: Path) -> None:
+    path = tmp_path / "a.nrrd"
+    path.write_bytes(
+        b"NRRD0004\ntype: uint8\ndimension: 2\nsizes: 3 2\nencoding: raw\nendian: little\n\n" + bytes(range(6))
+    )
+    image = read_image(path)
+    assert image.spacing_source == "unknown"
+    assert image.pixels[0].tolist() == [[0, 1, 2], [3, 4, 5]]
+    assert read_image(path, spacing_mm=(1, 2)).pixel_spacing_mm == (1, 2)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.tif", "a.jp2", "misnamed.nrrd"])
+def test_sixteen_bit_pictures_keep_their_depth(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    Image.fromarray(GREY).save(path, "PNG" if name.endswith("nrrd") else None)
+    image = read_image(path)
+    assert image.pixels.dtype == np.uint16
+    assert np.array_equal(image.pixels[0], GREY)
+    assert (image.modality, image.spacing_source, image.bits_stored) == ("OT", "unknown", 16)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.tif", "a.jp2", "a.jpg"])
+def test_eight_bit_pictures_and_no_dpi_as_spacing(name: str, tmp_path: Path) -> None:
+    pixels = (GREY // 256).astype(np.uint8)
+    Image.fromarray(pixels).save(tmp_path / name, dpi=(300, 300), quality=95)
+    image = read_image(tmp_path / name)
+    assert image.pixels.dtype == np.uint8
+    assert image.pixel_spacing_mm is None
+    assert np.abs(image.pixels[0].astype(int) - pixels).max() <= (4 if name in ("a.jpg",) else 0)
+    assert any("lossy" in o for o in image.oddities) == (name == "a.jpg")
+
+
+def test_grey_stored_as_colour_is_grey(tmp_path: Path) -> None:
+    pixels = (GREY // 256).astype(np.uint8)
+    Image.fromarray(np.repeat(pixels[..., np.newaxis], 3, axis=2)).save(tmp_path / "a.png")
+    image = read_image(tmp_path / "a.png")
+    assert np.array_equal(image.pixels[0], pixels)
+    assert any("taken as grey" in o for o in image.oddities)
+
+
+def test_a_white_is_zero_tiff_is_monochrome1(tmp_path: Path) -> None:
+    Image.fromarray(GREY).save(tmp_path / "a.tif", tiffinfo={262: 0})
+    image = read_image(tmp_path / "a.tif")
+    assert (image.photometric, image.pixels[0, 0, 1]) == ("MONOCHROME1", GREY[0, 1])
+
+
+def test_describe_tells_what_matters(ct_series_folder: Path, tilted_folder: Path, cxr_file: Path) -> None:
+    ct = describe(read_image(ct_series_folder))
+    for words in ("12 slices of 512 rows x 512 columns", "axial", "3-D lesions possible", "towards the head", "CT"):
+        assert words in ct
+    assert "3-D lesions refused: the stack is sheared by 18.5 degrees" in describe(read_image(tilted_folder))
+    assert "--spacing-mm" in describe(read_image(cxr_file))
+
+
+def test_inspect_command(ct_series_folder: Path, cxr_file: Path) -> None:
+    said = CliRunner().invoke(inspect_command, [str(cxr_file), "--spacing-mm", "0.342,0.4175", "--json"])
+    assert said.exit_code == 0
+    facts = json.loads(said.output)
+    assert (facts["pixel_spacing_mm"], facts["spacing_source"]) == ([0.342, 0.4175], "assumed")
+    said = CliRunner().invoke(inspect_command, [str(ct_series_folder), "--slice", "3"])
+    assert said.exit_code == 0
+    assert "512 rows x 512 columns" in said.output
