@@ -20,7 +20,8 @@ class LesionCard:
     """Where a lesion comes from and what it is.
 
     `origin` is "real cut-out" or "procedural". Ratings are the readers' means, 1..5 (LIDC-IDRI), None if procedural.
-    `diameter_mm` is that of the sphere of equal volume; `noise_hu` the robust noise of the source nearby.
+    `diameter_mm` is that of the sphere of equal volume; `noise_hu` and `background_hu` are the robust noise and median
+    of the source's parenchyma nearby.
     """
 
     name: str
@@ -32,6 +33,7 @@ class LesionCard:
     collection: str | None = None
     patient_id: str | None = None
     noise_hu: float | None = None
+    background_hu: float | None = None
     spiculation: float | None = None
     lobulation: float | None = None
     texture: float | None = None

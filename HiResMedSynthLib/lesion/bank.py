@@ -1,0 +1,132 @@
+"""The lesion bank: real nodules cut from CT, in one safetensors file whose hash is known.
+
+The file's metadata hold the cards as JSON; for each lesion it holds `<name>.alpha` (uint8) and `<name>.intensity_hu`
+(int16), cropped, on an isotropic grid.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from HiResMedSynthLib.errors import BankError
+from HiResMedSynthLib.lesion.lesion import Lesion, LesionCard
+
+BANK_FORMAT = "hiresmedsynth-lesion-bank-1"
+SHIPPED = Path(__file__).parent / "bank_data" / "nodules.safetensors"
+SHIPPED_SHA256 = "213a342f350e41e8d889ed823ab8880392a3ca05937b342325bbfac4a1c1f287"
+OWN_SIZE = (0.7, 1.4)  # a wanted diameter is met by entries of this share of it, so that texture isn't stretched
+TYPES_OF_REQUEST: dict[str, tuple[str, ...]] = {
+    "any": ("solid", "part-solid", "ground-glass", "calcified"),
+    "juxtapleural": ("solid",),
+}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Bank:
+    """Cards of all lesions, the arrays they are made from, and the hash of the file."""
+
+    cards: dict[str, LesionCard]
+    voxels_mm: dict[str, float]
+    arrays: dict[str, NDArray[Any]]
+    sha256: str
+
+    def lesion(self, name: str) -> Lesion:
+        """The lesion of that name.
+
+        Raises:
+            BankError: there is none; near names are told.
+        """
+        if name not in self.cards:
+            near = difflib.get_close_matches(name, self.cards, n=3, cutoff=0.4)
+            hint = f"Near names: {', '.join(near)}. " if near else ""
+            raise BankError(f"the bank has no lesion '{name}'", remedy=f"{hint}All of them: hiresmedsynth lesion list.")
+        return Lesion(
+            intensity_hu=self.arrays[f"{name}.intensity_hu"],
+            alpha=self.arrays[f"{name}.alpha"].astype(np.uint16) * np.uint16(257),
+            voxel_mm=self.voxels_mm[name],
+            card=self.cards[name],
+        )
+
+    @staticmethod
+    def types_for(request_type: str) -> tuple[str, ...]:
+        """The lesion types that meet a requested one."""
+        return TYPES_OF_REQUEST.get(request_type, (request_type,))
+
+    def choose(self, *, type: str, diameter_mm: float, rng: np.random.Generator) -> str:
+        """Name of an entry of this type, drawn among those of about this size (the nearest three where none is).
+
+        Raises:
+            BankError: the bank has no lesion of that type.
+        """
+        types = self.types_for(type)
+        fitting = sorted(name for name, card in self.cards.items() if card.type in types)
+        if not fitting:
+            raise BankError(f"the bank has no lesion of type '{type}'", remedy="See: hiresmedsynth lesion list.")
+        low, high = (diameter_mm * share for share in OWN_SIZE)
+        near = [name for name in fitting if low <= self.cards[name].diameter_mm <= high]
+        if not near:
+            near = sorted(fitting, key=lambda name: abs(np.log(self.cards[name].diameter_mm / diameter_mm)))[:3]
+        return near[int(rng.integers(len(near)))]
+
+
+@lru_cache(maxsize=2)
+def load_bank(path: Path | None = None) -> Bank:
+    """The bank in a file; None: the shipped one, verified by its hash.
+
+    Raises:
+        BankError: missing, changed or of another format.
+    """
+    file = path or SHIPPED
+    repair = "Reinstall HiResMedSynth." if path is None else "Build it anew with Training/build_bank.py."
+    try:
+        packed = file.read_bytes()
+    except OSError as error:
+        raise BankError(f"the lesion bank can't be read ({error.strerror})", where=file, remedy=repair) from error
+    if path is None and hashlib.sha256(packed).hexdigest() != SHIPPED_SHA256:
+        raise BankError("the lesion bank is damaged or changed (hash differs)", where=file, remedy=repair)
+    return _parse(packed, file, repair)
+
+
+def _parse(packed: bytes, file: Path, repair: str) -> Bank:
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    try:
+        arrays = load(packed)
+        length = int.from_bytes(packed[:8], "little")
+        metadata = json.loads(packed[8 : 8 + length]).get("__metadata__", {})
+        if metadata.get("format") != BANK_FORMAT:
+            raise BankError("this is a lesion bank of another format", where=file, remedy=repair)
+        entries = json.loads(metadata["entries"])
+        cards = {entry["card"]["name"]: LesionCard(**entry["card"]) for entry in entries}
+        voxels = {entry["card"]["name"]: float(entry["voxel_mm"]) for entry in entries}
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise BankError(f"this is no lesion bank ({type(error).__name__})", where=file, remedy=repair) from error
+    missing = [n for n in cards if f"{n}.alpha" not in arrays or f"{n}.intensity_hu" not in arrays]
+    if missing:
+        raise BankError(f"the arrays of {', '.join(missing)} are missing", where=file, remedy=repair)
+    return Bank(cards=cards, voxels_mm=voxels, arrays=arrays, sha256=hashlib.sha256(packed).hexdigest())
+
+
+def bank_bytes(lesions: list[Lesion]) -> bytes:
+    """The contents of a bank file; the same lesions always give the same bytes."""
+    from safetensors.numpy import save
+
+    arrays: dict[str, NDArray[Any]] = {}
+    entries = []
+    for lesion in lesions:
+        arrays[f"{lesion.card.name}.alpha"] = np.round(lesion.alpha / 257.0).astype(np.uint8)
+        arrays[f"{lesion.card.name}.intensity_hu"] = np.ascontiguousarray(lesion.intensity_hu)
+        entries.append({"card": dataclasses.asdict(lesion.card), "voxel_mm": lesion.voxel_mm})
+    packed: bytes = save(arrays, metadata={"format": BANK_FORMAT, "entries": json.dumps(entries)})
+    return packed

@@ -1,0 +1,160 @@
+"""Builds the lesion bank from LIDC-IDRI nodule volumes: chooses, cuts out, resamples once, writes safetensors + hash.
+
+python -m Training.build_bank FOLDER_OF_lidc_nodule_voi_hu --out HiResMedSynthLib/lesion/bank_data/nodules.safetensors
+"""
+
+from __future__ import annotations
+
+import hashlib
+import string
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+import numpy as np
+from scipy.ndimage import distance_transform_edt, label, map_coordinates
+
+from HiResMedSynthLib import measure
+from HiResMedSynthLib.lesion.bank import bank_bytes
+from HiResMedSynthLib.lesion.lesion import ALPHA_ONE, Lesion, LesionCard
+from HiResMedSynthLib.lesion.matte import pull_matte
+from Training.nodule_source import SourceNodule, nodules
+
+LICENCE = "CC BY 3.0"
+ATTRIBUTION = (
+    "Armato SG III et al. Data From LIDC-IDRI. The Cancer Imaging Archive, 2015, doi 10.7937/K9/TCIA.2015.LO9QL9SX; "
+    "Armato SG III et al. Med Phys 2011;38:915-931; crops: Computer Vision Center, Universitat Autonoma de Barcelona"
+)
+FAINTEST_HU = 120  # mean over the surrounding parenchyma: fainter ones vanish in thick slices
+DENSEST_SOLID_HU = 200
+SPECK_ALPHA = 0.1
+DENSE_HU = -500  # a voxel of the shell above this is vessel, pleura or wall
+# (type, smallest, largest mm, least spiculation): one entry of the first edition for each line
+WANTED = (
+    *(("solid", low, high, 0.0) for low, high in zip(
+        (4, 5.2, 6.4, 7.6, 9, 10.5, 12, 14, 17, 21), (5.2, 6.4, 7.6, 9, 10.5, 12, 14, 17, 21, 29), strict=True)),
+    ("solid", 8, 11, 3.5), ("solid", 11, 14, 3.5), ("solid", 14, 20, 3.5),
+    ("part-solid", 6, 10, 0.0), ("part-solid", 10, 16, 0.0),
+    ("ground-glass", 6, 10, 0.0), ("ground-glass", 10, 18, 0.0),
+    ("calcified", 4, 8, 0.0), ("calcified", 8, 15, 0.0),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A nodule that passed the strict rules, with what it was judged by."""
+
+    nodule: SourceNodule
+    noise_hu: float
+    dense_share: float
+    background_hu: float
+
+    @property
+    def badness(self) -> float:
+        """Noise and attached tissue; the lower the better."""
+        return self.noise_hu / 12 + 2 * self.dense_share
+
+
+def judge(nodule: SourceNodule) -> Judged | None:
+    """The nodule if it is bank-worthy, else None: one piece, >= 5 slices, readers agree, margin, clean, quiet."""
+    mask, spacing = nodule.majority, nodule.spacing_mm
+    areas = (nodule.readers > 0).sum(axis=(1, 2))  # the union of all readers, so that no end is cut flat
+    filled = np.flatnonzero(areas)
+    if spacing[0] > 2.0 or len(filled) < 5 or max(areas[0], areas[-1]) > 0.25 * areas.max():
+        return None
+    if label(mask, np.ones((3, 3, 3)))[1] != 1 or (nodule.readers >= 3).sum() < 0.6 * mask.sum():
+        return None
+    if nodule.readers.max() < 3:
+        return None
+    rows, columns = np.flatnonzero(mask.any(axis=(0, 2))), np.flatnonzero(mask.any(axis=(0, 1)))
+    margin = min(rows[0], columns[0], mask.shape[1] - 1 - rows[-1], mask.shape[2] - 1 - columns[-1])
+    union = nodule.readers > 0
+    outside = distance_transform_edt(~union, sampling=spacing)
+    parenchyma = (outside > 4) & (nodule.hu < -700) & (nodule.hu > -1000)
+    if margin < 8 or parenchyma.sum() < 500:
+        return None
+    noise = measure.noise(nodule.hu, parenchyma)
+    background = float(np.median(nodule.hu[parenchyma]))
+    if nodule.hu[mask].mean() - background < FAINTEST_HU:
+        return None
+    if nodule.type == "solid" and np.percentile(nodule.hu[mask], 95) > DENSEST_SOLID_HU:
+        return None  # calcified or strongly enhancing, whatever the readers' code says
+    dense = float((nodule.hu[(outside > 1) & (outside <= 3)] > DENSE_HU).mean())
+    return Judged(nodule, noise, dense, background) if noise <= 20 and dense <= 0.25 else None
+
+
+def cut_out(judged: Judged, name: str) -> Lesion:
+    """The nodule's matte on an isotropic grid, cropped to what isn't empty plus one voxel."""
+    nodule = judged.nodule
+    spacing = np.array(nodule.spacing_mm)
+    matte = pull_matte(
+        nodule.hu, nodule.readers, spacing_mm=nodule.spacing_mm, soft=nodule.type in ("part-solid", "ground-glass")
+    )
+    diameter = nodule.rating("diam_equiv_mm")
+    voxel_mm = round(float(np.clip(diameter / 14, 0.5, 1.0)), 2)
+    shape = [int(np.ceil((n - 1) * step / voxel_mm)) + 1 for n, step in zip(matte.alpha.shape, spacing, strict=True)]
+    at = np.stack(np.meshgrid(*(np.arange(n) * voxel_mm for n in shape), indexing="ij"))
+    at = at / spacing[:, None, None, None]
+    alpha = np.clip(map_coordinates(matte.alpha, at, order=3, mode="nearest"), 0, 1)
+    weighted = map_coordinates(matte.alpha * matte.foreground_hu, at, order=3, mode="nearest")
+    spread = map_coordinates(matte.foreground_hu, at, order=1, mode="nearest")
+    alpha[alpha < 2 / 255] = 0.0
+    pieces, _ = label(alpha > SPECK_ALPHA, np.ones((3, 3, 3)))
+    main = pieces == int(np.bincount(pieces.ravel())[1:].argmax()) + 1
+    alpha[distance_transform_edt(~main) > 2] = 0.0  # specks: ends of vessels that the matte cut through
+    intensity = np.where(alpha > 0.3, weighted / np.maximum(alpha, 0.3), spread)
+    intensity = np.clip(intensity, matte.foreground_hu.min(), matte.foreground_hu.max())
+    spans = [np.flatnonzero(alpha.any(axis=tuple(k for k in range(3) if k != axis))) for axis in range(3)]
+    crop = tuple(slice(span[0], span[-1] + 1) for span in spans)
+    card = LesionCard(
+        name=name, origin="real cut-out", type=nodule.type, diameter_mm=round(diameter, 1),  # type: ignore[arg-type]
+        licence=LICENCE, attribution=ATTRIBUTION, collection="LIDC-IDRI", patient_id=nodule.patient_id,
+        noise_hu=round(judged.noise_hu, 1), spiculation=nodule.rating("spiculation"),
+        lobulation=nodule.rating("lobulation"), texture=nodule.rating("texture"),
+        malignancy=nodule.rating("malignancy"), slice_spacing_mm=float(spacing[0]), background_hu=judged.background_hu,
+    )  # fmt: skip
+    return Lesion(
+        intensity_hu=np.pad(np.round(intensity[crop]).astype(np.int16), 1, mode="edge"),
+        alpha=np.pad(np.round(alpha[crop] * 255).astype(np.uint16) * np.uint16(ALPHA_ONE // 255), 1),
+        voxel_mm=voxel_mm,
+        card=card,
+    )
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path, exists=True))
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="The safetensors file to write.")
+def main(folder: Path, out: Path) -> None:
+    """Chooses nodules of FOLDER by the strict rules, one for each wanted type and size, and writes the bank."""
+    worthy = [judged for nodule in nodules(folder) if (judged := judge(nodule)) is not None]
+    click.echo(f"{len(worthy)} nodules pass the strict rules")
+    lesions: list[Lesion] = []
+    used: set[str] = set()
+    for kind, low, high, spiculation in WANTED:
+        fitting = [
+            judged
+            for judged in worthy
+            if judged.nodule.type == kind
+            and low <= judged.nodule.rating("diam_equiv_mm") < high
+            and judged.nodule.rating("spiculation") >= spiculation
+            and judged.nodule.patient_id not in used
+        ]
+        if not fitting:
+            click.echo(f"none left: {kind} {low}-{high} mm, spiculation >= {spiculation}")
+            continue
+        best = min(fitting, key=lambda judged: judged.badness)
+        used.add(best.nodule.patient_id)
+        stem = f"{kind}-{round(best.nodule.rating('diam_equiv_mm')):02d}mm"
+        letter = next(c for c in string.ascii_lowercase if f"{stem}-{c}" not in {x.card.name for x in lesions})
+        lesions.append(cut_out(best, f"{stem}-{letter}"))
+        click.echo(f"{lesions[-1].card.name}: {best.nodule.patient_id}, noise {best.noise_hu:.1f} HU")
+    packed = bank_bytes(sorted(lesions, key=lambda lesion: lesion.card.name))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_bytes(packed)
+    click.echo(
+        f"{out}: {len(lesions)} lesions, {len(packed) / 1e6:.2f} MB, sha256 {hashlib.sha256(packed).hexdigest()}"
+    )
+
+
+if __name__ == "__main__":
+    main()
