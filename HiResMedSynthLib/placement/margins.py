@@ -17,6 +17,8 @@ class Margins:
         vessel_mm: around vessels and airways.
     """
 
+    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012 (read by pydantic where JSON comes in)
+
     pleura_mm: float = 2.0
     vessel_mm: float = 1.0
 

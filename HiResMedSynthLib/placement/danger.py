@@ -1,0 +1,111 @@
+"""DangerMap: where a lesion must not go, with named classes; and `danger`, which picks the rule of the domain."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from HiResMedSynthLib.errors import PlacementError
+from HiResMedSynthLib.image import MedicalImage
+from HiResMedSynthLib.placement.domain import Domain
+from HiResMedSynthLib.placement.margins import Margins
+
+OUTSIDE_BODY = "outside the body"
+OUTSIDE_LUNGS = "outside the lungs"
+CHEST_WALL = "chest wall, bone or abdomen"
+MEDIASTINUM = "mediastinum, heart or spine"
+CENTRAL_AIRWAYS = "trachea and main bronchi"
+VESSELS = "vessels and airways"
+PLEURA_MARGIN = "pleura margin"
+SPINE = "spine"
+PELVIS = "pelvis and hips"
+
+PERMITTED = 0
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class DangerMap:
+    """Forbidden tissue by class, on the voxels of an image.
+
+    Args:
+        labels: uint8 `[slice, row, column]`; 0 = permitted, else a key of `names`. Made read-only.
+        names: class name by label.
+        method: how it was found, for case.json and the panel: "rule: ..." or a network's name.
+    """
+
+    labels: NDArray[np.uint8]
+    names: dict[int, str]
+    method: str
+
+    def __post_init__(self) -> None:
+        if self.labels.ndim != 3 or self.labels.dtype != np.uint8:
+            raise PlacementError(
+                f"a danger map of shape {self.labels.shape} and type {self.labels.dtype} can't be",
+                remedy="Give uint8 labels [slice, row, column].",
+            )
+        if PERMITTED in self.names or (self.labels.size and int(self.labels.max()) > max(self.names, default=0)):
+            raise PlacementError("the danger map holds labels without a name", remedy="Name every label from 1 up.")
+        labels = self.labels.view()
+        labels.flags.writeable = False
+        object.__setattr__(self, "labels", labels)
+
+    def forbidden(self, allow: Collection[str] = ()) -> NDArray[np.bool_]:
+        """`[slice, row, column]`, True = forbidden; classes named in `allow` count as permitted."""
+        table = np.zeros(256, dtype=bool)
+        for label, name in self.names.items():
+            table[label] = name not in allow
+        return np.asarray(table[self.labels])
+
+    def region(self, names: Collection[str]) -> NDArray[np.bool_]:
+        """`[slice, row, column]`, True where the class is one of `names`, or permitted."""
+        return ~self.forbidden(names)
+
+    def classes_in(self, region: tuple[slice, ...], footprint: NDArray[np.bool_] | None = None) -> tuple[str, ...]:
+        """Names of the forbidden classes inside a region of the map, most frequent first.
+
+        Args:
+            region: slices along (slice, row, column).
+            footprint: which voxels of the region count; None: all.
+        """
+        part = self.labels[region]
+        counts = np.bincount(part.ravel() if footprint is None else part[footprint], minlength=1)
+        order = [int(label) for label in np.argsort(-counts, kind="stable") if label != PERMITTED and counts[label]]
+        return tuple(self.names[label] for label in order)
+
+
+def danger(image: MedicalImage, *, domain: Domain, margins: Margins) -> DangerMap:
+    """The danger map of an image, by the rule of its domain.
+
+    Args:
+        image: a CT in HU (lung-ct) or one film (cxr, kub), of known spacing.
+        domain: what it shows.
+        margins: distances added to the forbidden structures.
+
+    Raises:
+        GeometryError: the spacing is unknown.
+        PlacementError: the anatomy that the domain needs is not found.
+    """
+    _ = image.spacing_mm  # margins are millimetres: refuse an unknown spacing before any work
+    if domain == "lung-ct":
+        from HiResMedSynthLib.placement.rule_ct import danger_lung_ct as rule
+    elif domain == "cxr":
+        from HiResMedSynthLib.placement.rule_cxr import danger_cxr as rule
+    else:
+        from HiResMedSynthLib.placement.rule_kub import danger_kub as rule
+    return rule(image, margins=margins)
+
+
+def named_labels(
+    shape: tuple[int, int, int], layers: list[tuple[str, NDArray[Any]]]
+) -> tuple[NDArray[np.uint8], dict[int, str]]:
+    """(labels, names): layers painted in order, later ones over earlier ones; 0 where none is."""
+    labels = np.zeros(shape, dtype=np.uint8)
+    names = {}
+    for number, (name, mask) in enumerate(layers, start=1):
+        labels[mask] = number
+        names[number] = name
+    return labels, names
