@@ -6,6 +6,7 @@ grid); `compose` applies those and decides nothing. A case therefore gives the s
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
@@ -13,12 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from HiResMedSynthLib.errors import CaseError, SettingsError
+from HiResMedSynthLib.fusion import ALPHA_HALF
 from HiResMedSynthLib.image import MedicalImage
 from HiResMedSynthLib.placement.domain import DOMAINS, Domain
 from HiResMedSynthLib.placement.margins import Margins
 
 CASE_VERSION = 1
-HALF = 32768  # alpha of 0.5: from here on a voxel belongs to the lesion's mask
+HALF = ALPHA_HALF  # from here on a voxel belongs to the lesion's mask
 RequestType = Literal["any", "solid", "part-solid", "ground-glass", "calcified", "juxtapleural", "stone"]
 FusionName = Literal["alpha", "paper"]
 Mode = Literal["blend", "add"]
@@ -39,7 +41,10 @@ class LesionRequest:
         cnr: the same as a multiple of the background's noise; excludes `contrast`.
         rotation_degrees: in-plane turn; None: drawn.
         seed: own random stream of this lesion: others may come and go without changing it.
+        attempt: which shape of that stream is taken; `draw_case` raises it where the first ones found no room.
     """
+
+    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012 (read by pydantic where JSON comes in)
 
     place: Point | None = None
     type: RequestType = "any"
@@ -49,6 +54,7 @@ class LesionRequest:
     cnr: Range | None = None
     rotation_degrees: float | None = None
     seed: int = 0
+    attempt: int = 0
 
     def __post_init__(self) -> None:
         low, high = self.size_mm
@@ -65,9 +71,11 @@ class LesionRequest:
         for name, limits in (("contrast", self.contrast), ("CNR", self.cnr)):
             if limits is not None and not (np.isfinite(limits).all() and limits[0] <= limits[1]):
                 raise SettingsError(f"a {name} of {limits[0]}:{limits[1]} can't be", remedy="Give LOWEST:HIGHEST.")
+        if self.rotation_degrees is not None and not np.isfinite(self.rotation_degrees):
+            raise SettingsError("the rotation is no number", remedy="Give it in degrees.")
         if self.place is not None and not (len(self.place) == 3 and np.isfinite(self.place).all()):
             raise SettingsError(f"{self.place} is no place", remedy="Give (slice, row, column) indices.")
-        if self.seed < 0:
+        if self.seed < 0 or self.attempt < 0:
             raise SettingsError(f"a seed of {self.seed} can't be", remedy="Give a whole number from 0 up.")
 
 
@@ -82,6 +90,8 @@ class CaseSettings:
         margins: distances kept to pleura, vessels and airways.
         min_distance_mm: free tissue kept between two lesions' footprints.
     """
+
+    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012 (read by pydantic where JSON comes in)
 
     requests: tuple[LesionRequest, ...]
     domain: Domain | None = None
@@ -107,7 +117,12 @@ class CaseSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class BackgroundReference:
-    """Names the background of a case without saying whose it is: hash of its pixels, geometry, modality."""
+    """Names the background of a case without saying whose it is: hash of its pixels, geometry, modality.
+
+    `value_limits` and `value_step` are what its stored form can hold: they decide how composed values are rounded.
+    """
+
+    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012 (read by pydantic where JSON comes in)
 
     pixel_sha256: str
     shape: tuple[int, int, int]
@@ -116,6 +131,8 @@ class BackgroundReference:
     slice_spacing_mm: float
     modality: str
     domain: Domain
+    value_limits: Range
+    value_step: float
     source_slice: int | None = None
     oddities: tuple[str, ...] = ()
 
@@ -131,6 +148,8 @@ class BackgroundReference:
             slice_spacing_mm=slice_spacing,
             modality=image.modality,
             domain=domain,
+            value_limits=image.value_limits,
+            value_step=image.rescale[0],
             source_slice=source_slice,
             oddities=image.oddities,
         )
@@ -184,7 +203,8 @@ class PlacedLesion:
         )
         if not ok:
             raise CaseError(
-                f"lesion {self.number} of the case has arrays that can't be", remedy="Draw the case anew from its settings."
+                f"lesion {self.number} of the case has arrays that can't be",
+                remedy="Draw the case anew from its settings.",
             )
 
     @property
@@ -203,6 +223,8 @@ class Case:
         settings: what was asked for.
         seed: of the whole case; each lesion's stream is derived from it and the request's own seed.
         lesions: as drawn.
+        placement_method: how the danger map was found.
+        bank_sha256: of the lesion bank that was drawn from.
         log: retries and vetoes in the order they happened, one sentence each.
         versions: of this product and the packages that touch pixels.
     """
@@ -211,6 +233,8 @@ class Case:
     settings: CaseSettings
     seed: int
     lesions: tuple[PlacedLesion, ...]
+    placement_method: str = ""
+    bank_sha256: str = ""
     log: tuple[str, ...] = ()
     versions: dict[str, str] = field(default_factory=dict)
     case_version: int = CASE_VERSION
@@ -225,8 +249,26 @@ class Case:
             ends = [low + size for low, size in zip(lesion.corner, lesion.alpha.shape, strict=True)]
             if any(end > limit for end, limit in zip(ends, self.background.shape, strict=True)):
                 raise CaseError(
-                    f"lesion {lesion.number} reaches beyond the background", remedy="Draw the case anew from its settings."
+                    f"lesion {lesion.number} reaches beyond the background",
+                    remedy="Draw the case anew from its settings.",
                 )
+
+    def problem_with(self, image: MedicalImage) -> str | None:
+        """Why this case wasn't drawn for that image, one clause; None where it was."""
+        other = BackgroundReference.of(image, domain=self.background.domain)
+        if other.pixel_sha256 != self.background.pixel_sha256:
+            return "the pixels differ"
+        ours, theirs = self.background, other
+        same_slices = math.isclose(ours.slice_spacing_mm, theirs.slice_spacing_mm, rel_tol=1e-6)
+        if ours.pixel_spacing_mm != theirs.pixel_spacing_mm or not same_slices:
+            return (
+                f"the spacing is {theirs.slice_spacing_mm:g} x {theirs.pixel_spacing_mm[0]:g} x "
+                f"{theirs.pixel_spacing_mm[1]:g} mm, not {ours.slice_spacing_mm:g} x {ours.pixel_spacing_mm[0]:g} x "
+                f"{ours.pixel_spacing_mm[1]:g} mm"
+            )
+        if ours.value_limits != theirs.value_limits or ours.value_step != theirs.value_step:
+            return "its values are stored in another way"
+        return None
 
     def pinned_settings(self) -> CaseSettings:
         """The settings with every drawn place filled in: edit one request, draw again, the others stay bit for bit."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,8 @@ class CaseRecord(BaseModel):
     settings: CaseSettings
     lesions: list[LesionRecord]
     arrays: ArraysRecord
+    placement_method: str
+    bank_sha256: str
     log: list[str]
     versions: dict[str, str]
 
@@ -86,6 +89,8 @@ def case_bytes(case: Case) -> tuple[bytes, bytes]:
             for lesion in case.lesions
         ],
         arrays=ArraysRecord(file=ARRAYS_FILE, sha256=hashlib.sha256(packed).hexdigest()),
+        placement_method=case.placement_method,
+        bank_sha256=case.bank_sha256,
         log=list(case.log),
         versions=case.versions,
     )
@@ -133,6 +138,8 @@ def read_case(path: str | Path) -> Case:
         settings=record.settings,
         seed=record.seed,
         lesions=tuple(lesions),
+        placement_method=record.placement_method,
+        bank_sha256=record.bank_sha256,
         log=tuple(record.log),
         versions=record.versions,
         case_version=record.case_version,
@@ -140,29 +147,41 @@ def read_case(path: str | Path) -> Case:
 
 
 def read_requests(path: str | Path) -> tuple[LesionRequest, ...]:
-    """The lesion requests of a JSON file: a list of objects with the fields of `LesionRequest`.
+    """The lesion requests of a JSON file: a list of objects with the fields of `LesionRequest`, or a case.json.
+
+    Of a case.json the places are those that were drawn: edit one, and the others stay bit for bit.
 
     Raises:
         CaseError: unreadable, or a field that doesn't exist or can't be.
     """
     path = Path(path)
     document = _read_json(path)
-    items = document.get("requests", document) if isinstance(document, dict) else document
-    if isinstance(items, list):
-        items = [{"seed": index, **item} if isinstance(item, dict) else item for index, item in enumerate(items)]
-    unknown = {key for item in items if isinstance(item, dict) for key in item} - {
-        f.name for f in dataclasses.fields(LesionRequest)
-    }
+    items = document
+    if isinstance(document, dict):
+        drawn = document.get("lesions")
+        items = document.get("requests")
+        if isinstance(drawn, list) and all(isinstance(lesion, dict) for lesion in drawn):
+            items = [lesion.get("request") for lesion in drawn]
+    example = 'Write a list of objects such as [{"size_mm": [6, 9], "type": "solid"}].'
+    if not (isinstance(items, list) and items and all(isinstance(item, dict) for item in items)):
+        raise CaseError("this is no list of lesion requests", where=path, remedy=example)
+    known = {f.name for f in dataclasses.fields(LesionRequest)}
+    unknown = {key for item in items for key in item} - known
     if unknown:
         raise CaseError(
             f"a lesion request has no field {', '.join(sorted(unknown))}",
             where=path,
-            remedy=f"Use only {', '.join(f.name for f in dataclasses.fields(LesionRequest))}.",
+            remedy=f"Use only {', '.join(sorted(known))}.",
         )
+    taken = {item["seed"] for item in items if isinstance(item.get("seed"), int)}
+    free = (seed for seed in itertools.count() if seed not in taken)
+    items = [item if "seed" in item else {"seed": next(free), **item} for item in items]
     try:
         return TypeAdapter(tuple[LesionRequest, ...]).validate_python(items)
+    except HiResMedSynthError as error:
+        raise CaseError(error.what, where=path, remedy=error.remedy) from error
     except ValidationError as error:
-        raise _refusal(error, path, "Write a list of objects such as [{\"size_mm\": [6, 9], \"type\": \"solid\"}].") from error
+        raise _refusal(error, path, example) from error
 
 
 def _read_record(path: Path) -> CaseRecord:
@@ -176,6 +195,8 @@ def _read_record(path: Path) -> CaseRecord:
         )
     try:
         return CaseRecord.model_validate(document)
+    except HiResMedSynthError as error:
+        raise CaseError(error.what, where=path, remedy=error.remedy) from error
     except ValidationError as error:
         raise _refusal(error, path, "Take the case.json that 'hiresmedsynth compose' wrote, unchanged.") from error
 
@@ -220,8 +241,5 @@ def _read_arrays(path: Path, record: CaseRecord) -> dict[str, Any]:
 
 def _refusal(error: ValidationError, path: Path, remedy: str) -> CaseError:
     first = error.errors()[0]
-    cause = first.get("ctx", {}).get("error")
-    if isinstance(cause, HiResMedSynthError):
-        return CaseError(cause.what, where=path, remedy=cause.remedy)
     place = ".".join(str(part) for part in first["loc"]) or "the file"
     return CaseError(f"{place}: {first['msg'].lower()}", where=path, remedy=remedy)

@@ -98,20 +98,23 @@ def compose(background: MedicalImage, case: Case) -> Composition:
     Raises:
         CaseError: the case was drawn for another image.
     """
-    if background.pixel_sha256 != case.background.pixel_sha256:
+    problem = case.problem_with(background)
+    if problem is not None:
         raise CaseError(
-            "this case was drawn for another image: the pixels differ",
+            f"this case was drawn for another image: {problem}",
             remedy="Give the background whose pixel_sha256 stands in case.json, in the same slice selection.",
         )
     pixels = background.pixels.copy()
-    limits = background.value_limits
+    storable = background.storable
     for lesion in case.lesions:
         if lesion.mode == "add":
-            fusion.add(pixels, lesion.region, lesion.intensity, lesion.alpha, limits=limits)
+            fusion.add(pixels, lesion.region, lesion.intensity, lesion.alpha, storable=storable)
         elif case.settings.fusion == "paper":
             fusion.replace_and_blur_edge(
-                pixels, lesion.region, lesion.intensity, lesion.alpha, base=lesion.intensity_base, limits=limits
+                pixels, lesion.region, lesion.intensity, lesion.alpha, base=lesion.intensity_base, storable=storable
             )
         else:
-            fusion.blend(pixels, lesion.region, lesion.intensity, lesion.alpha, base=lesion.intensity_base, limits=limits)
+            fusion.blend(
+                pixels, lesion.region, lesion.intensity, lesion.alpha, base=lesion.intensity_base, storable=storable
+            )
     return Composition(image=background.with_pixels(pixels), background=background, case=case)

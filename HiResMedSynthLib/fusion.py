@@ -5,6 +5,7 @@ Every function writes into `pixels[region]` in place and touches nothing where a
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 ALPHA_ONE = 65535
 ALPHA_HALF = 32768
 Region = tuple[slice, slice, slice]
+Storable = Callable[[NDArray[Any]], NDArray[Any]]  # `MedicalImage.storable`: range, steps and type of the pixels
 
 
 def blend(
@@ -22,7 +24,7 @@ def blend(
     alpha: NDArray[np.uint16],
     *,
     base: int = 0,
-    limits: tuple[float, float],
+    storable: Storable,
 ) -> None:
     """`pixels[region]` becomes alpha * lesion + (1 - alpha) * background, rounded half up in whole numbers.
 
@@ -36,7 +38,7 @@ def blend(
         fused = view + share * (lesion - view)
     else:
         fused = (view.astype(np.int64) * (ALPHA_ONE - weight) + lesion * weight + ALPHA_HALF) // ALPHA_ONE
-    _write(view, fused, alpha > 0, limits)
+    _write(view, fused, alpha > 0, storable)
 
 
 def add(
@@ -45,12 +47,12 @@ def add(
     contrast: NDArray[np.int16],
     alpha: NDArray[np.uint16],
     *,
-    limits: tuple[float, float],
+    storable: Storable,
 ) -> None:
     """`pixels[region]` gains the contrast inside alpha > 0: line integrals add, nothing beneath is lost."""
     view = pixels[region]
     fused = view.astype(np.float64 if view.dtype.kind == "f" else np.int64) + contrast
-    _write(view, fused, alpha > 0, limits)
+    _write(view, fused, alpha > 0, storable)
 
 
 def replace_and_blur_edge(
@@ -60,7 +62,7 @@ def replace_and_blur_edge(
     alpha: NDArray[np.uint16],
     *,
     base: int = 0,
-    limits: tuple[float, float],
+    storable: Storable,
 ) -> None:
     """The paper's fusion (Eq. 17 and its section on edges), slice by slice.
 
@@ -89,9 +91,7 @@ def replace_and_blur_edge(
         blurred = cv2.GaussianBlur(fused, (3, 3), 1.0)
         fused = np.where(gradient > 0, blurred, fused)[inner]
         changed = (inside[offset] | (gradient[inner] > 0)) & (alpha[offset] > 0)
-        if plane.dtype.kind != "f":
-            fused = np.floor(fused + 0.5)
-        _write(plane[region[1], region[2]], fused, changed, limits)
+        _write(plane[region[1], region[2]], fused, changed, storable)
 
 
 def edge_band(inside: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -108,5 +108,5 @@ def _grown(span: slice, limit: int) -> slice:
     return slice(max(span.start - 2, 0), min(span.stop + 2, limit))
 
 
-def _write(view: NDArray[Any], fused: NDArray[Any], where: NDArray[np.bool_], limits: tuple[float, float]) -> None:
-    np.copyto(view, np.clip(fused, *limits).astype(view.dtype), where=where)
+def _write(view: NDArray[Any], fused: NDArray[Any], where: NDArray[np.bool_], storable: Storable) -> None:
+    np.copyto(view, storable(fused), where=where)

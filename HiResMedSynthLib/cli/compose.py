@@ -1,0 +1,205 @@
+"""`hiresmedsynth compose`: background and wishes in, synthetic case out."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from click.core import ParameterSource
+
+from HiResMedSynthLib.cli.options import NumberRange, Numbers, image_options, progress_line, where_options
+from HiResMedSynthLib.errors import CaseError, SettingsError
+
+if TYPE_CHECKING:
+    from HiResMedSynthLib.case import Case, LesionRequest
+    from HiResMedSynthLib.image import MedicalImage
+
+TYPES = ("any", "solid", "part-solid", "ground-glass", "calcified", "juxtapleural", "stone")
+OPTION_NAMES = {"places": "at", "lesion_type": "type", "request_file": "request"}
+EXAMPLES = """\b
+Examples:
+  hiresmedsynth compose CT_FOLDER --lesions 3 --seed 7 --out case7
+  hiresmedsynth compose CT_FOLDER --slice 6 --at 250,150 --size-mm 8:10 --out one
+  hiresmedsynth compose FILM.png --domain cxr --spacing-mm 0.143 --out film
+  hiresmedsynth compose CT_FOLDER --case case7/case.json --out again
+"""
+
+
+@click.command("compose", epilog=EXAMPLES)
+@click.argument("background", type=click.Path(path_type=Path), required=False)
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to make for the case.")
+@click.option("--lesions", type=click.IntRange(1, 10_000), help="How many lesions [default: 1, or one for each --at].")
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="The same seed gives the same case."
+)
+@click.option(
+    "--at", "places", type=Numbers("ROW,COL[,SLICE]", 2, 3), multiple=True, help="Place of a lesion; repeatable."
+)
+@click.option("--size-mm", type=NumberRange(), default="4:12", show_default=True, help="Diameter, smallest:largest.")
+@click.option(
+    "--type", "lesion_type", type=click.Choice(TYPES), default="any", show_default=True, help="Kind of lesion."
+)
+@click.option("--bank-entry", help="Use this lesion of the bank (hiresmedsynth lesion list).")
+@click.option("--contrast", type=NumberRange(), help="Mean difference to the surroundings, HU or stored values.")
+@click.option("--cnr", type=NumberRange(), help="The same as a multiple of the background's noise.")
+@click.option("--rotation", type=float, help="In-plane rotation in degrees [default: drawn].")
+@click.option(
+    "--request",
+    "request_file",
+    type=click.Path(path_type=Path),
+    help="JSON list of requests, or a case.json.",
+)
+@click.option("--case", "case_file", type=click.Path(path_type=Path), help="Replay this case.json bit for bit.")
+@click.option(
+    "--fusion", type=click.Choice(("alpha", "paper")), default="alpha", show_default=True, help="How it is joined."
+)
+@click.option("--min-distance-mm", type=float, default=5.0, show_default=True, help="Distance between lesions.")
+@click.option("--pair", is_flag=True, help="Also write the same series without lesions.")
+@click.option("--changed-only", is_flag=True, help="Write only the slices that hold a lesion.")
+@click.option("--overwrite", is_flag=True, help="Replace an existing output folder.")
+@where_options
+@image_options
+def compose_command(
+    background: Path | None, out: Path, case_file: Path | None, overwrite: bool, **options: Any
+) -> None:
+    """Places lesions in BACKGROUND and exports DICOM, SEG, boxes and a preview.
+
+    BACKGROUND is a DICOM file or folder, NIfTI, NRRD, MHA, PNG, TIFF, JPEG or JPEG 2000.
+    """
+    from HiResMedSynthLib.compose import compose
+    from HiResMedSynthLib.export.folder import check_target, export
+
+    _refuse_ignored(case_file is not None, options["request_file"] is not None)
+    check_target(out, overwrite=overwrite)
+    image, case = _draw(background, options) if case_file is None else _replay(background, case_file, options)
+    composition = compose(image, case)
+    exported = export(
+        composition,
+        out,
+        overwrite=overwrite,
+        changed_only=options["changed_only"],
+        pair=options["pair"],
+        progress=progress_line,
+    )
+    click.echo(_summary(case))
+    click.echo(exported.summary())
+
+
+def _refuse_ignored(replays: bool, has_requests: bool) -> None:
+    """Refuses options that a case or a request file would leave without effect."""
+    source = click.get_current_context().get_parameter_source
+    per_lesion = ("lesions", "places", "size_mm", "lesion_type", "bank_entry", "contrast", "cnr", "rotation")
+    drawing = ("seed", "fusion", "domain", "pleura_margin_mm", "vessel_margin_mm", "min_distance_mm", "request_file")
+    ignored = (*per_lesion, *drawing) if replays else per_lesion if has_requests else ()
+    given = [name for name in ignored if source(name) == ParameterSource.COMMANDLINE]
+    if given:
+        names = ", ".join("--" + OPTION_NAMES.get(name, name).replace("_", "-") for name in given)
+        raise SettingsError(
+            f"{names} would have no effect beside --{'case' if replays else 'request'}",
+            remedy="Leave it out, or draw a new case.",
+        )
+
+
+def _draw(background: Path | None, options: dict[str, Any]) -> tuple[MedicalImage, Case]:
+    from HiResMedSynthLib.case import CaseSettings
+    from HiResMedSynthLib.draw_case import draw_case
+    from HiResMedSynthLib.placement.margins import Margins
+    from HiResMedSynthLib.read import read_image
+
+    if background is None:
+        raise click.UsageError("BACKGROUND is missing: the image that the lesions go into.")
+    settings = CaseSettings(
+        requests=_requests(options),
+        domain=options["domain"],
+        fusion=options["fusion"],
+        margins=Margins(pleura_mm=options["pleura_margin_mm"], vessel_mm=options["vessel_margin_mm"]),
+        min_distance_mm=options["min_distance_mm"],
+    )
+    image = read_image(
+        background, spacing_mm=options["spacing_mm"], series=options["series"], slice_index=options["slice_index"]
+    )
+    if image.slices > 1 and any(len(place) == 2 for place in options["places"]):
+        raise SettingsError(
+            f"--at needs the slice too: this image has {image.slices}",
+            remedy="Give --at ROW,COL,SLICE, or choose one --slice.",
+        )
+    if image.slices == 1 and any(len(place) == 3 and place[2] != 0 for place in options["places"]):
+        raise SettingsError("this image has one slice", remedy="Leave the SLICE out: --at ROW,COL.")
+    case = draw_case(image, settings, options["seed"], source_slice=options["slice_index"], progress=progress_line)
+    return image, case
+
+
+def _replay(background: Path | None, case_file: Path, options: dict[str, Any]) -> tuple[MedicalImage, Case]:
+    from HiResMedSynthLib.case_file import read_case
+    from HiResMedSynthLib.read import read_image
+
+    case = read_case(case_file)
+    if background is None:
+        folder = case_file if case_file.is_dir() else case_file.parent
+        background = folder / "dicom_background"  # written by --pair
+        if not background.is_dir():
+            raise CaseError(
+                "a case holds no background, only its hash",
+                where=case_file,
+                remedy="Name the background too: hiresmedsynth compose BACKGROUND --case CASE.JSON --out FOLDER.",
+            )
+        slice_index = None  # a pair holds what was worked on
+    elif options["slice_index"] is not None:
+        slice_index = options["slice_index"]
+    else:
+        slice_index = case.background.source_slice
+    reference = case.background
+    spacing = options["spacing_mm"] or (reference.pixel_spacing_mm if reference.spacing_source == "assumed" else None)
+    return read_image(background, spacing_mm=spacing, series=options["series"], slice_index=slice_index), case
+
+
+def _requests(options: dict[str, Any]) -> tuple[LesionRequest, ...]:
+    """The lesion requests that the options ask for."""
+    from HiResMedSynthLib.case import LesionRequest
+    from HiResMedSynthLib.case_file import read_requests
+
+    places = options["places"]
+    if options["request_file"] is not None:
+        return read_requests(options["request_file"])
+    count = options["lesions"] or max(len(places), 1)
+    if len(places) > count:
+        raise SettingsError(
+            f"{len(places)} places are given for {count} lesions", remedy="Raise --lesions, or leave it out."
+        )
+    one = LesionRequest(
+        type=options["lesion_type"],
+        size_mm=options["size_mm"],
+        bank_entry=options["bank_entry"],
+        contrast=options["contrast"],
+        cnr=options["cnr"],
+        rotation_degrees=options["rotation"],
+    )
+    requests = []
+    for index in range(count):
+        place = None
+        if index < len(places):
+            row, column, *more = places[index]
+            place = (more[0] if more else 0.0, row, column)
+        requests.append(replace(one, seed=index, place=place))
+    return tuple(requests)
+
+
+def _summary(case: Case) -> str:
+    lines = [
+        f"{len(case.lesions)} synthetic lesion(s), seed {case.seed}, domain {case.background.domain}, "
+        f"fusion {case.settings.fusion}:"
+    ]
+    for lesion in case.lesions:
+        slice_index, row, column = lesion.center
+        # on a film anatomy hides a lesion, not the noise that a CNR is measured by
+        cnr = f", CNR {lesion.cnr:.1f}" if lesion.mode == "blend" else ""
+        where = f"row {row:.0f}, column {column:.0f}"
+        if case.background.shape[0] > 1:
+            where += f", slice {slice_index:.0f}"
+        lines.append(
+            f"  {lesion.number}: {lesion.type}, {lesion.diameter_mm:.1f} mm at {where}, "
+            f"contrast {lesion.contrast:.0f}{cnr}, from {lesion.bank_entry} ({lesion.origin})"
+        )
+    return "\n".join(lines)

@@ -1,0 +1,250 @@
+"""draw_case(background, settings, seed) -> Case: every random choice and every retry, bounded and logged.
+
+Each lesion draws from streams of its own, derived from the case's seed and the request's: adding, moving or deleting
+one leaves the others bit for bit (with their places pinned: `Case.pinned_settings`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from HiResMedSynthLib.case import BackgroundReference, Case, CaseSettings, LesionRequest, PlacedLesion
+from HiResMedSynthLib.draw_lesion import DrawnShape, Index, draw_shape, place_shape
+from HiResMedSynthLib.errors import PlacementError, SettingsError
+from HiResMedSynthLib.ground import Ground, prepare_ground
+from HiResMedSynthLib.image import MedicalImage
+from HiResMedSynthLib.lesion.bank import Bank, load_bank
+from HiResMedSynthLib.placement.candidates import footprint_problem, nearest_permitted
+from HiResMedSynthLib.versions import installed_versions
+
+SHAPES_TRIED = 6  # sizes and forms after which a lesion without room is given up
+PLACES_TRIED = 400  # for each of them
+SHAPE_STREAM, PLACE_STREAM = 0, 1
+LARGEST_IN_ROOM = 0.8  # of the largest free disc: a footprint is wider than its sphere, and never quite round
+ANOTHER_LESION = "another lesion"
+Progress = Callable[[int, int, str], None]
+
+
+def draw_case(
+    background: MedicalImage,
+    settings: CaseSettings,
+    seed: int,
+    *,
+    bank: Bank | None = None,
+    ground: Ground | None = None,
+    source_slice: int | None = None,
+    progress: Progress | None = None,
+) -> Case:
+    """A case for this background: all choices made, lesions rendered on its grid.
+
+    Args:
+        background: the image; its spacing must be known.
+        settings: what is wanted.
+        seed: whole number from 0 up; the same seed gives the same case.
+        bank: the lesions to choose from; None: the shipped bank.
+        ground: the background already prepared (`prepare_ground`); None: prepared here.
+        source_slice: slice of the source series that `background` is, for the record.
+        progress: called with (done, total, what).
+
+    Raises:
+        PlacementError: a place that was asked for is forbidden, or there is no room left.
+        SettingsError, GeometryError, BankError: a request that can't be met here.
+    """
+    if seed < 0:
+        raise SettingsError(f"a seed of {seed} can't be", remedy="Give a whole number from 0 up.")
+    report = progress or (lambda _done, _total, _what: None)
+    total = len(settings.requests) + 1
+    report(0, total, "looking where lesions may go")
+    if ground is None:
+        ground = prepare_ground(background, domain=settings.domain, margins=settings.margins)
+    elif ground.margins != settings.margins or settings.domain not in (None, ground.domain):
+        raise SettingsError(
+            "the background was prepared for other margins or another domain",
+            remedy="Prepare it anew with these settings.",
+        )
+    drawing = _Drawing(ground=ground, settings=settings, seed=seed, bank=bank or load_bank(), log=[], lesions=[])
+    # Places that were asked for come first, so that drawn ones keep clear of them; numbers follow the requests.
+    order = sorted(range(len(settings.requests)), key=lambda k: settings.requests[k].place is None)
+    for done, index in enumerate(order, start=1):
+        report(done, total, f"drawing lesion {done} of {len(order)}")
+        drawing.add(index + 1, settings.requests[index])
+    report(total, total, "case drawn")
+    return Case(
+        background=BackgroundReference.of(background, domain=ground.domain, source_slice=source_slice),
+        settings=replace(settings, domain=ground.domain),
+        seed=seed,
+        lesions=tuple(sorted(drawing.lesions, key=lambda lesion: lesion.number)),
+        placement_method=ground.danger_map.method,
+        bank_sha256=drawing.bank.sha256,
+        log=tuple(drawing.log),
+        versions=installed_versions(),
+    )
+
+
+@dataclass
+class _Drawing:
+    """A case in the making."""
+
+    ground: Ground
+    settings: CaseSettings
+    seed: int
+    bank: Bank
+    log: list[str]
+    lesions: list[PlacedLesion]
+    occupied: NDArray[np.bool_] | None = None
+
+    def add(self, number: int, request: LesionRequest) -> None:
+        """Draws one lesion and adds it; raises PlacementError where it can't go."""
+        self._refuse_giant(request)
+        place_rng = self._stream(request, PLACE_STREAM)
+        first = request.attempt
+        visible = False
+        for attempt in range(first, first + SHAPES_TRIED):
+            tried = replace(request, attempt=attempt)
+            shape = draw_shape(
+                tried, self.ground, self.bank, self._stream(tried, SHAPE_STREAM, attempt), fusion=self.settings.fusion
+            )
+            if not shape.mask.any():
+                self.log.append(
+                    f"lesion {number}: {shape.diameter_mm:.1f} mm is too thin for these voxels, drawn again"
+                )
+                continue
+            visible = True
+            anchor = shape.anchor
+            if anchor is None:
+                anchor = self._drawn_anchor(number, shape, place_rng)
+            else:
+                self._check_asked_place(number, shape, anchor)
+            if anchor is not None:
+                fusion = self.settings.fusion
+                self._accept(
+                    place_shape(shape, self.ground, number=number, request=tried, anchor=anchor, fusion=fusion)
+                )
+                return
+            self.log.append(f"lesion {number}: no room for one of {shape.diameter_mm:.1f} mm, drawn again")
+        self._give_up(request, visible=visible)
+
+    def _refuse_giant(self, request: LesionRequest) -> None:
+        """A lesion that can fit nowhere is refused before it is rendered."""
+        room_mm = self.ground.room_mm
+        if request.size_mm[0] > LARGEST_IN_ROOM * room_mm:
+            raise PlacementError(
+                f"a lesion of {request.size_mm[0]:g} mm is bigger than any free place ({room_mm:.0f} mm across)",
+                remedy="Ask for a smaller lesion (--size-mm), or smaller margins.",
+            )
+
+    def _give_up(self, request: LesionRequest, *, visible: bool) -> None:
+        if visible:
+            raise PlacementError(
+                f"there is no room left: {len(self.lesions)} of {len(self.settings.requests)} lesions fitted",
+                remedy="Ask for fewer or smaller lesions, a smaller distance or margins, or another background.",
+            )
+        slice_mm, row_mm, column_mm = self.ground.image.spacing_mm
+        needed = 1.3 * max(row_mm, column_mm, 0.0 if self.ground.is_projection else slice_mm)
+        raise SettingsError(
+            f"a lesion of {request.size_mm[0]:g} to {request.size_mm[1]:g} mm fills no voxel of "
+            f"{slice_mm:g} x {row_mm:g} x {column_mm:g} mm by half, so it would have no mask",
+            remedy=f"Ask for larger lesions here: --size-mm {math.ceil(needed)}:{math.ceil(2 * needed)} or more.",
+        )
+
+    def _stream(self, request: LesionRequest, *purpose: int) -> np.random.Generator:
+        return np.random.Generator(np.random.PCG64(np.random.SeedSequence([self.seed, request.seed, *purpose])))
+
+    def _problem(self, shape: DrawnShape, corner: Index) -> tuple[str, ...]:
+        problem = footprint_problem(self.ground.danger_map, shape.footprint, corner, allow=shape.allow)
+        if not problem and self.occupied is not None:
+            region = tuple(slice(low, low + size) for low, size in zip(corner, shape.footprint.shape, strict=True))
+            if (self.occupied[region] & shape.footprint).any():
+                return (ANOTHER_LESION,)
+        if not problem and shape.needs is not None and shape.needs not in self._touched(shape, corner):
+            return (f"no {shape.needs}",)
+        return problem
+
+    def _touched(self, shape: DrawnShape, corner: Index) -> tuple[str, ...]:
+        region = tuple(slice(low, low + size) for low, size in zip(corner, shape.footprint.shape, strict=True))
+        return self.ground.danger_map.classes_in(region, shape.footprint)
+
+    def _check_asked_place(self, number: int, shape: DrawnShape, anchor: Index) -> None:
+        corner = shape.corner_at(anchor)
+        problem = self._problem(shape, corner)
+        if not problem:
+            return
+        forbidden = self.ground.forbidden(shape.allow)
+        if self.occupied is not None:
+            forbidden = forbidden | self.occupied
+        nearest = nearest_permitted(forbidden, shape.footprint, corner, spacing_mm=self.ground.image.spacing_mm)
+        if nearest is None:
+            advice = "No place near it is permitted for a lesion of this size: choose another, or a smaller lesion."
+        else:
+            step = [new - old for new, old in zip(nearest, corner, strict=True)]
+            moved = shape.center_at((anchor[0] + step[0], anchor[1] + step[1], anchor[2] + step[2]))
+            advice = f"The nearest permitted place is {_words(moved, self.ground.image)}."
+        beyond = _beyond(shape.center_at(anchor), self.ground.image)
+        if beyond:
+            raise PlacementError(f"lesion {number}: {beyond}", remedy="Give a place inside the image.")
+        asked = _words(shape.center_at(anchor), self.ground.image)
+        if shape.needs is not None and problem == (f"no {shape.needs}",):
+            advice = f"Choose a place within reach of it, or another type than {shape.type}."
+        raise PlacementError(
+            f"lesion {number} ({shape.diameter_mm:.1f} mm) at {asked} would touch: {', '.join(problem)}", remedy=advice
+        )
+
+    def _drawn_anchor(self, number: int, shape: DrawnShape, rng: np.random.Generator) -> Index | None:
+        """A voxel drawn from the prior around which the whole footprint is permitted, or None: no room."""
+        vetoes: Counter[str] = Counter()
+        found = None
+        for place in self.ground.sampler(shape.allow).draw(rng, PLACES_TRIED):
+            anchor = (int(place[0]), int(place[1]), int(place[2]))
+            problem = self._problem(shape, shape.corner_at(anchor))
+            if not problem:
+                found = anchor
+                break
+            vetoes[problem[0]] += 1
+        if vetoes:
+            reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(vetoes.items()))
+            self.log.append(f"lesion {number}: {vetoes.total()} drawn place(s) vetoed ({reasons})")
+        return found
+
+    def _accept(self, lesion: PlacedLesion) -> None:
+        self.lesions.append(lesion)
+        if len(self.settings.requests) > 1:
+            self._occupy(lesion)
+
+    def _occupy(self, lesion: PlacedLesion) -> None:
+        """Marks the lesion's footprint and `min_distance_mm` around it."""
+        from scipy.ndimage import distance_transform_edt
+
+        image = self.ground.image
+        if self.occupied is None:
+            self.occupied = np.zeros(image.shape, dtype=bool)
+        spacing = image.spacing_mm
+        reach = [math.ceil(self.settings.min_distance_mm / step) + 1 for step in spacing]
+        low = [max(corner - r, 0) for corner, r in zip(lesion.corner, reach, strict=True)]
+        high = [
+            min(corner + size + r, limit)
+            for corner, size, r, limit in zip(lesion.corner, lesion.alpha.shape, reach, image.shape, strict=True)
+        ]
+        around = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
+        inside = tuple(slice(c - a, c - a + n) for c, a, n in zip(lesion.corner, low, lesion.alpha.shape, strict=True))
+        free = np.ones([b - a for a, b in zip(low, high, strict=True)], dtype=bool)
+        free[inside] = lesion.alpha == 0
+        self.occupied[around] |= distance_transform_edt(free, sampling=spacing) <= self.settings.min_distance_mm
+
+
+def _beyond(place: tuple[float, float, float], image: MedicalImage) -> str:
+    """Which index of a place lies outside the image, in words; empty if none does."""
+    for name, at, size in zip(("slice", "row", "column"), place, image.shape, strict=True):
+        if not -0.5 <= at < size - 0.5:
+            return f"{name} {at:g} is outside the image (0 to {size - 1})"
+    return ""
+
+
+def _words(place: tuple[float, float, float], image: MedicalImage) -> str:
+    words = f"row {place[1]:g}, column {place[2]:g}"
+    return words if image.slices == 1 else f"{words}, slice {place[0]:g}"

@@ -1,0 +1,320 @@
+"""One lesion of a case: its shape drawn and rendered on the background's voxels, then set at a place.
+
+`draw_shape` decides everything but the place; `place_shape` sets the contrast to the surroundings found there.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from HiResMedSynthLib import measure
+from HiResMedSynthLib.case import HALF, FusionName, LesionRequest, Mode, PlacedLesion, Point
+from HiResMedSynthLib.errors import SettingsError
+from HiResMedSynthLib.fusion import ALPHA_ONE, edge_band
+from HiResMedSynthLib.ground import Ground
+from HiResMedSynthLib.image import MedicalImage
+from HiResMedSynthLib.lesion.bank import Bank
+from HiResMedSynthLib.lesion.deform import draw_deformation
+from HiResMedSynthLib.lesion.lesion import Lesion
+from HiResMedSynthLib.lesion.procedural import stone
+from HiResMedSynthLib.lesion.render import render, render_projection
+from HiResMedSynthLib.placement.danger import PLEURA_MARGIN
+
+Index = tuple[int, int, int]
+FRACTION_STEPS = 64  # places are whole voxels plus n/64: exact in binary, so a pinned place gives the same pixels
+SOFT_TISSUE_HU = 40.0
+LUNG_HU = -860.0
+AIRY_HU = (-600.0, -200.0)  # below the first a lesion's voxel is mostly lung, above the second mostly tissue
+RING_MM = (1.5, 6.0)  # surroundings of a lesion: this far outside its footprint
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class DrawnShape:
+    """A lesion rendered on the background's voxel size, not yet at a place.
+
+    Args:
+        bank_entry, origin, type, diameter_mm: what it is.
+        allow: danger classes that this lesion may touch.
+        needs: danger class that its footprint has to touch, or None.
+        anchor: voxel that was asked for, or None: to be drawn.
+        fraction: (slice, row, column) offset of its centre from the anchor, multiples of 1/64 voxel.
+        corner: index of the patch's first voxel relative to the anchor.
+        alpha: uint16 patch `[slice, row, column]`; its non-zero voxels are the footprint.
+        density: float32 patch: HU of the lesion (CT) or millimetres of water added to the ray (film).
+        contrast_share: 0..1, where in a range of contrast or CNR this lesion stands.
+        source_background_hu: parenchyma around the lesion where it comes from; None if procedural.
+        details: drawn values for the record.
+    """
+
+    bank_entry: str
+    origin: str
+    type: str
+    diameter_mm: float
+    allow: tuple[str, ...]
+    needs: str | None
+    anchor: Index | None
+    fraction: Point
+    corner: Index
+    alpha: NDArray[np.uint16]
+    density: NDArray[np.float32]
+    contrast_share: float
+    source_background_hu: float | None
+    details: dict[str, Any]
+
+    @property
+    def footprint(self) -> NDArray[np.bool_]:
+        """Voxels that the lesion changes."""
+        return self.alpha > 0
+
+    @property
+    def mask(self) -> NDArray[np.bool_]:
+        """Voxels that belong to the lesion (alpha >= 0.5)."""
+        return self.alpha >= HALF
+
+    def corner_at(self, anchor: Index) -> Index:
+        """Corner of the patch in the background when the lesion stands at `anchor`."""
+        return anchor[0] + self.corner[0], anchor[1] + self.corner[1], anchor[2] + self.corner[2]
+
+    def center_at(self, anchor: Index) -> Point:
+        """Centre of the lesion in the background when it stands at `anchor`."""
+        return anchor[0] + self.fraction[0], anchor[1] + self.fraction[1], anchor[2] + self.fraction[2]
+
+
+def draw_shape(
+    request: LesionRequest, ground: Ground, bank: Bank, rng: np.random.Generator, *, fusion: FusionName
+) -> DrawnShape:
+    """A lesion's form, size and texture, drawn from its own stream.
+
+    Raises:
+        SettingsError: a type that this kind of picture can't hold.
+        BankError: an entry that doesn't exist.
+    """
+    low, high = request.size_mm
+    diameter_mm = float(math.exp(rng.uniform(math.log(low), math.log(high))))
+    lesion = _choose(request, ground, bank, rng, diameter_mm)
+    deformation = draw_deformation(rng, rotation_degrees=request.rotation_degrees)
+    jitter = rng.integers(-FRACTION_STEPS // 2 + 1, FRACTION_STEPS // 2, size=3) / FRACTION_STEPS
+    contrast_share = float(rng.uniform())
+    anchor, fraction = _anchor(request, ground, jitter, diameter_mm)
+    spacing = ground.image.spacing_mm
+    if ground.is_projection:
+        tissue_hu = SOFT_TISSUE_HU if ground.domain == "kub" else LUNG_HU
+        film = render_projection(
+            lesion,
+            deformation,
+            diameter_mm=diameter_mm,
+            pixel_spacing_mm=spacing[1:],
+            centre=fraction[1:],
+            background_hu=tissue_hu,
+        )
+        corner: Index = (0, *film.corner)
+        alpha, density = film.alpha[np.newaxis], film.water_mm[np.newaxis]
+    else:
+        patch = render(lesion, deformation, diameter_mm=diameter_mm, spacing_mm=spacing, centre=fraction)
+        corner, alpha, density = patch.corner, patch.alpha, patch.intensity_hu.astype(np.float32)
+        if ground.image.slices == 1:
+            corner, alpha, density = _cut(corner, alpha, density)
+    if fusion == "paper":
+        corner, alpha, density = _with_edge_band(corner, alpha, density)
+    corner, alpha, density = _cropped(corner, alpha, density)
+    return DrawnShape(
+        bank_entry=lesion.card.name,
+        origin=lesion.card.origin,
+        type=lesion.card.type if request.type == "any" else request.type,
+        diameter_mm=diameter_mm,
+        allow=(PLEURA_MARGIN,) if request.type == "juxtapleural" else (),
+        needs=PLEURA_MARGIN if request.type == "juxtapleural" else None,
+        anchor=anchor,
+        fraction=fraction,
+        corner=corner,
+        alpha=alpha,
+        density=density,
+        contrast_share=contrast_share,
+        source_background_hu=lesion.card.background_hu,
+        details={"deformation": deformation.record()},
+    )
+
+
+def place_shape(
+    shape: DrawnShape, ground: Ground, *, number: int, request: LesionRequest, anchor: Index, fusion: FusionName
+) -> PlacedLesion:
+    """The lesion at `anchor`, its values set against the surroundings and the noise found there.
+
+    The place must already be permitted: the patch has to lie inside the image.
+    """
+    image = ground.image
+    corner = shape.corner_at(anchor)
+    surroundings, noise = _surroundings(shape, ground, corner)
+    details = dict(shape.details, surroundings=surroundings, noise=noise)
+    values: NDArray[np.float64] = shape.density.astype(np.float64)
+    if ground.is_projection:
+        values = values * ground.grey_per_mm_water
+        details["grey_per_mm_water"] = ground.grey_per_mm_water
+        details["contrast_is"] = "model-derived from the film's grey range"
+    else:
+        values = _with_own_parenchyma(values, shape, surroundings)
+    level = 0.0 if ground.is_projection else surroundings
+    # Eq. 17 replaces and films add, only the matte blends
+    weights = shape.alpha[shape.mask] / ALPHA_ONE if not ground.is_projection and fusion != "paper" else 1.0
+    asked = request.contrast or request.cnr
+    if asked is not None:
+        wanted = asked[0] + shape.contrast_share * (asked[1] - asked[0])
+        wanted *= max(noise, 1e-6) if request.cnr is not None else 1.0
+        contrast = _contrast(values, shape.mask, weights, level)
+        if ground.is_projection:
+            values = values * (wanted * (1.0 if image.bright_is_dense else -1.0) / contrast)
+        else:
+            values = values + (wanted - contrast) / np.mean(weights)
+    values = _within_range(values, image, added=ground.is_projection)
+    contrast = _contrast(values, shape.mask, weights, level)
+    mode: Mode = "add" if ground.is_projection else "blend"
+    base = 0
+    if ground.is_projection and fusion == "paper":
+        mode, base = "blend", round(surroundings)  # Eq. 17 replaces: the lesion stands on its surroundings' level
+    center = shape.center_at(anchor)
+    x, y, z = image.index_to_lps([center])[0]
+    return PlacedLesion(
+        number=number,
+        request=replace(request, place=center),
+        bank_entry=shape.bank_entry,
+        origin=shape.origin,
+        type=shape.type,
+        center=center,
+        center_lps_mm=(float(x), float(y), float(z)),
+        diameter_mm=shape.diameter_mm,
+        contrast=contrast,
+        cnr=contrast / noise if noise > 0 else 0.0,
+        mode=mode,
+        corner=corner,
+        intensity=np.floor(values + 0.5).astype(np.int16),
+        intensity_base=base,
+        alpha=shape.alpha,
+        details=details,
+    )
+
+
+def _with_own_parenchyma(values: NDArray[np.float64], shape: DrawnShape, surroundings: float) -> NDArray[np.float64]:
+    """HU of the lesion with its airy part moved by the difference between the two lungs.
+
+    Ground glass is parenchyma with something added: in a denser lung it is denser too. Soft tissue stays as it is.
+    """
+    if shape.source_background_hu is None:
+        return values
+    airy = np.clip((AIRY_HU[1] - values) / (AIRY_HU[1] - AIRY_HU[0]), 0.0, 1.0)
+    return np.asarray(values + airy * (surroundings - shape.source_background_hu))
+
+
+def _contrast(
+    values: NDArray[np.float64], mask: NDArray[np.bool_], weights: NDArray[np.float64] | float, level: float
+) -> float:
+    """Mean difference to the surroundings as it will be composed, over the mask."""
+    return float(np.mean(weights * (values[mask] - level)))
+
+
+def _within_range(values: NDArray[np.float64], image: MedicalImage, *, added: bool) -> NDArray[np.float64]:
+    """The values cut to what the image (or, where they are added, its span) and int16 can hold."""
+    low, high = image.value_limits
+    if added:
+        low, high = low - high, high - low
+    int16 = np.iinfo(np.int16)
+    return np.clip(values, max(low, int16.min), min(high, int16.max))
+
+
+def _choose(request: LesionRequest, ground: Ground, bank: Bank, rng: np.random.Generator, diameter_mm: float) -> Lesion:
+    wants_stone = request.type == "stone" or (request.type == "any" and ground.domain == "kub")
+    if wants_stone != (ground.domain == "kub"):
+        raise SettingsError(
+            f"a lesion of type '{request.type}' doesn't belong into a picture of domain {ground.domain}",
+            remedy="Stones go into --domain kub, nodules into lung-ct and cxr.",
+        )
+    if wants_stone and request.bank_entry is None:
+        return stone(diameter_mm)
+    if request.bank_entry is not None:
+        lesion = bank.lesion(request.bank_entry)
+        if lesion.card.type not in bank.types_for(request.type):
+            raise SettingsError(
+                f"the bank's '{lesion.card.name}' is {lesion.card.type}, not {request.type}",
+                remedy="Leave the type out, or choose an entry of that type.",
+            )
+        return lesion
+    return bank.lesion(bank.choose(type=request.type, diameter_mm=diameter_mm, rng=rng))
+
+
+def _anchor(
+    request: LesionRequest, ground: Ground, jitter: NDArray[np.float64], diameter_mm: float
+) -> tuple[Index | None, Point]:
+    """Voxel asked for (None: free) and the centre's offset from it, in 1/64 voxel."""
+    image = ground.image
+    if request.place is not None:
+        asked = np.round(np.asarray(request.place) * FRACTION_STEPS) / FRACTION_STEPS
+        whole = np.floor(asked + 0.5)
+        offset = asked - whole
+        anchor: Index | None = (int(whole[0]), int(whole[1]), int(whole[2]))
+    else:
+        offset, anchor = jitter.copy(), None
+        # a lesion thinner than two slices would lose its mask between them: its centre goes into a slice
+        if diameter_mm < 2 * image.slice_spacing_mm:
+            offset[0] = 0.0
+    if image.slices == 1:
+        offset[0] = 0.0
+    return anchor, (float(offset[0]), float(offset[1]), float(offset[2]))
+
+
+def _cut(
+    corner: Index, alpha: NDArray[np.uint16], density: NDArray[np.float32]
+) -> tuple[Index, NDArray[np.uint16], NDArray[np.float32]]:
+    """The patch's slice at the anchor, for an image that has no other."""
+    return (0, corner[1], corner[2]), alpha[-corner[0]][np.newaxis], density[-corner[0]][np.newaxis]
+
+
+def _with_edge_band(
+    corner: Index, alpha: NDArray[np.uint16], density: NDArray[np.float32]
+) -> tuple[Index, NDArray[np.uint16], NDArray[np.float32]]:
+    """The paper's footprint: the mask and the pixels of its Sobel contour, nothing else."""
+    room = ((0, 0), (2, 2), (2, 2))  # the contour must not meet the patch's border
+    alpha, density = np.pad(alpha, room), np.pad(density, room, mode="edge")
+    inside = alpha >= HALF
+    alpha = np.where(inside, alpha, edge_band(inside).astype(np.uint16))
+    return (corner[0], corner[1] - 2, corner[2] - 2), alpha, density
+
+
+def _cropped(
+    corner: Index, alpha: NDArray[np.uint16], density: NDArray[np.float32]
+) -> tuple[Index, NDArray[np.uint16], NDArray[np.float32]]:
+    """The patch without its empty shell, which would keep a lesion off the image's border."""
+    if not alpha.any():
+        return corner, alpha, density
+    spans = [np.flatnonzero(alpha.any(axis=tuple(k for k in range(3) if k != axis))) for axis in range(3)]
+    box = tuple(slice(int(span[0]), int(span[-1]) + 1) for span in spans)
+    low: Index = (corner[0] + box[0].start, corner[1] + box[1].start, corner[2] + box[2].start)
+    return low, np.ascontiguousarray(alpha[box]), np.ascontiguousarray(density[box])
+
+
+def _surroundings(shape: DrawnShape, ground: Ground, corner: Index) -> tuple[float, float]:
+    """Median and noise of the background around the lesion, in pixel units."""
+    image = ground.image
+    spacing = image.spacing_mm
+    reach = [
+        0 if image.slices == 1 else 1,
+        math.ceil(RING_MM[1] / spacing[1]) + 1,
+        math.ceil(RING_MM[1] / spacing[2]) + 1,
+    ]
+    low = [max(c - r, 0) for c, r in zip(corner, reach, strict=True)]
+    high = [
+        min(c + size + r, limit)
+        for c, size, r, limit in zip(corner, shape.alpha.shape, reach, image.shape, strict=True)
+    ]
+    around = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
+    inside = tuple(slice(c - a, c - a + n) for c, a, n in zip(corner, low, shape.alpha.shape, strict=True))
+    footprint = np.zeros([b - a for a, b in zip(low, high, strict=True)], dtype=bool)
+    footprint[inside] = shape.footprint
+    pixels = image.pixels[around]
+    ring = measure.ring(footprint, spacing_mm=spacing, inner_mm=RING_MM[0], outer_mm=RING_MM[1])
+    tissue = ring & ~ground.forbidden(shape.allow)[around]
+    usable = tissue if tissue.sum() >= 30 else ring if ring.any() else np.ones_like(footprint)
+    return float(np.median(pixels[usable])), float(measure.noise(pixels, usable))
