@@ -1,0 +1,304 @@
+"""export(composition, out): everything of a case in one folder, all or nothing.
+
+out/dicom/IM0001.dcm ...        the series         out/instance_mask.nii.gz   0, 1, 2 ... by lesion
+out/dicom_background/           with pair=True     out/preview.png            before and after
+out/segmentation.dcm            DICOM SEG          out/case.json              every choice
+out/boxes_coco.json, out/labels_yolo/              out/lesions.safetensors    the drawn lesions
+"""
+
+from __future__ import annotations
+
+import errno
+import gzip
+import json
+import os
+import shutil
+import tempfile
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from HiResMedSynthLib.case_file import case_sha256, write_case
+from HiResMedSynthLib.compose import Composition
+from HiResMedSynthLib.errors import ExportError
+from HiResMedSynthLib.export.boxes import write_boxes
+from HiResMedSynthLib.export.dicom_series import series_datasets, write_series
+from HiResMedSynthLib.export.patient import SyntheticStudy
+from HiResMedSynthLib.export.preview import preview
+from HiResMedSynthLib.export.segmentation import segmentation
+from HiResMedSynthLib.export.sop_class import object_kind
+from HiResMedSynthLib.export.stored import stored_form
+from HiResMedSynthLib.image import MedicalImage
+from HiResMedSynthLib.write_volume import to_simpleitk
+
+Progress = Callable[[int, int, str], None]
+BODY_PARTS = {"lung-ct": "CHEST", "cxr": "CHEST", "kub": "ABDOMEN"}
+LAYOUT = {
+    "dicom", "dicom_background", "segmentation.dcm", "boxes_coco.json", "labels_yolo", "instance_mask.nii.gz",
+    "preview.png", "case.json", "lesions.safetensors",
+}  # fmt: skip
+REMEDIES = {
+    errno.ENOSPC: "Free some space, or choose a folder on another disk.",
+    errno.EDQUOT: "Free some space, or choose a folder on another disk.",
+    errno.EACCES: "Choose a folder that you may write.",
+    errno.EPERM: "Choose a folder that you may write.",
+    errno.EROFS: "Choose a folder on a disk that can be written.",
+    errno.ENAMETOOLONG: "Choose a shorter name.",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportedFolder:
+    """What was written, and what a reader should know about it."""
+
+    folder: Path
+    slices: int
+    notes: tuple[str, ...]
+
+    def summary(self) -> str:
+        """Where everything is, several lines."""
+        lines = [
+            f"DICOM series   {self.folder / 'dicom'} ({self.slices} file(s))",
+            f"DICOM SEG      {self.folder / 'segmentation.dcm'}",
+            f"boxes          {self.folder / 'boxes_coco.json'}, {self.folder / 'labels_yolo'}",
+            f"preview        {self.folder / 'preview.png'}",
+            f"case           {self.folder / 'case.json'}",
+        ]
+        return "\n".join([*lines, *(f"note           {note}" for note in self.notes)])
+
+
+def check_target(out: Path, *, overwrite: bool) -> None:
+    """Refuses a target that can't be written, before any work is done.
+
+    Raises:
+        ExportError: it exists and may not be replaced, or its parent can't be written.
+    """
+    try:
+        if out.exists() and not overwrite:
+            raise ExportError(
+                "the output already exists", where=out, remedy="Choose another --out, or add --overwrite."
+            )
+        if out.exists() and not (out.is_dir() and _is_replaceable(out)):
+            raise ExportError(
+                "the output exists and is no folder of an earlier case", where=out, remedy="Choose another --out."
+            )
+        parent = out.absolute().parent
+        while not parent.exists():
+            parent = parent.parent
+        if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+            raise ExportError("the output can't be made here", where=parent, remedy=REMEDIES[errno.EACCES])
+    except OSError as error:  # even looking can be forbidden, or the name too long
+        raise _refusal(out, error) from error
+
+
+def _is_replaceable(folder: Path) -> bool:
+    """Whether a folder is empty, or an earlier case of ours with nothing else in it."""
+    names = {path.name for path in folder.iterdir()}
+    if not names:
+        return True
+    try:
+        document = json.loads((folder / "case.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    ours = isinstance(document, dict) and document.get("synthetic") is True and "case_version" in document
+    return ours and names <= LAYOUT
+
+
+def export(
+    composition: Composition,
+    out: str | Path,
+    *,
+    overwrite: bool = False,
+    changed_only: bool = False,
+    pair: bool = False,
+    progress: Progress | None = None,
+) -> ExportedFolder:
+    """Writes a case into the new folder `out`: aside first, moved in place when whole.
+
+    Args:
+        composition: what `compose` returned.
+        out: folder to make.
+        overwrite: replace a folder of an earlier case.
+        changed_only: write only the slices that hold a lesion.
+        pair: also write the same series without lesions.
+        progress: called with (done, total, what).
+
+    Raises:
+        ExportError: the target exists, can't be written, or the disk is full; nothing is left behind.
+    """
+    out = Path(out)
+    if not composition.lesions:
+        raise ExportError("the case holds no lesion", where=out, remedy="Draw it anew with at least one lesion.")
+    check_target(out, overwrite=overwrite)
+    out = out.absolute()
+    made = _missing_parents(out)
+    aside: Path | None = None
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        aside = Path(tempfile.mkdtemp(prefix=f".{out.name[:40]}-", dir=out.parent))
+        exported = _write(composition, aside, out, changed_only, pair, progress or (lambda _d, _t, _w: None))
+        aside.chmod(0o777 & ~_umask())
+        _move_in_place(aside, out)
+    except OSError as error:
+        _clean_up(aside, made)
+        raise _refusal(out, error) from error
+    except BaseException:
+        _clean_up(aside, made)
+        raise
+    return exported
+
+
+def _refusal(out: Path, error: OSError) -> ExportError:
+    return ExportError(
+        f"the case can't be written ({error.strerror or error})",
+        where=out,
+        remedy=REMEDIES.get(error.errno or 0, "Choose another folder and try again."),
+    )
+
+
+def _write(
+    composition: Composition, folder: Path, out: Path, changed_only: bool, pair: bool, progress: Progress
+) -> ExportedFolder:
+    image = composition.image
+    kind = object_kind(image)
+    notes = [f"written as {_name(kind.sop_class_uid)}: {kind.reason}"]
+    if not stored_form(image).exact:
+        notes.append("16 bits can't hold the source's values exactly: they were rounded")
+    if pair and changed_only and len(composition.changed_slices) < image.slices:
+        notes.append("the pair holds the changed slices only: to replay the case, name the whole background")
+    slices = composition.changed_slices if changed_only else tuple(range(image.slices))
+    study = SyntheticStudy.of_case(case_sha256(composition.case))
+    derivation = _derivation(composition, kind.reason)
+    body_part = BODY_PARTS[composition.case.background.domain]
+    window = composition.background.display_window()  # one for both series: a pair is shown alike
+    total = len(slices)
+    headers = write_series(
+        series_datasets(
+            image,
+            kind,
+            study,
+            description="SYNTHETIC lesions",
+            derivation=derivation,
+            series_number=1,
+            slices=slices,
+            body_part=body_part,
+            window=window,
+        ),
+        folder / "dicom",
+        total=total,
+        progress=progress,
+    )
+    if pair:
+        write_series(
+            series_datasets(
+                composition.background,
+                kind,
+                study,
+                description="SYNTHETIC pair, background without lesions",
+                derivation="Background of a synthetic case, pixels unchanged, header rebuilt. Research only",
+                series_number=2,
+                slices=slices,
+                body_part=body_part,
+                window=window,
+            ),
+            folder / "dicom_background",
+            total=total,
+            progress=progress,
+        )
+    progress(0, 3, "writing masks and boxes")
+    segmentation(composition, headers, study).save_as(folder / "segmentation.dcm", enforce_file_format=True)
+    write_boxes(composition, folder, slices)
+    note = _write_mask(composition.image, composition.instance_mask[list(slices)], slices, folder)
+    notes += [note] if note else []
+    progress(1, 3, "drawing the preview")
+    preview(composition).save(folder / "preview.png")
+    write_case(composition.case, folder)
+    progress(3, 3, "case written")
+    return ExportedFolder(folder=out, slices=total, notes=tuple(notes))
+
+
+def _derivation(composition: Composition, reason: str) -> str:
+    case = composition.case
+    text = (
+        f"SYNTHETIC: {len(case.lesions)} lesion(s) composed into an image, fusion {case.settings.fusion}, "
+        f"seed {case.seed}; this object class because {reason}. Research only, not for diagnosis"
+    )
+    return text[:1024]
+
+
+def _write_mask(image: MedicalImage, mask: np.ndarray, slices: tuple[int, ...], folder: Path) -> str | None:
+    """instance_mask.nii.gz with the geometry of the slices written; a note where NIfTI can't tell it."""
+    import SimpleITK as sitk
+
+    volume, note = to_simpleitk(mask.astype(np.uint8 if mask.max() < 256 else np.uint16), image, slices)
+    file = folder / "instance_mask.nii.gz"
+    try:
+        sitk.WriteImage(volume, str(file), useCompression=True)
+    except RuntimeError as error:  # SimpleITK doesn't say why
+        raise OSError(errno.EIO, "the mask can't be written") from error
+    _refuse_cut_off(file, volume.GetNumberOfPixels() * volume.GetSizeOfPixelComponent())
+    return note
+
+
+def _refuse_cut_off(file: Path, pixel_bytes: int) -> None:
+    """Raises OSError where a compressed file holds less than it should: SimpleITK tells nobody that a disk is full."""
+    held = 0
+    try:
+        with gzip.open(file) as stream:
+            while block := stream.read(2**24):
+                held += len(block)
+    except (EOFError, zlib.error, gzip.BadGzipFile):
+        held = 0
+    if held < pixel_bytes:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def _name(sop_class_uid: str) -> str:
+    from pydicom.uid import UID
+
+    return str(UID(sop_class_uid).name)
+
+
+def _move_in_place(aside: Path, out: Path) -> None:
+    if not out.exists():
+        aside.rename(out)
+        return
+    old = Path(tempfile.mkdtemp(prefix=f".{out.name[:40]}-old-", dir=out.parent))
+    moved = False
+    try:
+        out.rename(old / out.name)
+        moved = True
+        aside.rename(out)
+    except BaseException:
+        if moved and not out.exists():
+            (old / out.name).rename(out)
+        shutil.rmtree(old, ignore_errors=True)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _missing_parents(out: Path) -> list[Path]:
+    """Parents that will have to be made, innermost first."""
+    missing = []
+    for parent in out.parents:
+        if parent.exists():
+            break
+        missing.append(parent)
+    return missing
+
+
+def _clean_up(aside: Path | None, made: list[Path]) -> None:
+    if aside is not None:
+        shutil.rmtree(aside, ignore_errors=True)
+    for parent in made:
+        if parent.is_dir() and not any(parent.iterdir()):
+            parent.rmdir()
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,116 @@
+"""preview.png: each lesion before and after, outlined and numbered, in its largest slice."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from HiResMedSynthLib.case import HALF, PlacedLesion
+from HiResMedSynthLib.compose import Composition
+from HiResMedSynthLib.image import MedicalImage, Window
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+PANEL = 520  # longest side of each of the three pictures of a row, in pixels
+MOST_LESIONS = 12  # shown; the text says how many more there are
+ZOOM_MM = (40.0, 3.0)  # side of the enlarged square: at least this, or so many diameters
+CAPTION = 26
+OUTLINE = (255, 190, 60)
+
+
+def preview(composition: Composition) -> Image:
+    """An RGB picture, a row for each lesion: the whole slice outlined, then the place before and after, enlarged."""
+    from PIL import Image
+
+    rows = [_row(composition, lesion) for lesion in composition.lesions[:MOST_LESIONS]]
+    sheet = Image.new("RGB", (max(row.width for row in rows), sum(row.height for row in rows)), "black")
+    top = 0
+    for row in rows:
+        sheet.paste(row, (0, top))
+        top += row.height
+    return sheet
+
+
+def _row(composition: Composition, lesion: PlacedLesion) -> Image:
+    """Three pictures of a lesion's largest slice, with a caption."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    index = lesion.corner[0] + int((lesion.alpha >= HALF).sum(axis=(1, 2)).argmax())
+    whole = _outlined(composition, index)
+    window = composition.background.display_window()
+    box = _zoom_box(composition.image, lesion)
+    zooms = [_picture(image, window, index, box) for image in (composition.background, composition.image)]
+    pictures = [whole, *zooms]
+    row = Image.new("RGB", (3 * (PANEL + 4), PANEL + CAPTION), "black")
+    for place, picture in enumerate(pictures):
+        row.paste(picture, (place * (PANEL + 4) + (PANEL - picture.width) // 2, CAPTION))
+    where = f", slice {index}" if composition.image.slices > 1 else ""
+    more = len(composition.lesions) - MOST_LESIONS
+    rest = f"; {more} more lesions not shown" if more > 0 else ""
+    texts = (f"SYNTHETIC, research only{where}{rest}", "before", f"after: {lesion.type}, {lesion.diameter_mm:.1f} mm")
+    for place, text in enumerate(texts):
+        ImageDraw.Draw(row).text((place * (PANEL + 4) + 6, 4), text, fill="white", font=ImageFont.load_default(15))
+    return row
+
+
+def _outlined(composition: Composition, index: int) -> Image:
+    """The composed slice with the outline, number and size of each lesion in it."""
+    from PIL import ImageDraw, ImageFont
+
+    image = composition.image
+    picture = _picture(image, composition.background.display_window(), index, (0, 0, image.rows, image.columns))
+    scale = picture.width / image.columns, picture.height / image.rows
+    draw = ImageDraw.Draw(picture)
+    for lesion in composition.lesions:
+        plane = composition.instance_mask[index] == lesion.number
+        if not plane.any():
+            continue
+        for line in _contours(plane):
+            draw.line([((x + 0.5) * scale[0], (y + 0.5) * scale[1]) for x, y in line], fill=OUTLINE, width=1)
+        rows, columns = np.nonzero(plane)
+        at = ((columns.max() + 4) * scale[0], (rows.min() - 4) * scale[1])
+        text, font = f"{lesion.number}: {lesion.diameter_mm:.0f} mm", ImageFont.load_default(14)
+        draw.text(at, text, fill=OUTLINE, font=font, stroke_width=2, stroke_fill="black")  # readable on bright bone too
+    return picture
+
+
+def _zoom_box(image: MedicalImage, lesion: PlacedLesion) -> tuple[int, int, int, int]:
+    """(row, column, rows, columns) of a square around the lesion, moved inside the image."""
+    side_mm = max(ZOOM_MM[0], ZOOM_MM[1] * lesion.diameter_mm)
+    row_mm, column_mm = image.pixel_spacing_mm or (1.0, 1.0)
+    rows = min(max(round(side_mm / row_mm), 8), image.rows)
+    columns = min(max(round(side_mm / column_mm), 8), image.columns)
+    row = min(max(round(lesion.center[1] - rows / 2), 0), image.rows - rows)
+    column = min(max(round(lesion.center[2] - columns / 2), 0), image.columns - columns)
+    return row, column, rows, columns
+
+
+def _picture(image: MedicalImage, window: Window, index: int, box: tuple[int, int, int, int]) -> Image:
+    """A part of a slice in its window, at its true aspect, bright = dense or as MONOCHROME1 is shown."""
+    from PIL import Image
+
+    row, column, rows, columns = box
+    unit = window.to_unit(image.pixels[index, row : row + rows, column : column + columns])
+    if not image.bright_is_dense:
+        unit = 1.0 - unit
+    picture = Image.fromarray((unit * 255).astype(np.uint8)).convert("RGB")
+    row_mm, column_mm = image.pixel_spacing_mm or (1.0, 1.0)
+    scale = PANEL / max(columns * column_mm, rows * row_mm)
+    size = max(round(columns * column_mm * scale), 1), max(round(rows * row_mm * scale), 1)
+    return picture.resize(size, Image.Resampling.BICUBIC)
+
+
+def _contours(plane: NDArray[Any]) -> list[list[tuple[float, float]]]:
+    """Outlines of a mask, closed, one pixel outside it, as (x, y) pixel indices."""
+    import cv2
+
+    grown = cv2.dilate(np.pad(plane, 2).astype(np.uint8), np.ones((3, 3), np.uint8))
+    found, _ = cv2.findContours(grown, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    lines = []
+    for contour in found:
+        points = [(float(x) - 2, float(y) - 2) for x, y in contour.reshape(-1, 2)]
+        lines.append([*points, points[0]])
+    return lines

@@ -1,0 +1,130 @@
+"""The written objects before independent judges: dciodvfy (David Clunie's dicom3tools), and a running Orthanc."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import time
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+
+from HiResMedSynthLib.export.folder import export
+from HiResMedSynthLib.export.sop_class import CT
+from HiResMedSynthLib.image import HeaderFacts
+from Testing.export.cases import composition_in, ct_image, film_image
+
+pytestmark = pytest.mark.validators
+
+# dicom3tools of 2022 doesn't know Synthetic Data (0008,001C), a tag of 2024: exactly this line is allowed
+YOUNG_TAG = "Error - </(0008,001c)> - Attribute with an even group number is not a recognized standard attribute"
+KINDS = {
+    "CT": ct_image(),
+    "CT, one slice": ct_image().single_slice(3),
+    "CT of a paired part": ct_image(
+        facts=HeaderFacts(sop_class_uid=CT, body_part_examined="LUNG"), padding_value=-1024.0
+    ),
+    "CT, slanted": ct_image(directions_lps=np.array([[np.sqrt(1 - 4e-4**2), 4e-4, 0.0], [0.0, 1.0, 0.0]])),
+    "NRRD volume": ct_image(facts=HeaderFacts(), bits_stored=None, rescale=(1.0, 0.0)),
+    "DX": film_image(),
+    "DX, inverted": film_image(photometric="MONOCHROME1"),
+    "DX, calibrated": film_image(pixel_spacing_mm=(0.19, 0.29)),
+    "picture": film_image(facts=HeaderFacts(), bits_stored=16, modality="OT"),
+    "picture, inverted": film_image(facts=HeaderFacts(), modality="CR", photometric="MONOCHROME1"),
+    "lossy film": film_image(facts=replace(film_image().facts, lossy_image_compression="01")),
+}
+
+
+def need(program: str) -> str:
+    """Path of a program; the test is skipped where it is missing, but fails in CI, which has to install it."""
+    path = shutil.which(program) or shutil.which(program, path="/usr/sbin")
+    if path is None:
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"{program} is missing: .ci/run must install it")
+        pytest.skip(f"{program} is not installed")
+    return path
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_dciodvfy_finds_no_error_but_the_young_tag(kind: str, tmp_path: Path) -> None:
+    dciodvfy = need("dciodvfy")
+    export(composition_in(KINDS[kind], lesions=1 if "film" in kind else 2), tmp_path / "case", pair=True)
+    files = [next((tmp_path / "case" / name).iterdir()) for name in ("dicom", "dicom_background")]
+    for file in (*files, tmp_path / "case" / "segmentation.dcm"):
+        done = subprocess.run([dciodvfy, "-new", str(file)], capture_output=True, text=True, check=False)
+        said = (done.stdout + done.stderr).splitlines()
+        assert YOUNG_TAG in said, "the validator did not read the file"
+        errors = [line for line in said if line.startswith("Error") and line != YOUNG_TAG]
+        assert not errors, f"{file.name}: {errors}"
+
+
+@pytest.fixture(scope="module")
+def orthanc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, int]]:
+    """(HTTP port, DICOM port) of an Orthanc that runs on this machine only."""
+    program = need("Orthanc")
+    folder = tmp_path_factory.mktemp("orthanc")
+    http, dicom = _free_ports()
+    settings = {
+        "StorageDirectory": str(folder / "storage"), "IndexDirectory": str(folder / "index"), "HttpPort": http,
+        "HttpBindAddress": "127.0.0.1", "DicomPort": dicom, "DicomAet": "ORTHANC", "RemoteAccessAllowed": False,
+        "AuthenticationEnabled": False, "DicomAlwaysAllowStore": True, "Plugins": [],
+    }  # fmt: skip
+    (folder / "orthanc.json").write_text(json.dumps(settings))
+    with subprocess.Popen(
+        [program, str(folder / "orthanc.json")], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as server:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            try:
+                _get(http, "/system")
+                break
+            except OSError:
+                time.sleep(0.1)
+        else:
+            pytest.fail("Orthanc did not answer within a minute")
+        yield http, dicom
+        server.terminate()
+
+
+def _free_ports() -> tuple[int, int]:
+    with socket.socket() as one, socket.socket() as other:
+        one.bind(("127.0.0.1", 0))
+        other.bind(("127.0.0.1", 0))
+        return one.getsockname()[1], other.getsockname()[1]
+
+
+def _get(port: int, path: str) -> bytes:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=30) as answer:
+        return bytes(answer.read())
+
+
+@pytest.mark.parametrize("kind", ["CT", "DX", "picture"])
+def test_orthanc_gives_back_what_was_stored(kind: str, orthanc: tuple[int, int], tmp_path: Path) -> None:
+    storescu = need("storescu")
+    http, port = orthanc
+    export(composition_in(KINDS[kind]), tmp_path / "case")
+    files = sorted((tmp_path / "case").rglob("*.dcm"))
+    command = [storescu, "-R", "-aec", "ORTHANC", "127.0.0.1", str(port), *map(str, files)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    for file in files:
+        ours = pydicom.dcmread(file)
+        found = json.loads(_post(http, "/tools/lookup", str(ours.SOPInstanceUID)))
+        assert len(found) == 1
+        (tmp_path / "back.dcm").write_bytes(_get(http, f"/instances/{found[0]['ID']}/file"))
+        back = pydicom.dcmread(tmp_path / "back.dcm")
+        assert back == ours, file.name  # every element, pixels included; the group-2 header is Orthanc's
+
+
+def _post(port: int, path: str, body: str) -> bytes:
+    request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", data=body.encode(), method="POST")
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        return bytes(answer.read())
