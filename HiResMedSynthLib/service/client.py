@@ -1,0 +1,220 @@
+"""BackendClient: all that a panel needs of the backend; numpy and requests only (Slicer brings both)."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import shutil
+import stat
+import tempfile
+import time
+import zipfile
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from HiResMedSynthLib.service.protocol import (
+    ARRAYS_TYPE,
+    BYTES_TYPE,
+    JSON_TYPE,
+    ErrorInfo,
+    ImageHeader,
+    JobKind,
+    JobStatus,
+    pack_arrays,
+    unpack_arrays,
+)
+
+CONNECT_S, ANSWER_S = 5.0, 60.0
+POLL_S = 0.05
+LARGEST_EXPORT = 16 * 2**30  # bytes of an export, unpacked
+MOST_EXPORT_FILES = 100_000
+Progress = Callable[[JobStatus], None]
+
+
+class BackendError(Exception):
+    """The backend refused, failed, or can't be reached; `info` is what to tell the user."""
+
+    def __init__(self, info: ErrorInfo) -> None:
+        self.info = info
+        place = f" [{info.where}]" if info.where else ""
+        super().__init__(f"{info.what}{place}. {info.remedy}")
+
+
+class BackendClient:
+    """Talks to one backend.
+
+    Args:
+        url: "http://127.0.0.1:PORT", or the https address of a GPU server.
+        token: the secret that the backend was started with.
+        verify: certificate file for a server of your own (requests' `verify`).
+    """
+
+    def __init__(self, url: str, token: str, *, verify: bool | str = True) -> None:
+        import requests
+
+        self._url = url.rstrip("/")
+        self._session = requests.Session()
+        self._session.trust_env = False  # a hospital's proxy must never see loopback traffic
+        self._session.headers["Authorization"] = f"Bearer {token}"
+        self._session.verify = verify
+
+    def health(self) -> dict[str, Any]:
+        """Versions, device, memory and what is loaded."""
+        document = self._request("GET", "/health").json()
+        assert isinstance(document, dict)
+        return document
+
+    def send_image(self, pixels: NDArray[Any], header: ImageHeader) -> str:
+        """The name under which the backend holds the image; sends it only where the backend doesn't hold it yet."""
+        name = image_name(pixels, header)
+        if self._request("GET", f"/images/{name}", missing_is_fine=True).status_code == 404:
+            body = pack_arrays({"pixels": pixels}, plain_header(header))
+            self._request("PUT", f"/images/{name}", data=body, content_type=ARRAYS_TYPE)
+        return name
+
+    def send_bytes(self, content: bytes) -> str:
+        """The name (sha256) under which the backend holds some bytes, lesions.safetensors for example."""
+        name = hashlib.sha256(content).hexdigest()
+        self._request("PUT", f"/blobs/{name}", data=content, content_type=BYTES_TYPE)
+        return name
+
+    def submit(self, kind: JobKind, *, image: str | None = None, parameters: dict[str, Any] | None = None) -> str:
+        """Id of a new job."""
+        body = json.dumps({"kind": kind, "image": image, "parameters": parameters or {}})
+        return str(self._request("POST", "/jobs", data=body.encode(), content_type=JSON_TYPE).json()["id"])
+
+    def status(self, job: str) -> JobStatus:
+        """How far a job is."""
+        return JobStatus.from_json(self._request("GET", f"/jobs/{job}").json())
+
+    def cancel(self, job: str) -> None:
+        """Asks a job to stop; it does at its next step."""
+        self._request("DELETE", f"/jobs/{job}")
+
+    def wait(self, job: str, *, progress: Progress | None = None) -> JobStatus:
+        """The final status of a job; raises BackendError where it failed or was cancelled."""
+        while True:
+            status = self.status(job)
+            if progress is not None:
+                progress(status)
+            if status.state == "done":
+                return status
+            if status.error is not None:
+                raise BackendError(status.error)
+            if status.finished:
+                raise BackendError(ErrorInfo(what="the job was cancelled", remedy="Start it again if you need it."))
+            time.sleep(POLL_S)
+
+    def result(self, job: str) -> tuple[dict[str, NDArray[Any]], Any]:
+        """(arrays, document) of a job that is done."""
+        return unpack_arrays(self._request("GET", f"/jobs/{job}/result").content)
+
+    def fetch_export(self, job: str, out: Path) -> None:
+        """Unpacks the export of a job into the new folder `out`, all or nothing."""
+        with tempfile.TemporaryFile() as spool:
+            for chunk in self._request("GET", f"/jobs/{job}/result", stream=True).iter_content(1 << 20):
+                spool.write(chunk)
+            spool.seek(0)
+            unpack_folder(spool, out)
+
+    def _request(
+        self,
+        method: str,
+        path: str,
+        *,
+        data: bytes | None = None,
+        content_type: str | None = None,
+        missing_is_fine: bool = False,
+        stream: bool = False,
+    ) -> Any:
+        import requests
+
+        headers = {"Content-Type": content_type} if content_type else {}
+        try:
+            answer = self._session.request(
+                method,
+                self._url + path,
+                data=data,
+                headers=headers,
+                timeout=(CONNECT_S, ANSWER_S),
+                stream=stream,
+                allow_redirects=False,
+            )
+        except requests.RequestException as error:
+            raise BackendError(
+                ErrorInfo(
+                    what=f"the backend doesn't answer ({type(error).__name__})",
+                    remedy="It is started again at the next action; if that fails, look at its log.",
+                )
+            ) from error
+        if answer.ok or (missing_is_fine and answer.status_code == 404):
+            return answer
+        try:
+            raise BackendError(ErrorInfo(**answer.json()["error"]))
+        except (ValueError, KeyError, TypeError) as error:
+            raise BackendError(
+                ErrorInfo(what=f"the backend refused ({answer.status_code})", remedy="Look at the backend's log.")
+            ) from error
+
+
+def image_name(pixels: NDArray[Any], header: ImageHeader) -> str:
+    """Hash of pixels and header: the same image always has the same name."""
+    digest = hashlib.sha256(json.dumps(plain_header(header), sort_keys=True).encode())
+    digest.update(f"{pixels.dtype.str} {pixels.shape}".encode())
+    digest.update(np.ascontiguousarray(pixels).data)
+    return digest.hexdigest()
+
+
+def plain_header(header: ImageHeader) -> dict[str, Any]:
+    """The header as it stands in JSON (tuples become lists)."""
+    document = json.loads(json.dumps(dataclasses.asdict(header)))
+    assert isinstance(document, dict)
+    return document
+
+
+def unpack_folder(stream: Any, out: Path) -> None:
+    """Unpacks a zip into the new folder `out`; refuses names that lead elsewhere, links, and more than it should hold.
+
+    Raises:
+        BackendError: an unsafe or damaged archive, or `out` exists.
+    """
+    if out.exists():
+        raise BackendError(ErrorInfo(what="the output already exists", where=str(out), remedy="Choose another folder."))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    aside = Path(tempfile.mkdtemp(prefix=f".{out.name[:40]}-", dir=out.parent))
+    try:
+        with zipfile.ZipFile(stream) as archive:
+            entries = archive.infolist()
+            if len(entries) > MOST_EXPORT_FILES or sum(entry.file_size for entry in entries) > LARGEST_EXPORT:
+                raise _unsafe("it is too large")
+            for entry in entries:
+                _check_name(entry)
+                target = aside.joinpath(*PurePosixPath(entry.filename).parts)
+                if entry.is_dir():
+                    target.mkdir(parents=True, exist_ok=True)
+                    continue
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with archive.open(entry) as source, target.open("xb") as sink:
+                    shutil.copyfileobj(source, sink)
+        aside.rename(out)
+    except (zipfile.BadZipFile, OSError, ValueError, RuntimeError) as error:
+        raise _unsafe(f"it can't be unpacked: {error}") from error
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _check_name(entry: zipfile.ZipInfo) -> None:
+    path = PurePosixPath(entry.filename)
+    linked = stat.S_ISLNK(entry.external_attr >> 16)
+    strange = any(part in ("..", "") or ":" in part or "\\" in part or "\0" in part for part in path.parts)
+    if path.is_absolute() or linked or strange or not path.parts:
+        raise _unsafe("a file in it leads out of its folder")
+
+
+def _unsafe(why: str) -> BackendError:
+    return BackendError(ErrorInfo(what=f"the export was refused: {why}", remedy="Is this your own backend? Try again."))

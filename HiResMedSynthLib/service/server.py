@@ -1,0 +1,124 @@
+"""Runs the backend: loopback only unless token and TLS are given; says its port; ends when its parent's pipe closes."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import json
+import os
+import socket
+import sys
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+from HiResMedSynthLib.errors import SettingsError
+from HiResMedSynthLib.service.guards import LARGEST_HEADERS
+from HiResMedSynthLib.service.protocol import TOKEN_VARIABLE
+
+SHORTEST_TOKEN = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerSettings:
+    """How the backend listens.
+
+    Args:
+        host: address; anything but loopback needs `tls_certificate` and `tls_key`.
+        port: 0 takes a free one.
+        token: the secret, at least 32 characters.
+        memory_bytes: budget for loaded images.
+        end_with_stdin: end when standard input closes (the parent has gone).
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 0
+    token: str
+    memory_bytes: int
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
+    end_with_stdin: bool = False
+
+    def __post_init__(self) -> None:
+        if len(self.token) < SHORTEST_TOKEN or not self.token.isascii() or not self.token.isprintable():
+            raise SettingsError(
+                f"the backend needs a secret of at least {SHORTEST_TOKEN} characters",
+                remedy=f"Put a random one into the environment variable {TOKEN_VARIABLE}; never on a command line.",
+            )
+        try:
+            loopback = ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            raise SettingsError(
+                f"'{self.host}' is no address", remedy="Give an IP address, 127.0.0.1 for this machine."
+            ) from None
+        if not loopback and (self.tls_certificate is None or self.tls_key is None):
+            raise SettingsError(
+                "beyond this machine the backend listens only with TLS",
+                remedy="Give --tls-certificate and --tls-key, or listen on 127.0.0.1.",
+            )
+        for file in (self.tls_certificate, self.tls_key):
+            if file is not None and not file.is_file():
+                raise SettingsError("there is no such file", where=file, remedy="Check the path.")
+
+
+def take_token() -> str:
+    """The secret from the environment, removed there so that children don't inherit it; "" if there is none."""
+    return os.environ.pop(TOKEN_VARIABLE, "")
+
+
+def serve(settings: ServerSettings) -> None:
+    """Listens until it is told to stop; the first line on standard output is {"port": N}."""
+    import uvicorn
+
+    from HiResMedSynthLib.service.app import make_app
+
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((settings.host, settings.port))
+        except OSError as error:
+            raise SettingsError(
+                f"port {settings.port} can't be listened on ({error.strerror})", remedy="Give another --port, or 0."
+            ) from error
+        listener.listen(64)  # from now on a client is heard, if not yet answered
+        port = listener.getsockname()[1]
+        names = [f"[{settings.host}]" if family == socket.AF_INET6 else settings.host]
+        if ipaddress.ip_address(settings.host).is_loopback:
+            names.append("localhost")
+        scheme = "http" if settings.tls_certificate is None else "https"
+        app = make_app(
+            token=settings.token,
+            hosts=frozenset(f"{name}:{port}" for name in names),
+            origin=f"{scheme}://{names[0]}:{port}",
+            memory_bytes=settings.memory_bytes,
+        )
+        config = uvicorn.Config(
+            app,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            date_header=False,
+            h11_max_incomplete_event_size=LARGEST_HEADERS,
+            http="h11",
+            ws="none",
+            timeout_keep_alive=30,
+            limit_concurrency=64,
+            ssl_certfile=settings.tls_certificate,
+            ssl_keyfile=settings.tls_key,
+        )
+        server = uvicorn.Server(config)
+        if settings.end_with_stdin:
+            threading.Thread(target=_end_with_stdin, args=(server,), daemon=True).start()
+        sys.stdout.write(json.dumps({"port": port}) + "\n")
+        sys.stdout.flush()
+        asyncio.run(server.serve(sockets=[listener]))
+
+
+def _end_with_stdin(server: object) -> None:
+    """Ends the server when the parent's pipe closes; at once if it then hangs in a computation."""
+    while sys.stdin.buffer.read(4096):
+        pass
+    server.should_exit = True  # type: ignore[attr-defined]
+    threading.Event().wait(3.0)
+    os._exit(0)
