@@ -1,0 +1,129 @@
+"""The film cascade's trainer with its tiny preset on films made here."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner, Result
+from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from HiResMedSynthLib.errors import ReadError
+from Training.augment import apply_film_change, draw_film_change
+from Training.film_data import NEEDED, is_held_out, load_films
+from Training.train_background import STAGES, main
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight films of eight patients, two of them held out, squeezed and of different true sizes."""
+    folder = tmp_path_factory.mktemp("films")
+    names = [str(number) for number in range(100)]
+    patients = [p for p in names if is_held_out(p)][:2] + [p for p in names if not is_held_out(p)][:6]
+    rng = np.random.default_rng(0)
+    row, column = np.mgrid[0:96, 0:96] / 95
+    with (folder / "index.csv").open("w", newline="", encoding="utf-8") as lines:
+        table = csv.DictWriter(lines, [*NEEDED, "sex"])
+        table.writeheader()
+        for index, patient in enumerate(patients):
+            lungs = np.exp(-(((column - 0.3) / 0.13) ** 2)) + np.exp(-(((column - 0.7) / 0.13) ** 2))
+            grey = 180 - 130 * lungs * np.sin(np.pi * row) + rng.normal(0, 4, row.shape)
+            Image.fromarray(grey.clip(0, 255).astype(np.uint8)).save(folder / f"{patient}.png")
+            width = 2500 if index % 2 else 2048
+            table.writerow(
+                {"image": f"{patient}.png", "patient_id": patient, "sex": "FM"[index % 2], "orig_width": width,
+                 "orig_height": 4548 - width, "orig_spacing_x_mm": 0.168, "orig_spacing_y_mm": 0.168}
+            )  # fmt: skip
+    return folder
+
+
+def run(folder: Path, out: Path, *more: str) -> Result:
+    line = ["--data", str(folder), "--preset", "tiny", "--out", str(out), "--cache", str(folder / "cache"), *more]
+    return CliRunner().invoke(main, line)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_each_stage_trains_and_leaves_a_whole_run(folder: Path, tmp_path: Path, stage: str) -> None:
+    result = run(folder, tmp_path / "run", "--stage", stage)
+    assert result.exit_code == 0, result.output
+    lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [3, 6]
+    assert all(np.isfinite([line["loss"], line["measured_train"], line["measured_held_out"]]).all() for line in lines)
+    assert lines[1]["measured_train"] < lines[0]["measured_train"]
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert (report["first"]["step"], report["last"]["step"]) == (3, 6)
+    assert "<polyline" in (tmp_path / "run" / "report.html").read_text()
+    with safe_open(tmp_path / "run" / "checkpoint.safetensors", framework="pt") as file:
+        state = json.loads(file.metadata()["state"])
+    assert state["description"]["stage"] == stage
+    assert state["description"]["films"] == 6
+    assert state["description"]["unit"] > 0
+    assert np.asarray(Image.open(tmp_path / "run" / "sheet-000006.png")).std() > 0
+
+
+def test_resumed_run_equals_an_uninterrupted_one(folder: Path, tmp_path: Path) -> None:
+    assert run(folder, tmp_path / "whole", "--stage", "film").exit_code == 0
+    assert run(folder, tmp_path / "cut", "--stage", "film", "--steps", "3").exit_code == 0
+    refused = run(folder, tmp_path / "cut", "--stage", "film")
+    assert refused.exit_code != 0
+    assert "--resume" in refused.output
+    assert run(folder, tmp_path / "cut", "--stage", "film", "--resume").exit_code == 0
+    whole, cut = (load_file(tmp_path / name / "checkpoint.safetensors") for name in ("whole", "cut"))
+    assert whole.keys() == cut.keys()
+    assert any(name.startswith("exp_avg_sq.") for name in whole)
+    for name, value in whole.items():
+        assert torch.equal(value, cut[name]), name
+
+
+def test_checkpoint_of_other_layers_is_refused(folder: Path, tmp_path: Path) -> None:
+    assert run(folder, tmp_path / "run", "--stage", "film", "--steps", "1").exit_code == 0
+    refused = run(folder, tmp_path / "run", "--stage", "detail-256", "--resume")
+    assert refused.exit_code != 0
+    assert "doesn't fit this preset" in refused.output
+
+
+def test_films_get_their_true_shape_and_stay_with_their_patient(folder: Path, tmp_path: Path) -> None:
+    films = load_films(folder, tmp_path, canvas_px=256, spacing_mm=1.68)
+    assert {film.field[2:] for film in films.films} == {(250, 205), (205, 250)}
+    assert [film.held_out for film in films.films] == [is_held_out(film.patient) for film in films.films]
+    assert films.masks().sum() == 8 * 250 * 205
+    assert films.pixels.min() == pytest.approx(-1, abs=1e-3)
+    assert films.pixels.max() == pytest.approx(1, abs=1e-3)
+
+
+def test_one_patient_only_is_refused(folder: Path, tmp_path: Path) -> None:
+    lines = (folder / "index.csv").read_text().splitlines()
+    (tmp_path / "index.csv").write_text("\n".join(lines[:2]) + "\n")
+    (tmp_path / lines[1].split(",")[0]).write_bytes((folder / lines[1].split(",")[0]).read_bytes())
+    with pytest.raises(ReadError, match="one side of the split"):
+        load_films(tmp_path, tmp_path / "cache", canvas_px=256, spacing_mm=1.68)
+
+
+def test_missing_column_and_damaged_film_are_named(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "index.csv").write_text("image,patient_id\na.png,1\n")
+    with pytest.raises(ReadError, match="orig_width"):
+        load_films(tmp_path, tmp_path / "cache", canvas_px=256, spacing_mm=1.68)
+    (tmp_path / "index.csv").write_text("\n".join((folder / "index.csv").read_text().splitlines()[:2]) + "\n")
+    name = (folder / "index.csv").read_text().splitlines()[1].split(",")[0]
+    (tmp_path / name).write_bytes(b"no picture")
+    with pytest.raises(ReadError, match=name):
+        load_films(tmp_path, tmp_path / "cache", canvas_px=256, spacing_mm=1.68)
+
+
+def test_a_part_of_a_changed_film_is_that_part_of_the_whole() -> None:
+    rng = np.random.default_rng(3)
+    film = rng.uniform(-1, 1, (64, 64)).astype(np.float32)
+    change = draw_film_change(rng)
+    mask = np.ones(film.shape, dtype=bool)
+    whole, inside = apply_film_change(film, mask, change, corner=(0, 0), size=64)
+    part, _ = apply_film_change(film, mask, change, corner=(20, 8), size=24)
+    np.testing.assert_allclose(part, whole[20:44, 8:32], atol=1e-5)
+    assert whole.min() >= -1
+    assert whole.max() <= 1
+    assert 0.5 < inside.mean() <= 1
