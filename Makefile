@@ -1,0 +1,36 @@
+# Everything a newcomer needs; each target is a few plain commands (README: the same without make).
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+FIND_LINKS := $(if $(PIP_FIND_LINKS),--find-links $(PIP_FIND_LINKS))
+
+.PHONY: demo test lint bench venv clean
+
+venv: $(BIN)/hiresmedsynth
+
+$(BIN)/hiresmedsynth: requirements.lock pyproject.toml
+	$(PYTHON) -m venv .boot
+	.boot/bin/python -m pip install --quiet uv
+	.boot/bin/uv venv --quiet --allow-existing --python $(PYTHON) $(VENV)
+	.boot/bin/uv pip install --quiet --python $(BIN)/python --no-deps $(FIND_LINKS) torch==2.13.0
+	.boot/bin/uv pip install --quiet --python $(BIN)/python --no-deps --require-hashes -r requirements.lock
+	.boot/bin/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
+	touch $@
+
+demo: venv
+	$(BIN)/hiresmedsynth compose Testing/data/ct_series --lesions 3 --seed 7 --size-mm 10:15 --out demo/ct --pair --overwrite
+	$(BIN)/hiresmedsynth compose Testing/data/cxr/nih_cxr_dx.dcm --domain cxr --spacing-mm 0.342,0.4175 --lesions 2 --seed 7 --size-mm 15:25 --out demo/cxr --pair --overwrite
+
+test: venv
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+lint: venv
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: venv
+	$(BIN)/python -m Testing.benchmarks
+
+clean:
+	rm -rf $(VENV) .boot demo
