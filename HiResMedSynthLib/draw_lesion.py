@@ -242,7 +242,8 @@ def _choose(request: LesionRequest, ground: Ground, bank: Bank, rng: np.random.G
                 remedy="Leave the type out, or choose an entry of that type.",
             )
         return lesion
-    return bank.lesion(bank.choose(type=request.type, diameter_mm=diameter_mm, rng=rng))
+    types = bank.types_for(request.type, film=ground.is_projection)
+    return bank.lesion(bank.choose(types=types, diameter_mm=diameter_mm, rng=rng))
 
 
 def _anchor(

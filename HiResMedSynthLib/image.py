@@ -321,7 +321,7 @@ class MedicalImage:
             return self.window
         step = max(1, self.pixels.size // 2_000_000)
         low, high = np.percentile(self.pixels.reshape(-1)[::step], [1, 99])
-        return Window(center=float(low + high) / 2, width=max(float(high - low), 1.0))
+        return Window(center=float(low + high) / 2, width=float(high - low) or 1.0)
 
     def with_pixels(self, pixels: NDArray[Any]) -> MedicalImage:
         """The same image with other pixels of the same shape and type.

@@ -83,7 +83,9 @@ def series_datasets(
         if image.facts.lossy_image_compression == "01":
             data.LossyImageCompression = "01"
         _pixels(data, image, form, index)
-        data.WindowCenter, data.WindowWidth = _decimal(shown.center), _decimal(shown.width)
+        data.WindowCenter, data.WindowWidth = _factor(shown.center), _factor(shown.width)
+        if shown.width < 1:
+            data.VOILUTFunction = "LINEAR_EXACT"  # the usual LINEAR starts at a width of 1 (PS3.3 C.11.2.1.2)
         if kind.sop_class_uid == CT:
             _plane(data, image, study, index)
             _ct(data, image, form)

@@ -29,6 +29,7 @@ TYPES_OF_REQUEST: dict[str, tuple[str, ...]] = {
     "any": ("solid", "part-solid", "ground-glass", "calcified"),
     "juxtapleural": ("solid",),
 }
+SEEN_ON_FILMS = ("solid", "calcified", "stone")  # ground glass is one grey level on a radiograph
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -58,20 +59,22 @@ class Bank:
         )
 
     @staticmethod
-    def types_for(request_type: str) -> tuple[str, ...]:
-        """The lesion types that meet a requested one."""
-        return TYPES_OF_REQUEST.get(request_type, (request_type,))
+    def types_for(request_type: str, *, film: bool = False) -> tuple[str, ...]:
+        """The lesion types that meet a requested one; "any" on a film leaves out what a film doesn't show."""
+        types = TYPES_OF_REQUEST.get(request_type, (request_type,))
+        return tuple(name for name in types if name in SEEN_ON_FILMS) if film and request_type == "any" else types
 
-    def choose(self, *, type: str, diameter_mm: float, rng: np.random.Generator) -> str:
-        """Name of an entry of this type, drawn among those of about this size (the nearest three where none is).
+    def choose(self, *, types: tuple[str, ...], diameter_mm: float, rng: np.random.Generator) -> str:
+        """Name of an entry of these types, drawn among those of about this size (the nearest three where none is).
 
         Raises:
-            BankError: the bank has no lesion of that type.
+            BankError: the bank has no lesion of those types.
         """
-        types = self.types_for(type)
         fitting = sorted(name for name, card in self.cards.items() if card.type in types)
         if not fitting:
-            raise BankError(f"the bank has no lesion of type '{type}'", remedy="See: hiresmedsynth lesion list.")
+            raise BankError(
+                f"the bank has no lesion of type {' or '.join(types)}", remedy="See: hiresmedsynth lesion list."
+            )
         low, high = (diameter_mm * share for share in OWN_SIZE)
         near = [name for name in fitting if low <= self.cards[name].diameter_mm <= high]
         if not near:

@@ -191,7 +191,7 @@ def sample_lesion(work: Work, step: Step) -> Result:
     wanted = parameters_of(SampleParameters, work.parameters)
     step.progress(0, 1, "taking a lesion from the bank")
     bank, rng = load_bank(), np.random.default_rng(wanted.seed)
-    name = wanted.entry or bank.choose(type=wanted.type, diameter_mm=wanted.diameter_mm, rng=rng)
+    name = wanted.entry or bank.choose(types=bank.types_for(wanted.type), diameter_mm=wanted.diameter_mm, rng=rng)
     lesion = bank.lesion(name)
     document = {"card": dataclasses.asdict(lesion.card), "voxel_mm": lesion.voxel_mm}
     return _arrays({"intensity_hu": lesion.intensity_hu, "alpha": lesion.alpha}, document)

@@ -204,6 +204,16 @@ def test_a_dx_says_what_its_values_and_its_orientation_mean(tmp_path: Path) -> N
     assert "DOE" not in str(data)
 
 
+def test_an_image_of_small_values_is_shown_in_its_own_range(tmp_path: Path) -> None:
+    pixels = np.linspace(0, 0.002, 24 * 32, dtype=np.float32).reshape(1, 24, 32)
+    image = ct_image(pixels=pixels, positions_lps_mm=None, units="stored", modality="MR", facts=HeaderFacts(),
+                     bits_stored=None, rescale=(1.0, 0.0), window=None)  # fmt: skip
+    export(composition_in(image), tmp_path / "case")
+    data = read_series(tmp_path / "case" / "dicom")[0]
+    assert 0.001 < float(data.WindowWidth) < 0.002
+    assert data.VOILUTFunction == "LINEAR_EXACT"
+
+
 def test_one_mr_slice_keeps_its_plane(tmp_path: Path) -> None:
     image = replace(ct_image().single_slice(2), modality="MR", units="stored", facts=HeaderFacts(), rescale=(1.0, 0.0))
     export(composition_in(image), tmp_path / "case")

@@ -81,12 +81,19 @@ def test_an_unknown_entry_names_its_neighbours() -> None:
 
 def test_entries_are_chosen_by_type_and_size() -> None:
     bank, rng = load_bank(), np.random.default_rng(0)
-    chosen = {bank.choose(type="solid", diameter_mm=10.0, rng=rng) for _ in range(60)}
+    chosen = {bank.choose(types=("solid",), diameter_mm=10.0, rng=rng) for _ in range(60)}
     assert len(chosen) >= 3
     assert all(7.0 <= bank.cards[name].diameter_mm <= 14.0 for name in chosen)
-    assert bank.cards[bank.choose(type="ground-glass", diameter_mm=60.0, rng=rng)].type == "ground-glass"
+    assert bank.cards[bank.choose(types=("ground-glass",), diameter_mm=60.0, rng=rng)].type == "ground-glass"
     with pytest.raises(BankError):
-        bank.choose(type="monster", diameter_mm=5.0, rng=rng)
+        bank.choose(types=("monster",), diameter_mm=5.0, rng=rng)
+
+
+def test_any_lesion_on_a_film_is_one_that_a_film_shows() -> None:
+    bank = load_bank()
+    assert set(bank.types_for("any")) == {"solid", "part-solid", "ground-glass", "calcified"}
+    assert bank.types_for("any", film=True) == ("solid", "calcified")
+    assert bank.types_for("ground-glass", film=True) == ("ground-glass",)  # asked for by name, it is given
 
 
 def test_a_lesion_cut_off_at_its_box_is_refused() -> None:
