@@ -20,7 +20,7 @@ from HiResMedSynthLib.errors import HiResMedSynthError
 from HiResMedSynthLib.image import MedicalImage
 from HiResMedSynthLib.service.guards import Guards
 from HiResMedSynthLib.service.jobs import JobQueue
-from HiResMedSynthLib.service.protocol import PROTOCOL_VERSION, JobKind, ProtocolError, unpack_arrays
+from HiResMedSynthLib.service.protocol import PROTOCOL_VERSION, JobKind, ProtocolError, image_name, unpack_arrays
 from HiResMedSynthLib.service.store import Store
 from HiResMedSynthLib.service.tasks import TASKS, Work, image_from
 from HiResMedSynthLib.versions import installed_versions
@@ -92,6 +92,8 @@ def make_app(*, token: str, hosts: frozenset[str], origin: str, memory_bytes: in
         if set(arrays) != {"pixels"} or not isinstance(header, dict):
             raise RefusedError(422, "an image is one array 'pixels' with its header", "Use the client.")
         image = image_from(arrays["pixels"], header)
+        if name != image_name(arrays["pixels"], header):
+            raise RefusedError(422, "the image differs from its name (sha256)", "Send it again.")
         store.put(f"image {name}", image, image.pixels.nbytes)
         return {"held": True}
 

@@ -14,7 +14,6 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from HiResMedSynthLib.service.protocol import (
@@ -25,6 +24,7 @@ from HiResMedSynthLib.service.protocol import (
     ImageHeader,
     JobKind,
     JobStatus,
+    image_name,
     pack_arrays,
     unpack_arrays,
 )
@@ -71,9 +71,10 @@ class BackendClient:
 
     def send_image(self, pixels: NDArray[Any], header: ImageHeader) -> str:
         """The name under which the backend holds the image; sends it only where the backend doesn't hold it yet."""
-        name = image_name(pixels, header)
+        document = plain_header(header)
+        name = image_name(pixels, document)
         if self._request("GET", f"/images/{name}", missing_is_fine=True).status_code == 404:
-            body = pack_arrays({"pixels": pixels}, plain_header(header))
+            body = pack_arrays({"pixels": pixels}, document)
             self._request("PUT", f"/images/{name}", data=body, content_type=ARRAYS_TYPE)
         return name
 
@@ -160,14 +161,6 @@ class BackendClient:
             raise BackendError(
                 ErrorInfo(what=f"the backend refused ({answer.status_code})", remedy="Look at the backend's log.")
             ) from error
-
-
-def image_name(pixels: NDArray[Any], header: ImageHeader) -> str:
-    """Hash of pixels and header: the same image always has the same name."""
-    digest = hashlib.sha256(json.dumps(plain_header(header), sort_keys=True).encode())
-    digest.update(f"{pixels.dtype.str} {pixels.shape}".encode())
-    digest.update(np.ascontiguousarray(pixels).data)
-    return digest.hexdigest()
 
 
 def plain_header(header: ImageHeader) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import zipfile
@@ -134,3 +135,11 @@ def unpack_arrays(data: bytes) -> tuple[dict[str, NDArray[Any]], Any]:
     if any(array.dtype.kind not in "iufb" for array in arrays.values()):
         raise ProtocolError("the arrays hold something other than numbers")
     return arrays, document
+
+
+def image_name(pixels: NDArray[Any], header: Mapping[str, Any]) -> str:
+    """Hash of pixels and header (as plain values): the same image always has the same name, on both sides."""
+    digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
+    digest.update(f"{pixels.dtype.str} {pixels.shape}".encode())
+    digest.update(np.ascontiguousarray(pixels).data)
+    return digest.hexdigest()
