@@ -22,7 +22,7 @@ class FilmChange:
         shift: (row, column) as a share of the canvas.
         rotation_deg: about the canvas's centre.
         scale: above 1 magnifies.
-        elastic: [2, 5, 5] displacements at a coarse grid, as a share of the canvas.
+        elastic: [2, 5, 5] control points of a cubic B-spline, as a share of the canvas.
         gamma: exponent of the grey value in 0..1.
     """
 
@@ -39,7 +39,7 @@ def draw_film_change(rng: np.random.Generator) -> FilmChange:
         shift=(float(rng.uniform(-0.05, 0.05)), float(rng.uniform(-0.05, 0.05))),
         rotation_deg=float(rng.uniform(-4, 4)),
         scale=float(rng.uniform(0.94, 1.08)),
-        elastic=rng.normal(0, 0.008, (2, 5, 5)).astype(np.float32),
+        elastic=rng.normal(0, 0.014, (2, 5, 5)).astype(np.float32),
         gamma=float(np.exp(rng.uniform(np.log(0.8), np.log(1.25)))),
     )
 
@@ -53,19 +53,10 @@ def apply_film_change(
     """
     canvas = film.shape[0]
     middle = (canvas - 1) / 2
-    row, column = np.meshgrid(
-        np.arange(corner[0], corner[0] + size, dtype=np.float32),
-        np.arange(corner[1], corner[1] + size, dtype=np.float32),
-        indexing="ij",
-    )
-    # the coarse displacements are read by cubic interpolation over the whole canvas
-    grid = [((axis + 0.5) * 5 / canvas - 0.5).astype(np.float32) for axis in (column, row)]
-    bent = [
-        cv2.remap(part, grid[0], grid[1], cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE) * canvas
-        for part in change.elastic
-    ]
-    y = row - middle - change.shift[0] * canvas
-    x = column - middle - change.shift[1] * canvas
+    rows, columns = (np.arange(first, first + size, dtype=np.float32) for first in corner)
+    bent = [canvas * (_weights(rows, canvas) @ part @ _weights(columns, canvas).T) for part in change.elastic]
+    y = rows[:, None] - middle - change.shift[0] * canvas
+    x = columns[None, :] - middle - change.shift[1] * canvas
     angle = np.deg2rad(change.rotation_deg)
     sine, cosine = np.float32(np.sin(angle) / change.scale), np.float32(np.cos(angle) / change.scale)
     source_row = (cosine * y - sine * x + middle + bent[0]).astype(np.float32)
@@ -75,6 +66,14 @@ def apply_film_change(
         mask.astype(np.float32), source_column, source_row, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT
     )
     return apply_gamma(np.asarray(moved, dtype=np.float32), change.gamma), np.asarray(inside, dtype=np.float32)
+
+
+def _weights(positions: Pixels, canvas: int) -> Pixels:
+    """[position, 5]: cubic B-spline weights of five control points spread over the canvas; fading beyond them."""
+    distance = np.abs((positions[:, None] + 0.5) * 5 / canvas - 0.5 - np.arange(5, dtype=np.float32))
+    near = 2 / 3 - distance**2 + distance**3 / 2
+    far = np.clip(2 - distance, 0, None) ** 3 / 6
+    return np.where(distance < 1, near, far).astype(np.float32)
 
 
 def apply_gamma(film: Pixels, gamma: float) -> Pixels:

@@ -18,6 +18,7 @@ from HiResMedSynthLib.background.flow import FlowBatch, guided, sample
 from Training.augment import Pixels, apply_film_change, apply_gamma, draw_film_change, reduce
 from Training.film_data import FilmSet
 
+LARGEST = 8.0  # units of residual; beyond it only the edges of burnt-in letters, which would rule the loss
 MARGIN = 4  # coarse pixels around a crop, so that upsampling sees true neighbours
 
 
@@ -34,13 +35,14 @@ class Example:
 class CoarseFilm:
     """Stage "film": whole films at a sixteenth of the canvas, from noise, told the field and the sex."""
 
-    def __init__(self, films: FilmSet, *, batch: int, label_drop: float) -> None:
+    def __init__(self, films: FilmSet, *, batch: int, label_drop: float, unit: float | None = None) -> None:
         self.films, self.batch, self.label_drop = films, batch, label_drop
         self.size = films.pixels.shape[-1] // REDUCTION**2
         self.quarter = np.stack([reduce(film, REDUCTION) for film in films.pixels])
         self.masks = np.stack([reduce(mask.astype(np.float32), REDUCTION) > 0.5 for mask in films.masks()])
-        plain = np.stack([self._plain(index).film for index in films.side(held_out=False)])
-        self.unit = float(plain.std())
+        if unit is None:
+            unit = float(np.stack([self._plain(index).film for index in films.side(held_out=False)]).std())
+        self.unit = unit
 
     def constants(self) -> dict[str, float]:
         """What a sampler must know beside the weights."""
@@ -63,7 +65,7 @@ class CoarseFilm:
         noise = torch.randn(16, 1, self.size, self.size, generator=generator)
         mask = torch.ones_like(noise)
         label = torch.arange(16) % 2 + 1
-        made = sample(guided(network, condition=mask, label=label), noise, steps=25, mask=mask)
+        made = sample(guided(network, condition=mask, label=label), noise, steps=20, mask=mask, jump=0.9)
         shown = [torch.cat([real.data[:8], real.data[8:16]]), made]
         return _tiles(torch.cat(shown) * self.unit, across=8)
 
@@ -96,15 +98,17 @@ class Detail:
     before puts out is never quite a reduced real film.
     """
 
-    def __init__(self, films: FilmSet, *, batch: int, crop: int, finest: bool) -> None:
+    def __init__(self, films: FilmSet, *, batch: int, crop: int, finest: bool, unit: float | None = None) -> None:
         self.films, self.batch, self.crop, self.finest = films, batch, crop, finest
         self.canvas = films.pixels.shape[-1] // (1 if finest else REDUCTION)
         self.masks = films.masks()
         self.unit = 1.0
-        rng = np.random.default_rng(0)
-        sides = films.side(held_out=False)
-        clean = [self._example(sides[i % len(sides)], rng, change=False) for i in range(48)]
-        self.unit = float(self._batch(clean, None).data.std())
+        if unit is None:  # the median crop's SD: markers and collimator edges would make it too large for lung
+            rng = np.random.default_rng(0)
+            sides = films.side(held_out=False)
+            clean = [self._example(sides[i % len(sides)], rng, change=False) for i in range(48)]
+            unit = float(self._batch(clean, None).data.std(dim=(1, 2, 3)).median())
+        self.unit = unit
 
     def constants(self) -> dict[str, float]:
         """What a sampler must know beside the weights."""
@@ -181,6 +185,7 @@ class Detail:
         mask = _stack([example.mask for example in examples])
         data = (_stack([example.film for example in examples]) - upsampled) / self.unit
         condition = torch.cat([upsampled, mask], dim=1)
+        data = data.clamp(-LARGEST, LARGEST)
         return FlowBatch(data=data, mask=mask, condition=condition, level=torch.from_numpy(level))
 
 

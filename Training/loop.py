@@ -56,6 +56,7 @@ class LoopSettings:
         anneal: share of the steps (or of this call's time limit) at the end in which the rate falls to zero.
         average: decay of the moving average of the weights (EMA).
         report_every, sheet_every: in steps.
+        time_mean, time_sd: of the logit-normal of times; leaning to the data (above 0) removes grain from samples.
         checkpoint_minutes: longest time between two checkpoints.
     """
 
@@ -68,6 +69,8 @@ class LoopSettings:
     clip: float = 1.0
     report_every: int = 50
     sheet_every: int = 500
+    time_mean: float = 0.0
+    time_sd: float = 1.0
     checkpoint_minutes: float = 3.0
     seed: int = 1
 
@@ -252,6 +255,18 @@ def load_checkpoint(
         ) from None
 
 
+def stored_unit(out: Path) -> float | None:
+    """The unit that the run in `out` scales its data by; None where there is no run."""
+    path = out / CHECKPOINT
+    if not path.is_file():
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            return float(json.loads(file.metadata()["state"])["description"]["unit"])
+    except (KeyError, TypeError, ValueError, OSError, SafetensorError):
+        return None  # load_checkpoint says what is wrong
+
+
 def _step(
     network: nn.Module,
     stage: Stage,
@@ -266,7 +281,7 @@ def _step(
     generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + step)
     batch = stage.train_batch(np.random.default_rng((settings.seed, step)))
     noise = torch.randn(batch.data.shape, generator=generator)
-    times = draw_times(len(noise), generator)
+    times = draw_times(len(noise), generator, mean=settings.time_mean, sd=settings.time_sd)
     loss = velocity_loss(network, _to(batch, device), time=times.to(device), noise=noise.to(device))
     optimiser.zero_grad(set_to_none=True)
     loss.backward()

@@ -110,7 +110,7 @@ def main(release: Path, data: Path, preset: str, cache: Path, out: Path, count: 
         Image.fromarray(_grey(film)).save(out / f"film-{seed + number:04d}.png")
         made.append(film)
     real = [films.pixels[i] for i in films.side(held_out=True)[:count]]
-    _sheet([*real, *made], across=min(count, 4), side=384).save(out / "sheet.png")
+    _sheet([*real, *made], across=min(count, 8), side=384).save(out / "sheet.png")
     result = {
         "seconds_per_film": round((time.monotonic() - began) / count, 2),
         **measure_samples(made, films),

@@ -19,7 +19,7 @@ from HiResMedSynthLib.background.flow_unet import FlowUNet, FlowUNetShape
 from HiResMedSynthLib.errors import HiResMedSynthError, SettingsError
 from Training.film_data import FilmSet, load_films
 from Training.film_stages import CoarseFilm, Detail
-from Training.loop import LoopSettings, Stage, train
+from Training.loop import LoopSettings, Stage, stored_unit, train
 from Training.report import write_report
 
 PRESETS = Path(__file__).resolve().parent / "presets"
@@ -38,12 +38,12 @@ def read_preset(name: str) -> dict[str, Any]:
     return tomllib.loads(path.read_text(encoding="utf-8"))
 
 
-def make_stage(name: str, preset: dict[str, Any], films: FilmSet) -> Stage:
-    """The stage of that name, over these films."""
+def make_stage(name: str, preset: dict[str, Any], films: FilmSet, *, unit: float | None = None) -> Stage:
+    """The stage of that name, over these films; a resumed run keeps the unit it began with."""
     table = preset[name]
     if name == "film":
-        return CoarseFilm(films, batch=table["batch"], label_drop=table["label_drop"])
-    return Detail(films, batch=table["batch"], crop=table["crop"], finest=name == "detail-1024")
+        return CoarseFilm(films, batch=table["batch"], label_drop=table["label_drop"], unit=unit)
+    return Detail(films, batch=table["batch"], crop=table["crop"], finest=name == "detail-1024", unit=unit)
 
 
 @click.command()
@@ -89,7 +89,7 @@ def main(
         }
         train(
             network,
-            make_stage(stage, tables, films),
+            make_stage(stage, tables, films, unit=stored_unit(out) if resume else None),
             settings,
             out=out,
             description=described,

@@ -41,6 +41,7 @@ class SamplingSettings:
 
     Attributes:
         film_steps, detail_steps: Heun steps of the first stage, Euler steps of the two others.
+        film_jump: time from which the first stage goes to the film in one step (see `flow.sample`).
         guidance: strength of the sex as class, 1 for none.
         condition_noise: share of the residual's SD that is added to a coarse film before its detail is drawn, for each
             of the two detail stages; the networks learned to undo it.
@@ -48,6 +49,7 @@ class SamplingSettings:
 
     film_steps: int = 30
     detail_steps: int = 10
+    film_jump: float = 0.9
     guidance: float = 1.0
     condition_noise: tuple[float, float] = (0.3, 0.2)
 
@@ -119,7 +121,7 @@ class FilmCascade:
         mask = torch.ones_like(noise)
         label = torch.tensor([{None: 0, "F": 1, "M": 2}[sex]])
         velocity = guided(stage.network, condition=mask, label=label, guidance=settings.guidance)
-        return stage.unit * sample(velocity, noise, steps=settings.film_steps, mask=mask)
+        return stage.unit * sample(velocity, noise, steps=settings.film_steps, mask=mask, jump=settings.film_jump)
 
 
 def upsample(coarse: Tensor) -> Tensor:

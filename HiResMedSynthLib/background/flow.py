@@ -35,13 +35,13 @@ class FlowBatch:
     level: Tensor | None = None
 
 
-def draw_times(count: int, generator: torch.Generator) -> Tensor:
-    """[count] times in 0..1 from a logit-normal of mean 0 and SD 1: most of them midway, where the task is hardest."""
-    return torch.sigmoid(torch.randn(count, generator=generator))
+def draw_times(count: int, generator: torch.Generator, *, mean: float = 0.0, sd: float = 1.0) -> Tensor:
+    """[count] times in 0..1 from a logit-normal: most midway, where it is hardest; a mean above 0 leans to the data."""
+    return torch.sigmoid(mean + sd * torch.randn(count, generator=generator))
 
 
 def spread_times(count: int) -> Tensor:
-    """[count] times at the quantiles of the same logit-normal, for a held-out loss that doesn't jitter."""
+    """[count] times at the quantiles of the logit-normal (0, 1), for a held-out loss that doesn't jitter."""
     quantile = (torch.arange(count) + 0.5) / count
     return torch.sigmoid(torch.special.ndtri(quantile))
 
@@ -57,13 +57,17 @@ def velocity_loss(network: torch.nn.Module, batch: FlowBatch, *, time: Tensor, n
 
 
 @torch.no_grad()
-def sample(velocity: Velocity, noise: Tensor, *, steps: int, mask: Tensor, heun: bool = True) -> Tensor:
+def sample(
+    velocity: Velocity, noise: Tensor, *, steps: int, mask: Tensor, heun: bool = True, jump: float = 1.0
+) -> Tensor:
     """[B, 1, H, W]: the flow's image for this noise, by Heun's second-order steps or Euler's.
 
-    Equal noise gives the equal image. Heun evaluates 2 x steps - 1 times, Euler `steps` times.
+    Equal noise gives the equal image. Where `jump` is below 1 the last step goes from there to the data at once: what a
+    short training can't tell from noise near t = 1 is then left out rather than left in as grain.
+    Heun evaluates 2 x steps - 1 times, Euler `steps` times.
     """
     x = noise
-    times = torch.linspace(0, 1, steps + 1)
+    times = torch.cat([torch.linspace(0, jump, steps), torch.ones(1)]) if jump < 1 else torch.linspace(0, 1, steps + 1)
     for index in range(steps):
         start, end = times[index], times[index + 1]
         slope = velocity(x * mask, start.expand(len(x)))
