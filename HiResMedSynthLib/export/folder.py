@@ -18,6 +18,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -33,6 +34,9 @@ from HiResMedSynthLib.export.sop_class import object_kind
 from HiResMedSynthLib.export.stored import stored_form
 from HiResMedSynthLib.image import MedicalImage
 from HiResMedSynthLib.write_volume import to_simpleitk
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
 
 Progress = Callable[[int, int, str], None]
 BODY_PARTS = {"lung-ct": "CHEST", "cxr": "CHEST", "kub": "ABDOMEN"}
@@ -175,39 +179,25 @@ def _write(
     body_part = BODY_PARTS[composition.case.background.domain]
     window = composition.background.display_window()  # one for both series: a pair is shown alike
     total = len(slices)
-    headers = write_series(
-        series_datasets(
-            image,
+
+    def written(shown: MedicalImage, name: str, number: int, description: str, how: str) -> list[Dataset]:
+        datasets = series_datasets(
+            shown,
             kind,
             study,
-            description="SYNTHETIC lesions",
-            derivation=derivation,
-            series_number=1,
+            description=description,
+            derivation=how,
+            series_number=number,
             slices=slices,
             body_part=body_part,
             window=window,
-        ),
-        folder / "dicom",
-        total=total,
-        progress=progress,
-    )
-    if pair:
-        write_series(
-            series_datasets(
-                composition.background,
-                kind,
-                study,
-                description="SYNTHETIC pair, background without lesions",
-                derivation="Background of a synthetic case, pixels unchanged, header rebuilt. Research only",
-                series_number=2,
-                slices=slices,
-                body_part=body_part,
-                window=window,
-            ),
-            folder / "dicom_background",
-            total=total,
-            progress=progress,
         )
+        return write_series(datasets, folder / name, total=total, progress=progress)
+
+    headers = written(image, "dicom", 1, "SYNTHETIC lesions", derivation)
+    if pair:
+        how = "Background of a synthetic case, pixels unchanged, header rebuilt. Research only"
+        written(composition.background, "dicom_background", 2, "SYNTHETIC pair, background without lesions", how)
     progress(0, 3, "writing masks and boxes")
     segmentation(composition, headers, study).save_as(folder / "segmentation.dcm", enforce_file_format=True)
     write_boxes(composition, folder, slices)
