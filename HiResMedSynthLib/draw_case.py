@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from HiResMedSynthLib.case import BackgroundReference, Case, CaseSettings, LesionRequest, PlacedLesion
 from HiResMedSynthLib.draw_lesion import DrawnShape, Index, draw_shape, place_shape
-from HiResMedSynthLib.errors import PlacementError, SettingsError
+from HiResMedSynthLib.errors import ForbiddenPlaceError, PlacementError, SettingsError
 from HiResMedSynthLib.ground import Ground, prepare_ground
 from HiResMedSynthLib.image import MedicalImage
 from HiResMedSynthLib.lesion.bank import Bank, load_bank
@@ -179,6 +179,7 @@ class _Drawing:
         if self.occupied is not None:
             forbidden = forbidden | self.occupied
         nearest = nearest_permitted(forbidden, shape.footprint, corner, spacing_mm=self.ground.image.spacing_mm)
+        moved = None
         if nearest is None:
             advice = "No place near it is permitted for a lesion of this size: choose another, or a smaller lesion."
         else:
@@ -187,12 +188,17 @@ class _Drawing:
             advice = f"The nearest permitted place is {_words(moved, self.ground.image)}."
         beyond = _beyond(shape.center_at(anchor), self.ground.image)
         if beyond:
-            raise PlacementError(f"lesion {number}: {beyond}", remedy="Give a place inside the image.")
+            raise ForbiddenPlaceError(
+                f"lesion {number}: {beyond}", remedy="Give a place inside the image.", lesion=number, nearest=moved
+            )
         asked = _words(shape.center_at(anchor), self.ground.image)
         if shape.needs is not None and problem == (f"no {shape.needs}",):
             advice = f"Choose a place within reach of it, or another type than {shape.type}."
-        raise PlacementError(
-            f"lesion {number} ({shape.diameter_mm:.1f} mm) at {asked} would touch: {', '.join(problem)}", remedy=advice
+        raise ForbiddenPlaceError(
+            f"lesion {number} ({shape.diameter_mm:.1f} mm) at {asked} would touch: {', '.join(problem)}",
+            remedy=advice,
+            lesion=number,
+            nearest=moved,
         )
 
     def _drawn_anchor(self, number: int, shape: DrawnShape, rng: np.random.Generator) -> Index | None:

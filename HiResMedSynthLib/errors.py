@@ -45,6 +45,19 @@ class PlacementError(HiResMedSynthError):
     """A lesion can't go where it was asked to, or there is no room left."""
 
 
+class ForbiddenPlaceError(PlacementError):
+    """One lesion was asked for where it must not be.
+
+    Args:
+        lesion: its number, from 1 in the order of the requests.
+        nearest: (slice, row, column) of the nearest permitted place; None where there is none near.
+    """
+
+    def __init__(self, what: str, *, remedy: str, lesion: int, nearest: tuple[float, float, float] | None) -> None:
+        self.lesion, self.nearest = lesion, nearest
+        super().__init__(what, remedy=remedy)
+
+
 class CaseError(HiResMedSynthError):
     """A case can't be read, or doesn't belong to this background."""
 

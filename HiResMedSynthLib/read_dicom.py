@@ -60,12 +60,35 @@ def read_dicom_files(
         chosen = [headers[slice_index]]
     else:
         chosen = headers
+    return assembled(chosen, stored_values(chosen), spacing_mm=spacing_mm, thickness=_gap(headers), oddities=oddities)
+
+
+def assembled(
+    chosen: Sequence[SliceHeader],
+    stored: NDArray[Any],
+    *,
+    spacing_mm: tuple[float, float] | None = None,
+    thickness: float | None = None,
+    oddities: list[str],
+) -> MedicalImage:
+    """The image of some slices in their order, from their headers and stored values.
+
+    Args:
+        chosen: headers, one a slice.
+        stored: stored values `[slice, row, column]`; may be changed in place.
+        spacing_mm: pixel spacing where the header gives none.
+        thickness: slice thickness where the header gives none.
+        oddities: what was unusual so far; grows.
+
+    Raises:
+        ReadError: colour, a rescale or spacing that can't be.
+    """
     first = chosen[0]
     data = first.data
     _refuse_colour(first)
     spacing, source = _spacing(first, spacing_mm, oddities)
     modality = code(data.get("Modality")) or "OT"
-    pixels, rescale, units = to_modality_units(stored_values(chosen), chosen, modality, oddities)
+    pixels, rescale, units = to_modality_units(stored, chosen, modality, oddities)
     bits = int((numbers(data.get("BitsStored")) or (16.0,))[0])
     signed = int((numbers(data.get("PixelRepresentation")) or (0.0,))[0]) == 1
     padding = numbers(data.get("PixelPaddingValue"))
@@ -77,9 +100,9 @@ def read_dicom_files(
         units="HU" if units == "HU" else "stored",
         pixel_spacing_mm=spacing,
         spacing_source=source,
-        positions_lps_mm=_positions(chosen, oddities),
+        positions_lps_mm=_positions(list(chosen), oddities),
         directions_lps=np.array(first.orientation).reshape(2, 3) if first.orientation else np.eye(3)[:2],
-        slice_thickness_mm=first.thickness or _gap(headers),
+        slice_thickness_mm=first.thickness or thickness,
         photometric=photometric,
         rescale=rescale or (1.0, 0.0),
         bits_stored=None if rescale is None else bits,

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import click
 import numpy as np
-from scipy.ndimage import distance_transform_edt, label, map_coordinates
+from scipy.ndimage import distance_transform_edt, label
 
 from HiResMedSynthLib import measure
 from HiResMedSynthLib.lesion.bank import bank_bytes
-from HiResMedSynthLib.lesion.lesion import ALPHA_ONE, Lesion, LesionCard
-from HiResMedSynthLib.lesion.matte import pull_matte
+from HiResMedSynthLib.lesion.cut_out import cut_out
+from HiResMedSynthLib.lesion.lesion import Lesion, LesionCard
 from Training.nodule_source import SourceNodule, nodules
 
 LICENCE = "CC BY 3.0"
@@ -27,7 +27,6 @@ ATTRIBUTION = (
 )
 FAINTEST_HU = 120  # mean over the surrounding parenchyma: fainter ones vanish in thick slices
 DENSEST_SOLID_HU = 200
-SPECK_ALPHA = 0.1
 DENSE_HU = -500  # a voxel of the shell above this is vessel, pleura or wall
 # (type, smallest, largest mm, least spiculation): one entry of the first edition for each line
 WANTED = (
@@ -83,42 +82,19 @@ def judge(nodule: SourceNodule) -> Judged | None:
     return Judged(nodule, noise, dense, background) if noise <= 20 and dense <= 0.25 else None
 
 
-def cut_out(judged: Judged, name: str) -> Lesion:
-    """The nodule's matte on an isotropic grid, cropped to what isn't empty plus one voxel."""
+def entry(judged: Judged, name: str) -> Lesion:
+    """The nodule as an entry of the bank."""
     nodule = judged.nodule
-    spacing = np.array(nodule.spacing_mm)
-    matte = pull_matte(
-        nodule.hu, nodule.readers, spacing_mm=nodule.spacing_mm, soft=nodule.type in ("part-solid", "ground-glass")
-    )
-    diameter = nodule.rating("diam_equiv_mm")
-    voxel_mm = round(float(np.clip(diameter / 14, 0.5, 1.0)), 2)
-    shape = [int(np.ceil((n - 1) * step / voxel_mm)) + 1 for n, step in zip(matte.alpha.shape, spacing, strict=True)]
-    at = np.stack(np.meshgrid(*(np.arange(n) * voxel_mm for n in shape), indexing="ij"))
-    at = at / spacing[:, None, None, None]
-    alpha = np.clip(map_coordinates(matte.alpha, at, order=3, mode="nearest"), 0, 1)
-    weighted = map_coordinates(matte.alpha * matte.foreground_hu, at, order=3, mode="nearest")
-    spread = map_coordinates(matte.foreground_hu, at, order=1, mode="nearest")
-    alpha[alpha < 2 / 255] = 0.0
-    pieces, _ = label(alpha > SPECK_ALPHA, np.ones((3, 3, 3)))
-    main = pieces == int(np.bincount(pieces.ravel())[1:].argmax()) + 1
-    alpha[distance_transform_edt(~main) > 2] = 0.0  # specks: ends of vessels that the matte cut through
-    intensity = np.where(alpha > 0.3, weighted / np.maximum(alpha, 0.3), spread)
-    intensity = np.clip(intensity, matte.foreground_hu.min(), matte.foreground_hu.max())
-    spans = [np.flatnonzero(alpha.any(axis=tuple(k for k in range(3) if k != axis))) for axis in range(3)]
-    crop = tuple(slice(span[0], span[-1] + 1) for span in spans)
     card = LesionCard(
-        name=name, origin="real cut-out", type=nodule.type, diameter_mm=round(diameter, 1),  # type: ignore[arg-type]
+        name=name, origin="real cut-out", type=nodule.type,  # type: ignore[arg-type]
+        diameter_mm=round(nodule.rating("diam_equiv_mm"), 1),
         licence=LICENCE, attribution=ATTRIBUTION, collection="LIDC-IDRI", patient_id=nodule.patient_id,
         noise_hu=round(judged.noise_hu, 1), spiculation=nodule.rating("spiculation"),
         lobulation=nodule.rating("lobulation"), texture=nodule.rating("texture"),
-        malignancy=nodule.rating("malignancy"), slice_spacing_mm=float(spacing[0]), background_hu=judged.background_hu,
+        malignancy=nodule.rating("malignancy"), slice_spacing_mm=float(nodule.spacing_mm[0]),
+        background_hu=judged.background_hu,
     )  # fmt: skip
-    return Lesion(
-        intensity_hu=np.pad(np.round(intensity[crop]).astype(np.int16), 1, mode="edge"),
-        alpha=np.pad(np.round(alpha[crop] * 255).astype(np.uint16) * np.uint16(ALPHA_ONE // 255), 1),
-        voxel_mm=voxel_mm,
-        card=card,
-    )
+    return cut_out(nodule.hu, nodule.readers, spacing_mm=nodule.spacing_mm, card=card)
 
 
 @click.command()
@@ -146,7 +122,7 @@ def main(folder: Path, out: Path) -> None:
         used.add(best.nodule.patient_id)
         stem = f"{kind}-{round(best.nodule.rating('diam_equiv_mm')):02d}mm"
         letter = next(c for c in string.ascii_lowercase if f"{stem}-{c}" not in {x.card.name for x in lesions})
-        lesions.append(cut_out(best, f"{stem}-{letter}"))
+        lesions.append(entry(best, f"{stem}-{letter}"))
         click.echo(f"{lesions[-1].card.name}: {best.nodule.patient_id}, noise {best.noise_hu:.1f} HU")
     packed = bank_bytes(sorted(lesions, key=lambda lesion: lesion.card.name))
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -27,7 +27,7 @@ from HiResMedSynthLib.compose import Composition
 from HiResMedSynthLib.errors import ExportError
 from HiResMedSynthLib.export.boxes import write_boxes
 from HiResMedSynthLib.export.dicom_series import series_datasets, write_series
-from HiResMedSynthLib.export.patient import SyntheticStudy
+from HiResMedSynthLib.export.patient import StudyLabels, SyntheticStudy
 from HiResMedSynthLib.export.preview import preview
 from HiResMedSynthLib.export.segmentation import segmentation
 from HiResMedSynthLib.export.sop_class import object_kind
@@ -118,6 +118,7 @@ def export(
     overwrite: bool = False,
     changed_only: bool = False,
     pair: bool = False,
+    labels: StudyLabels | None = None,
     progress: Progress | None = None,
 ) -> ExportedFolder:
     """Writes a case into the new folder `out`: aside first, moved in place when whole.
@@ -128,6 +129,7 @@ def export(
         overwrite: replace a folder of an earlier case.
         changed_only: write only the slices that hold a lesion.
         pair: also write the same series without lesions.
+        labels: what to add to patient and study labels.
         progress: called with (done, total, what).
 
     Raises:
@@ -143,7 +145,9 @@ def export(
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         aside = Path(tempfile.mkdtemp(prefix=f".{out.name[:40]}-", dir=out.parent))
-        exported = _write(composition, aside, out, changed_only, pair, progress or (lambda _d, _t, _w: None))
+        exported = _write(
+            composition, aside, out, changed_only, pair, labels or StudyLabels(), progress or (lambda _d, _t, _w: None)
+        )
         aside.chmod(0o777 & ~_umask())
         _move_in_place(aside, out)
     except OSError as error:
@@ -164,7 +168,13 @@ def _refusal(out: Path, error: OSError) -> ExportError:
 
 
 def _write(
-    composition: Composition, folder: Path, out: Path, changed_only: bool, pair: bool, progress: Progress
+    composition: Composition,
+    folder: Path,
+    out: Path,
+    changed_only: bool,
+    pair: bool,
+    labels: StudyLabels,
+    progress: Progress,
 ) -> ExportedFolder:
     image = composition.image
     kind = object_kind(image)
@@ -174,7 +184,7 @@ def _write(
     if pair and changed_only and len(composition.changed_slices) < image.slices:
         notes.append("the pair holds the changed slices only: to replay the case, name the whole background")
     slices = composition.changed_slices if changed_only else tuple(range(image.slices))
-    study = SyntheticStudy.of_case(case_sha256(composition.case))
+    study = SyntheticStudy.of_case(case_sha256(composition.case), labels)
     derivation = _derivation(composition, kind.reason)
     body_part = BODY_PARTS[composition.case.background.domain]
     window = composition.background.display_window()  # one for both series: a pair is shown alike
@@ -194,7 +204,7 @@ def _write(
         )
         return write_series(datasets, folder / name, total=total, progress=progress)
 
-    headers = written(image, "dicom", 1, "SYNTHETIC lesions", derivation)
+    headers = written(image, "dicom", 1, f"SYNTHETIC {labels.series_description.strip() or 'lesions'}", derivation)
     if pair:
         how = "Background of a synthetic case, pixels unchanged, header rebuilt. Research only"
         written(composition.background, "dicom_background", 2, "SYNTHETIC pair, background without lesions", how)

@@ -7,13 +7,40 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from HiResMedSynthLib import __version__
+from HiResMedSynthLib.errors import SettingsError
 
 if TYPE_CHECKING:
     from pydicom import Dataset
 
 MANUFACTURER = "HiResMedSynth developers"
 MODEL = "HiResMedSynth"
+LONGEST_LABEL = 40  # of 64 characters that LO and a name component may have, SYNTHETIC takes some
 DEIDENTIFICATION_METHOD = "Header built from an allow-list; dates are of the synthesis"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyLabels:
+    """What the user may add to an export's labels; empty: the default. The word SYNTHETIC always stays before them.
+
+    Args:
+        patient_name, patient_id, study_description, series_description: free text of the user, never of a source.
+    """
+
+    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012 (read by pydantic where JSON comes in)
+
+    patient_name: str = ""
+    patient_id: str = ""
+    study_description: str = ""
+    series_description: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("patient_name", "patient_id", "study_description", "series_description"):
+            text = getattr(self, name)
+            if len(text) > LONGEST_LABEL or not text.isprintable() or set(text) & set("\\^="):
+                raise SettingsError(
+                    f"the {name.replace('_', ' ')} can't stand in a DICOM header",
+                    remedy=f"Use up to {LONGEST_LABEL} characters, none of \\ ^ =, on one line.",
+                )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,14 +62,15 @@ class SyntheticStudy:
     moment: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     @classmethod
-    def of_case(cls, case_hash: str) -> SyntheticStudy:
+    def of_case(cls, case_hash: str, labels: StudyLabels | None = None) -> SyntheticStudy:
         """A new study of the synthetic patient that a case stands for: same case, same patient."""
         from pydicom.uid import generate_uid
 
+        own = labels or StudyLabels()
         return cls(
-            patient_id=f"SYN-{case_hash[:12].upper()}",
-            patient_name=f"SYNTHETIC^{case_hash[:8].upper()}",
-            study_description="SYNTHETIC, research only",
+            patient_id=f"SYN-{own.patient_id.strip() or case_hash[:12].upper()}",
+            patient_name=f"SYNTHETIC^{own.patient_name.strip() or case_hash[:8].upper()}",
+            study_description=f"SYNTHETIC, {own.study_description.strip() or 'research only'}",
             study_instance_uid=str(generate_uid()),
             frame_of_reference_uid=str(generate_uid()),
         )

@@ -58,6 +58,15 @@ class Bank:
             card=self.cards[name],
         )
 
+    def with_own(self, own: Bank) -> Bank:
+        """This bank and a user's own lesions; an own one of the same name wins."""
+        return Bank(
+            cards={**self.cards, **own.cards},
+            voxels_mm={**self.voxels_mm, **own.voxels_mm},
+            arrays={**self.arrays, **own.arrays},
+            sha256=hashlib.sha256((self.sha256 + own.sha256).encode()).hexdigest(),
+        )
+
     @staticmethod
     def types_for(request_type: str, *, film: bool = False) -> tuple[str, ...]:
         """The lesion types that meet a requested one; "any" on a film leaves out what a film doesn't show."""
@@ -98,6 +107,15 @@ def load_bank(path: Path | None = None) -> Bank:
     if path is None and hashlib.sha256(packed).hexdigest() != SHIPPED_SHA256:
         raise BankError("the lesion bank is damaged or changed (hash differs)", where=file, remedy=repair)
     return _parse(packed, file, repair)
+
+
+def bank_from_bytes(packed: bytes) -> Bank:
+    """The bank in the contents of a bank file (never a pickle).
+
+    Raises:
+        BankError: they are none.
+    """
+    return _parse(packed, Path("own lesions"), "Make the lesion anew from its image.")
 
 
 def _parse(packed: bytes, file: Path, repair: str) -> Bank:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import io
 import json
 import shutil
 import stat
@@ -30,7 +31,7 @@ from HiResMedSynthLib.service.protocol import (
 )
 
 CONNECT_S, ANSWER_S = 5.0, 60.0
-POLL_S = 0.05
+POLL_S = (0.004, 0.1)  # between two questions: short at first, for a preview that follows the mouse
 LARGEST_EXPORT = 16 * 2**30  # bytes of an export, unpacked
 MOST_EXPORT_FILES = 100_000
 Progress = Callable[[JobStatus], None]
@@ -69,10 +70,13 @@ class BackendClient:
         assert isinstance(document, dict)
         return document
 
-    def send_image(self, pixels: NDArray[Any], header: ImageHeader) -> str:
-        """The name under which the backend holds the image; sends it only where the backend doesn't hold it yet."""
+    def send_image(self, pixels: NDArray[Any], header: ImageHeader, *, name: str | None = None) -> str:
+        """The name under which the backend holds the image; sends it only where the backend doesn't hold it yet.
+
+        `name`: what an earlier call with the same image returned, which saves hashing it again.
+        """
         document = plain_header(header)
-        name = image_name(pixels, document)
+        name = name or image_name(pixels, document)
         if self._request("GET", f"/images/{name}", missing_is_fine=True).status_code == 404:
             body = pack_arrays({"pixels": pixels}, document)
             self._request("PUT", f"/images/{name}", data=body, content_type=ARRAYS_TYPE)
@@ -83,6 +87,14 @@ class BackendClient:
         name = hashlib.sha256(content).hexdigest()
         self._request("PUT", f"/blobs/{name}", data=content, content_type=BYTES_TYPE)
         return name
+
+    def send_folder(self, folder: Path) -> str:
+        """The name under which the backend holds a folder, an annotation folder say, as a zip of its files."""
+        stream = io.BytesIO()
+        with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
+            for file in sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()):
+                archive.write(file, file.relative_to(folder).as_posix())
+        return self.send_bytes(stream.getvalue())
 
     def submit(self, kind: JobKind, *, image: str | None = None, parameters: dict[str, Any] | None = None) -> str:
         """Id of a new job."""
@@ -99,6 +111,7 @@ class BackendClient:
 
     def wait(self, job: str, *, progress: Progress | None = None) -> JobStatus:
         """The final status of a job; raises BackendError where it failed or was cancelled."""
+        pause = POLL_S[0]
         while True:
             status = self.status(job)
             if progress is not None:
@@ -109,7 +122,8 @@ class BackendClient:
                 raise BackendError(status.error)
             if status.finished:
                 raise BackendError(ErrorInfo(what="the job was cancelled", remedy="Start it again if you need it."))
-            time.sleep(POLL_S)
+            time.sleep(pause)
+            pause = min(1.3 * pause, POLL_S[1])
 
     def result(self, job: str) -> tuple[dict[str, NDArray[Any]], Any]:
         """(arrays, document) of a job that is done."""

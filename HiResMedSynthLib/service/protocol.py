@@ -38,6 +38,7 @@ JobKind = Literal[
     "reconstruct",
     "save_annotations",
     "load_annotations",
+    "bank",
 ]
 
 
@@ -81,6 +82,7 @@ class ImageHeader:
     """All of a `MedicalImage` but its pixels, in plain values.
 
     `positions_lps_mm` holds a point a slice, `directions_lps` the two unit vectors; `facts` are HeaderFacts by name.
+    `tags`: for a volume that was loaded from DICOM, one mapping a slice: allow-listed keyword -> text.
     """
 
     modality: str
@@ -98,6 +100,7 @@ class ImageHeader:
     window: tuple[float, float] | None = None
     facts: dict[str, Any] = field(default_factory=dict)
     oddities: tuple[str, ...] = ()
+    tags: tuple[dict[str, str], ...] = ()
 
 
 class ProtocolError(ValueError):
@@ -132,7 +135,8 @@ def unpack_arrays(data: bytes) -> tuple[dict[str, NDArray[Any]], Any]:
         raise ProtocolError(f"the arrays can't be read ({type(error).__name__})") from error
     if not small or len(names) != len(entries):
         raise ProtocolError("the arrays are too many, too large, or two have the same name")
-    if any(array.dtype.kind not in "iufb" for array in arrays.values()):
+    # numpy hands out a member that is no .npy file as bytes
+    if any(not isinstance(array, np.ndarray) or array.dtype.kind not in "iufb" for array in arrays.values()):
         raise ProtocolError("the arrays hold something other than numbers")
     return arrays, document
 

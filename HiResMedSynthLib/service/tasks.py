@@ -3,31 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 import json
 import tempfile
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
-from pydantic import TypeAdapter, ValidationError
 
 from HiResMedSynthLib.case import Case, CaseSettings
 from HiResMedSynthLib.case_file import ARRAYS_FILE, CASE_FILE, case_bytes, read_case
 from HiResMedSynthLib.compose import Composition, compose
 from HiResMedSynthLib.draw_case import draw_case
-from HiResMedSynthLib.errors import HiResMedSynthError, SettingsError
+from HiResMedSynthLib.errors import ForbiddenPlaceError, SettingsError
+from HiResMedSynthLib.export.patient import StudyLabels
 from HiResMedSynthLib.ground import Ground, prepare_ground
-from HiResMedSynthLib.image import HeaderFacts, MedicalImage, Window
+from HiResMedSynthLib.image import MedicalImage
 from HiResMedSynthLib.placement.domain import Domain
 from HiResMedSynthLib.placement.margins import Margins
+from HiResMedSynthLib.service import annotation_jobs, lesion_tasks
 from HiResMedSynthLib.service.jobs import Result, Step
-from HiResMedSynthLib.service.protocol import ARRAYS_TYPE, ZIP_TYPE, ImageHeader, pack_arrays
+from HiResMedSynthLib.service.messages import Seed, arrays_result, parameters_of, zip_result
 from HiResMedSynthLib.service.store import Store
-
-T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -57,82 +54,41 @@ class Work:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class WhereParameters:
-    """Parameters of danger, prior and candidates."""
+    """Parameters of danger, prior and candidates; `percent`: the heatmap as uint8, in percent of its highest value."""
 
     domain: Domain | None = None
     margins: Margins = dataclasses.field(default_factory=Margins)
     allow: tuple[str, ...] = ()
     count: int = 20
-    seed: int = 0
+    seed: Seed = 0
     min_distance_mm: float = 10.0
+    percent: bool = False
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ComposeParameters:
-    """Parameters of compose."""
+    """Parameters of compose.
+
+    `leave_out_forbidden`: compose what is permitted, and say of the others why not and where the nearest place is.
+    `own_lesions`: blob with lesions of the user's own (bank format), beside the shipped ones.
+    """
 
     settings: CaseSettings
     seed: int = 0
     source_slice: int | None = None
+    leave_out_forbidden: bool = False
+    own_lesions: str | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ExportParameters:
-    """Parameters of export: a case.json, and the name of the blob with its lesions.safetensors."""
+    """Parameters of export: a case.json, the name of the blob with its lesions.safetensors, and what to write."""
 
     case: dict[str, Any]
     lesions: str
     changed_only: bool = False
     pair: bool = False
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class SampleParameters:
-    """Parameters of sample_lesion: an entry of the bank, or a type and diameter to choose by."""
-
-    entry: str | None = None
-    type: str = "any"
-    diameter_mm: float = 10.0
-    seed: int = 0
-
-
-def image_from(pixels: np.ndarray, header: dict[str, Any]) -> MedicalImage:
-    """The image that a client sent.
-
-    Raises:
-        HiResMedSynthError: header or pixels can't be.
-    """
-    told = parameters_of(ImageHeader, header)
-    facts = parameters_of(HeaderFacts, told.facts)
-    window = None if told.window is None else Window(center=told.window[0], width=told.window[1])
-    fields = {f.name: getattr(told, f.name) for f in dataclasses.fields(told)}
-    fields |= {"facts": facts, "window": window}
-    try:
-        fields["positions_lps_mm"] = np.array(told.positions_lps_mm, dtype=np.float64)
-        fields["directions_lps"] = np.array(told.directions_lps, dtype=np.float64)
-    except ValueError as error:
-        raise SettingsError("the positions or directions are no table", remedy="Send the image anew.") from error
-    return MedicalImage(pixels=pixels, **fields)
-
-
-def parameters_of(kind: type[T], document: Any) -> T:
-    """A parameter object from JSON; refuses unknown names and values that can't be."""
-    if not isinstance(document, dict):
-        raise SettingsError("the parameters are no object", remedy="Send a JSON object.")
-    known = {f.name for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    unknown = sorted(str(name)[:40] for name in set(document) - known)
-    if unknown:
-        raise SettingsError(
-            f"there is no parameter {', '.join(unknown[:5])}", remedy=f"Known: {', '.join(sorted(known))}."
-        )
-    try:
-        return TypeAdapter(kind).validate_python(document)
-    except HiResMedSynthError:
-        raise
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part)[:40] for part in first["loc"])
-        raise SettingsError(f"{place}: {first['msg'].lower()}", remedy="Correct the parameter.") from error
+    labels: StudyLabels = dataclasses.field(default_factory=StudyLabels)
 
 
 def inspect(work: Work, step: Step) -> Result:
@@ -141,7 +97,7 @@ def inspect(work: Work, step: Step) -> Result:
 
     step.progress(0, 1, "looking at the image")
     image = work.background()
-    return _arrays({}, {"facts": facts_of(image), "text": describe(image)})
+    return arrays_result({}, {"facts": facts_of(image), "text": describe(image)})
 
 
 def danger(work: Work, step: Step) -> Result:
@@ -151,7 +107,7 @@ def danger(work: Work, step: Step) -> Result:
     ground = work.ground(wanted.domain, wanted.margins)
     found = ground.danger_map
     names = {str(label): name for label, name in found.names.items()}
-    return _arrays({"labels": found.labels}, {"names": names, "method": found.method, "domain": ground.domain})
+    return arrays_result({"labels": found.labels}, {"names": names, "method": found.method, "domain": ground.domain})
 
 
 def prior(work: Work, step: Step) -> Result:
@@ -162,7 +118,9 @@ def prior(work: Work, step: Step) -> Result:
     step.progress(0, 1, "looking where lesions are likely")
     ground = work.ground(wanted.domain, wanted.margins)
     heat = heatmap(ground.image, ground.danger_map, domain=ground.domain, allow=wanted.allow)
-    return _arrays({"heat": heat}, {"domain": ground.domain})
+    if wanted.percent:
+        heat = np.round(100 * heat / max(float(heat.max()), 1e-30)).astype(np.uint8)
+    return arrays_result({"heat": heat}, {"domain": ground.domain})
 
 
 def candidates(work: Work, step: Step) -> Result:
@@ -181,34 +139,42 @@ def candidates(work: Work, step: Step) -> Result:
         spacing_mm=ground.image.spacing_mm,
         min_distance_mm=wanted.min_distance_mm,
     )
-    return _arrays({"places": np.array(places, dtype=np.int64).reshape(-1, 3)}, {"domain": ground.domain})
-
-
-def sample_lesion(work: Work, step: Step) -> Result:
-    """A lesion of the bank: HU, matte, voxel size and card."""
-    from HiResMedSynthLib.lesion.bank import load_bank
-
-    wanted = parameters_of(SampleParameters, work.parameters)
-    step.progress(0, 1, "taking a lesion from the bank")
-    bank, rng = load_bank(), np.random.default_rng(wanted.seed)
-    name = wanted.entry or bank.choose(types=bank.types_for(wanted.type), diameter_mm=wanted.diameter_mm, rng=rng)
-    lesion = bank.lesion(name)
-    document = {"card": dataclasses.asdict(lesion.card), "voxel_mm": lesion.voxel_mm}
-    return _arrays({"intensity_hu": lesion.intensity_hu, "alpha": lesion.alpha}, document)
+    return arrays_result({"places": np.array(places, dtype=np.int64).reshape(-1, 3)}, {"domain": ground.domain})
 
 
 def compose_job(work: Work, step: Step) -> Result:
-    """Draws a case and composes it: the changed patches, the case and its lesions."""
+    """Draws a case and composes it: the changed patches, the case and its lesions.
+
+    `requests` of the result: for each lesion the index of its request; `refused`: what was left out, and why.
+    """
     wanted = parameters_of(ComposeParameters, work.parameters)
-    image = work.background()
-    ground = work.ground(wanted.settings.domain, wanted.settings.margins)
-    case = draw_case(
-        image, wanted.settings, wanted.seed, ground=ground, source_slice=wanted.source_slice, progress=step.progress
-    )
-    return _composed(compose(image, case))
+    image, settings = work.background(), wanted.settings
+    ground = work.ground(settings.domain, settings.margins)
+    bank = lesion_tasks.bank_with(work.store, wanted.own_lesions)
+    kept, refused = list(range(len(settings.requests))), []
+    while kept:
+        tried = dataclasses.replace(settings, requests=tuple(settings.requests[k] for k in kept))
+        try:
+            case = draw_case(
+                image,
+                tried,
+                wanted.seed,
+                bank=bank,
+                ground=ground,
+                source_slice=wanted.source_slice,
+                progress=step.progress,
+            )
+        except ForbiddenPlaceError as error:
+            if not wanted.leave_out_forbidden:
+                raise
+            index = kept.pop(error.lesion - 1)
+            refused.append({"request": index, "what": error.what, "remedy": error.remedy, "nearest": error.nearest})
+        else:
+            return _composed(compose(image, case), {"requests": kept, "refused": refused})
+    return arrays_result({}, {"case": None, "corners": {}, "boxes": [], "requests": [], "refused": refused})
 
 
-def _composed(composition: Composition) -> Result:
+def _composed(composition: Composition, also: dict[str, Any]) -> Result:
     text, packed = case_bytes(composition.case)
     arrays: dict[str, Any] = {"lesions": np.frombuffer(packed, dtype=np.uint8)}
     for lesion in composition.lesions:
@@ -216,7 +182,7 @@ def _composed(composition: Composition) -> Result:
         arrays[f"{lesion.number}.alpha"] = lesion.alpha
     patches = {str(lesion.number): list(lesion.corner) for lesion in composition.lesions}
     boxes = [dataclasses.asdict(box) for box in composition.boxes]
-    return _arrays(arrays, {"case": json.loads(text), "corners": patches, "boxes": boxes})
+    return arrays_result(arrays, {"case": json.loads(text), "corners": patches, "boxes": boxes, **also})
 
 
 def export_job(work: Work, step: Step) -> Result:
@@ -238,19 +204,12 @@ def export_job(work: Work, step: Step) -> Result:
             out,
             changed_only=wanted.changed_only,
             pair=wanted.pair,
+            labels=wanted.labels,
             progress=step.progress,
         )
         for note in exported.notes:
             step.note(note)
-        return Result(_zipped(out), ZIP_TYPE)
-
-
-def _zipped(folder: Path) -> bytes:
-    stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
-        for file in sorted(path for path in folder.rglob("*") if path.is_file()):
-            archive.write(file, file.relative_to(folder).as_posix())
-    return stream.getvalue()
+        return zip_result(out)
 
 
 def not_installed(_work: Work, _step: Step) -> Result:
@@ -260,21 +219,18 @@ def not_installed(_work: Work, _step: Step) -> Result:
     )
 
 
-def _arrays(arrays: dict[str, Any], document: Any) -> Result:
-    return Result(pack_arrays(arrays, document), ARRAYS_TYPE)
-
-
 TASKS: dict[str, Callable[[Work, Step], Result]] = {
     "inspect": inspect,
     "danger": danger,
     "prior": prior,
     "candidates": candidates,
-    "sample_lesion": sample_lesion,
+    "sample_lesion": lesion_tasks.sample_lesion,
+    "bank": lesion_tasks.bank,
     "compose": compose_job,
     "export": export_job,
-    "train_lesion": not_installed,
+    "train_lesion": lesion_tasks.train_lesion,
     "generate": not_installed,
     "reconstruct": not_installed,
-    "save_annotations": not_installed,
-    "load_annotations": not_installed,
+    "save_annotations": annotation_jobs.save_annotations,
+    "load_annotations": annotation_jobs.load_annotations,
 }

@@ -1,0 +1,256 @@
+"""Annotations in the scene: marks of real lesions as points, boxes and segments that know their image."""
+
+import io
+import json
+import zipfile
+from dataclasses import dataclass
+
+import numpy as np
+import slicer
+import vtk
+from slicer.i18n import tr as _
+
+from HiResMedSynthLib.service.protocol import pack_arrays
+from HiResMedSynthPanel import dicom_tags
+from HiResMedSynthPanel.outlines import roi_outline, segment_outline
+from HiResMedSynthPanel.overlays import ROLE
+from HiResMedSynthPanel.signals import Signal
+from HiResMedSynthPanel.slicer_image import SlicerImage, refusal
+
+IMAGE, FACTS = "HiResMedSynth.image", "HiResMedSynth.mark"
+COLOR = (0.2, 0.7, 0.95)
+BOX_MM = 20.0
+SUFFIXES = (".nrrd", ".json", ".txt")
+
+
+@dataclass(frozen=True)
+class SceneMark:
+    """A mark as it lies in the scene: its node, and the point or segment of it."""
+
+    node: object
+    kind: str
+    part: object
+    facts: dict
+
+    @property
+    def text(self):
+        """How it is listed."""
+        kinds = {"point": _("point"), "box": _("box"), "segment": _("segment")}
+        size = f", {self.facts['size']:g} mm" if self.facts.get("size") else ""
+        comment = f" ({self.facts['comment']})" if self.facts.get("comment") else ""
+        return f"{self.facts.get('class') or '?'}: {kinds[self.kind]}{size}{comment}"
+
+
+class Annotations(slicer.util.VTKObservationMixin):
+    """Finds, adds, sends and shows marks; the scene holds them."""
+
+    def __init__(self):
+        slicer.util.VTKObservationMixin.__init__(self)
+        self.changed = Signal()
+
+    def candidates(self):
+        """Volumes that can be annotated."""
+        nodes = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
+        return [
+            node for node in nodes if not node.GetAttribute(ROLE) and node.GetClassName() == "vtkMRMLScalarVolumeNode"
+        ]
+
+    def images(self):
+        """Volumes that hold a mark."""
+        return [node for node in self.candidates() if self.marks_of(node)]
+
+    def _nodes_of(self, volume, kind):
+        nodes = slicer.util.getNodesByClass(kind)
+        return [node for node in nodes if node.GetNodeReferenceID(IMAGE) == volume.GetID()]
+
+    def points_of(self, volume):
+        """The points node of a volume's annotations; None where there is none."""
+        return next(iter(self._nodes_of(volume, "vtkMRMLMarkupsFiducialNode")), None)
+
+    def make_points(self, volume, defaults):
+        """The points node, made where there is none; points placed in it take `defaults()`."""
+        node = self.points_of(volume)
+        if node is None:
+            node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsFiducialNode", _("Annotations"))
+            node.SetAttribute(ROLE, "annotation")
+            node.SetNodeReferenceID(IMAGE, volume.GetID())
+            node.CreateDefaultDisplayNodes()
+            node.GetDisplayNode().SetSelectedColor(*COLOR)
+        if not self.hasObserver(node, node.PointPositionDefinedEvent, self._placed):
+            self.addObserver(node, node.PointPositionDefinedEvent, self._placed)
+            self.addObserver(node, node.PointRemovedEvent, self._removed)
+        self._defaults = defaults
+        return node
+
+    def _placed(self, node, _event):
+        for index in range(node.GetNumberOfControlPoints()):
+            if not node.GetNthControlPointDescription(index):
+                facts = self._defaults()
+                node.SetNthControlPointDescription(index, json.dumps(facts))
+                node.SetNthControlPointLabel(index, facts["class"])
+        self.changed.emit()
+
+    def _removed(self, _node, _event):
+        self.changed.emit()
+
+    def add_box(self, volume, center, facts):
+        """An ROI at a point, to be moved onto a lesion."""
+        node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsROINode", facts["class"] or _("box"))
+        node.SetAttribute(ROLE, "annotation")
+        node.SetAttribute(FACTS, json.dumps(facts))
+        node.SetNodeReferenceID(IMAGE, volume.GetID())
+        node.CreateDefaultDisplayNodes()
+        node.SetCenter(vtk.vtkVector3d(*center))
+        size = facts["size"] or BOX_MM
+        node.SetSize(size, size, size)
+        self.changed.emit()
+        return node
+
+    def take_segments(self, volume, segmentation):
+        """Counts the segments of a segmentation as marks of a volume."""
+        segmentation.SetNodeReferenceID(IMAGE, volume.GetID())
+        self.changed.emit()
+
+    def marks_of(self, volume):
+        """The marks of a volume."""
+        found = [
+            SceneMark(node, "point", index, _facts(node.GetNthControlPointDescription(index)))
+            for node in self._nodes_of(volume, "vtkMRMLMarkupsFiducialNode")
+            for index in range(node.GetNumberOfControlPoints())
+            if node.GetNthControlPointPositionStatus(index) == node.PositionDefined
+        ]
+        boxes = self._nodes_of(volume, "vtkMRMLMarkupsROINode")
+        found += [SceneMark(node, "box", None, _facts(node.GetAttribute(FACTS))) for node in boxes]
+        for node in self._nodes_of(volume, "vtkMRMLSegmentationNode"):
+            segmentation = node.GetSegmentation()
+            for number in range(segmentation.GetNumberOfSegments()):
+                facts = {"class": segmentation.GetNthSegment(number).GetName()}
+                found.append(SceneMark(node, "segment", segmentation.GetNthSegmentID(number), facts))
+        return found
+
+    def delete(self, volume, number):
+        """Takes a mark away (a segment is only no longer counted)."""
+        mark = self.marks_of(volume)[number]
+        if mark.kind == "point":
+            mark.node.RemoveNthControlPoint(mark.part)
+        elif mark.kind == "box":
+            slicer.mrmlScene.RemoveNode(mark.node)
+        else:
+            mark.node.RemoveNodeReferenceIDs(IMAGE)
+        self.changed.emit()
+
+    # -- to and from the backend -----------------------------------------------------------------------------------
+    def sending(self):
+        """(problem or "", callable(client) that sends all images and marks and gives the job's parameters)."""
+        sent = []
+        for volume in self.images():
+            problem = refusal(volume)
+            if problem:
+                return f"{volume.GetName()}: {problem}", None
+            image = SlicerImage(volume, tags=list(dicom_tags.collect(volume))[-1])
+            marks = [one for mark in self.marks_of(volume) if (one := _described(mark, image)) is not None]
+            if any(not one["class_name"] for one, _mask in marks):
+                return _("A mark has no class. Give each lesion a class."), None
+            sent.append((image, marks))
+
+        def prepare(client):
+            images = []
+            for image, marks in sent:
+                told = []
+                for mark, mask in marks:
+                    blob = client.send_bytes(pack_arrays({"mask": mask})) if mask is not None else None
+                    told.append({**mark, "mask": blob})
+                images.append({"image": image.send(client), "marks": told})
+            return {"images": images, "seg": True}
+
+        return "", prepare
+
+    @staticmethod
+    def zipped(folder):
+        """A folder's images, tables and masks as a zip."""
+        stream = io.BytesIO()
+        with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
+            for file in sorted(folder.rglob("*")):
+                if file.is_file() and file.suffix in SUFFIXES:
+                    archive.write(file, file.relative_to(folder).as_posix())
+        return stream.getvalue()
+
+    def show(self, arrays, document, defaults):
+        """Volumes and marks of a loaded folder, as nodes of the scene; returns the volumes."""
+        volumes = []
+        for number, told in enumerate(document["images"], start=1):
+            pixels, header = arrays[f"{number}.pixels"], told["header"]
+            volume = slicer.util.addVolumeFromArray(pixels, _ijk_to_ras(header, len(pixels)), f"IM{number:04d}")
+            image = SlicerImage(volume)
+            points = self.make_points(volume, defaults)
+            for order, mark in enumerate(told["marks"], start=1):
+                facts = {"class": mark["class_name"], "size": mark["diameter_mm"] or 0.0, "comment": mark["comment"]}
+                mask = arrays.get(f"{number}.{order}.mask")
+                self._show_mark(image, points, mark, facts, mask)
+            volumes.append(volume)
+        self.changed.emit()
+        return volumes
+
+    def _show_mark(self, image, points, mark, facts, mask):
+        if mark["shape"] == "point" or mask is None:
+            index = points.AddControlPointWorld(*image.world_of(mark["place"]))
+            points.SetNthControlPointDescription(index, json.dumps(facts))
+            points.SetNthControlPointLabel(index, facts["class"])
+            return
+        corner = np.array(mark["corner"], dtype=float)
+        if mark["shape"] == "box":
+            low, high = image.world_of(corner - 0.5), image.world_of(corner + mask.shape - 0.5)
+            node = self.add_box(image.node, [float(v) for v in (np.array(low) + high) / 2], facts)
+            node.SetSize(*(float(v) for v in np.abs(np.array(high) - low)))
+            return
+        node = next(iter(self._nodes_of(image.node, "vtkMRMLSegmentationNode")), None)
+        if node is None:
+            node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", _("Annotated segments"))
+            node.SetAttribute(ROLE, "annotation")
+            node.CreateDefaultDisplayNodes()
+            node.SetReferenceImageGeometryParameterFromVolumeNode(image.node)
+            node.SetNodeReferenceID(IMAGE, image.node.GetID())
+        whole = np.zeros(image.shape, dtype=np.uint8)
+        whole[image.region_of(mark["corner"], mask.shape)] = mask
+        segment = node.GetSegmentation().AddEmptySegment("", facts["class"])
+        slicer.util.updateSegmentBinaryLabelmapFromArray(whole, node, segment, image.node)
+
+
+def _facts(text):
+    try:
+        return {"class": "", "size": 0.0, "comment": "", **json.loads(text or "{}")}
+    except ValueError:
+        return {"class": "", "size": 0.0, "comment": ""}
+
+
+def _described(mark, image):
+    """(mark as it travels, its mask or None); None where it doesn't meet the image."""
+    facts = mark.facts
+    fields = {"class_name": facts.get("class", ""), "shape": mark.kind, "comment": facts.get("comment", "")}
+    if mark.kind == "point":
+        place = [round(value) for value in image.place_of(mark.node.GetNthControlPointPositionWorld(mark.part))]
+        if any(not 0 <= value < size for value, size in zip(place, image.pixels.shape, strict=False)):
+            return None
+        return {**fields, "place": place, "diameter_mm": facts.get("size") or None}, None
+    outline = roi_outline(mark.node, image) if mark.kind == "box" else segment_outline(mark.node, image, mark.part)
+    if outline is None:
+        return None
+    corner, inside = outline
+    place = [int(low + size // 2) for low, size in zip(corner, inside.shape, strict=False)]
+    fields.update(place=place, corner=[int(value) for value in corner])
+    if mark.kind == "box":
+        return {**fields, "size": [int(value) for value in inside.shape]}, None
+    return fields, inside
+
+
+def _ijk_to_ras(header, slices):
+    """IJK to RAS of an image header (LPS)."""
+    positions = np.array(header["positions_lps_mm"])
+    row, column = np.array(header["directions_lps"])
+    spacing = header["pixel_spacing_mm"] or (1.0, 1.0)
+    normal = np.cross(row, column)
+    step = (positions[-1] - positions[0]) / (slices - 1) if slices > 1 else normal * (header["slice_thickness_mm"] or 1)
+    matrix = np.eye(4)
+    matrix[:3, 0], matrix[:3, 1] = row * spacing[1], column * spacing[0]
+    matrix[:3, 2], matrix[:3, 3] = step, positions[0]
+    return np.diag([-1.0, -1.0, 1.0, 1.0]) @ matrix

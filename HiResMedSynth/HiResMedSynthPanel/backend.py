@@ -1,0 +1,161 @@
+"""Backend: the process that computes. Started as a child, watched, started again after a crash; or a given server."""
+
+import json
+import logging
+import secrets
+import sys
+from pathlib import Path
+
+import qt
+import slicer
+from slicer.i18n import tr as _
+
+from HiResMedSynthLib.service.client import BackendClient
+from HiResMedSynthLib.service.protocol import TOKEN_VARIABLE
+from HiResMedSynthPanel import installation
+from HiResMedSynthPanel.signals import Signal
+
+INTERPRETER_KEY, URL_KEY = "HiResMedSynth/interpreter", "HiResMedSynth/url"
+LOG_LINES = 200
+START_MS = 60_000
+
+
+def library_folder():
+    """The folder in which HiResMedSynthLib lies."""
+    import HiResMedSynthLib
+
+    return Path(HiResMedSynthLib.__file__).resolve().parents[1]
+
+
+def user_data_folder():
+    """The folder of this user's settings, outside Slicer itself: an installed backend lies in it."""
+    return Path(slicer.app.userSettings().fileName()).parent
+
+
+def chosen_interpreter():
+    """The Python that runs the backend: the one in the settings, the installed environment, or Slicer's own."""
+    setting = slicer.util.settingsValue(INTERPRETER_KEY, "")
+    return installation.candidates(setting, user_data_folder(), Path(sys.executable))[0].interpreter
+
+
+class Backend:
+    """States: stopped, starting, ready, failed; `changed` tells when it changes."""
+
+    def __init__(self):
+        self.changed = Signal()
+        self.state, self.problem = "stopped", ""
+        self.client = None
+        self.log = []
+        self._process, self._token, self._ending = None, "", False
+        self._patience = qt.QTimer()
+        self._patience.setSingleShot(True)
+        self._patience.setInterval(START_MS)
+        self._patience.connect("timeout()", self._give_up)
+
+    @property
+    def is_running(self):
+        """Whether it starts or answers."""
+        return self.state in ("starting", "ready")
+
+    @property
+    def process_id(self):
+        """Of the child; 0 where there is none."""
+        return int(self._process.processId()) if self._process is not None else 0
+
+    def start(self, token=""):
+        """Starts it, or connects to the server in the settings; `ready` follows as a change of state."""
+        if self.is_running:
+            return
+        url = slicer.util.settingsValue(URL_KEY, "")
+        if url:
+            self.client = BackendClient(url, token)
+            self._set("ready")
+            return
+        interpreter = chosen_interpreter()
+        self._token, self._ending = secrets.token_hex(32), False
+        process = qt.QProcess()
+        environment = qt.QProcessEnvironment()
+        for name, value in installation.child_environment(library_folder(), slicer.util.startupEnvironment()).items():
+            environment.insert(name, value)
+        environment.insert(TOKEN_VARIABLE, self._token)
+        process.setProcessEnvironment(environment)
+        process.connect("readyReadStandardOutput()", self._read_port)
+        process.connect("readyReadStandardError()", self._read_log)
+        process.connect("finished(int,QProcess::ExitStatus)", self._finished)
+        process.connect("errorOccurred(QProcess::ProcessError)", self._not_started)
+        self._process = process
+        self._set("starting")
+        self._patience.start()
+        process.start(str(interpreter), ["-m", "HiResMedSynthLib.cli.main", "serve", "--end-with-stdin"])
+
+    def stop(self):
+        """Ends it; it also ends by itself when Slicer's end of the pipe closes."""
+        self._patience.stop()
+        self._ending = True
+        process, self._process, self.client = self._process, None, None
+        if process is not None:
+            process.closeWriteChannel()
+            if not process.waitForFinished(1500):
+                process.kill()
+                process.waitForFinished(500)
+        self._set("stopped")
+
+    def _read_port(self):
+        if self._process is None or self.state != "starting" or not self._process.canReadLine():
+            return
+        line = _text(self._process.readLine())
+        try:
+            port = int(json.loads(line)["port"])
+        except (ValueError, KeyError, TypeError):
+            self.log.append(line.strip())
+            return
+        self._patience.stop()
+        self.client = BackendClient(f"http://127.0.0.1:{port}", self._token)
+        self._set("ready")
+
+    def _read_log(self):
+        if self._process is None:
+            return
+        self.log += [line for line in _text(self._process.readAllStandardError()).splitlines() if line.strip()]
+        del self.log[:-LOG_LINES]
+
+    def _finished(self, code):
+        if self._ending or self._process is None:
+            return
+        self._read_log()
+        starting = self.state == "starting"
+        self._patience.stop()
+        self._process, self.client = None, None
+        if starting:
+            self._set("failed", self._why_not_started())
+        else:
+            logging.warning("HiResMedSynth: the backend ended (code %s)", code)
+            self._set("stopped", _("The backend stopped. It is started again with the next action; nothing is lost."))
+
+    def _not_started(self, error):
+        if error == qt.QProcess.FailedToStart and not self._ending:
+            self._patience.stop()
+            self._process = None
+            self._set("failed", _("Python for the backend can't be started: {path}").format(path=chosen_interpreter()))
+
+    def _give_up(self):
+        self.stop()
+        self._set("failed", _("The backend didn't answer within a minute. Look at its log."))
+
+    def _why_not_started(self):
+        last = self.log[-1] if self.log else ""
+        if "ModuleNotFoundError" in last:
+            missing = last.split("'")[1] if "'" in last else "?"
+            return _(
+                "This Python lacks the package {name}. Choose another Python, or install the backend, under Backend."
+            ).format(name=missing)
+        return _("The backend ended while it started: {last}").format(last=last or _("no message"))
+
+    def _set(self, state, problem=""):
+        self.state, self.problem = state, problem
+        self.changed.emit()
+
+
+def _text(byte_array):
+    data = byte_array.data()
+    return data if isinstance(data, str) else bytes(data).decode("utf-8", "replace")

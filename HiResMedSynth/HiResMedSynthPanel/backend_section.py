@@ -1,0 +1,211 @@
+"""Section Backend: which Python or server computes, and its installation from a folder, without a network."""
+
+import subprocess
+from pathlib import Path
+
+import ctk
+import qt
+import slicer
+from slicer.i18n import tr as _
+
+from HiResMedSynthLib.errors import HiResMedSynthError
+from HiResMedSynthPanel import form, installation
+from HiResMedSynthPanel.backend import INTERPRETER_KEY, URL_KEY, chosen_interpreter, library_folder, user_data_folder
+from HiResMedSynthPanel.wheel_folder import WheelFolder
+from HiResMedSynthPanel.work import Ticket, Work
+
+
+class BackendSection:
+    """State of the backend, settings of this machine, installation and removal."""
+
+    def __init__(self, studio):
+        self._studio = studio
+        self._work, self._ticket, self._wheels = None, None, None
+        self.widget, layout = form.section(_("Backend"), collapsed=True)
+        self.state = form.note()
+        layout.addRow(_("State:"), self.state)
+        self.interpreter = ctk.ctkPathLineEdit()
+        self.interpreter.setCurrentPath(slicer.util.settingsValue(INTERPRETER_KEY, ""))
+        self.interpreter.setToolTip(_("A Python with torch. Empty: the installed one, else Slicer's own."))
+        self.interpreter.connect("currentPathChanged(QString)", self._interpreter_chosen)
+        layout.addRow(_("Python:"), self.interpreter)
+        self.url = qt.QLineEdit(slicer.util.settingsValue(URL_KEY, ""))
+        self.url.setPlaceholderText(_("https://... of a GPU server; empty: this machine"))
+        self.url.connect("editingFinished()", self._url_chosen)
+        self.token = qt.QLineEdit()
+        self.token.setEchoMode(qt.QLineEdit.Password)
+        self.token.setPlaceholderText(_("its token; never stored"))
+        self.token.connect("editingFinished()", self._url_chosen)
+        layout.addRow(_("Server:"), self.url)
+        layout.addRow(_("Token:"), self.token)
+        self.start = form.button(_("Restart"), self._restart, _("Ends the backend and starts it anew."))
+        self.check = form.button(_("Check"), self._check, _("Asks this Python what it has."))
+        self.copy = form.button(_("Copy report"), self._copy, _("Versions and log, for a report; no patient data."))
+        layout.addRow(form.row(self.start, self.check, self.copy))
+        self.folder = ctk.ctkPathLineEdit()
+        self.folder.filters = ctk.ctkPathLineEdit.Dirs
+        self.folder.setToolTip(_("A folder of wheels with SHA256SUMS, see docs/offline_install.md."))
+        self.folder.connect("currentPathChanged(QString)", self._folder_chosen)
+        layout.addRow(_("Wheels:"), self.folder)
+        self.look = form.button(_("Check folder"), self._look, _("Checks hashes and sizes; installs nothing."))
+        self.install = form.button(_("Install"), self._install)
+        self.remove = form.button(_("Remove"), self._remove)
+        layout.addRow(form.row(self.look, self.install, self.remove))
+        self.told = form.note()
+        layout.addRow(self.told)
+        studio.changed.connect(self.refresh)
+
+    @property
+    def environment(self):
+        """Folder of the installed environment."""
+        return installation.environment_folder(user_data_folder())
+
+    def refresh(self):
+        """Shows the state of the backend."""
+        backend = self._studio.session.backend
+        states = {"stopped": _("not running"), "starting": _("starting"), "ready": _("ready"), "failed": _("failed")}
+        text = states[backend.state]
+        self.state.setText(text + (f": {backend.problem}" if backend.problem else ""))
+        busy = self._ticket is not None
+        missing = [] if self.folder.currentPath.strip() else [_("a folder of wheels")]
+        form.enable(self.look, _("Checks hashes and sizes; installs nothing."), missing)
+        self.install.setText(_("Cancel") if busy else _("Install"))
+        missing = [] if busy or self._wheels else [_("a checked folder: press Check folder")]
+        form.enable(self.install, _("Makes an environment of its own, outside Slicer."), missing)
+        missing = [] if self.environment.exists() and not busy else [_("an installed environment")]
+        form.enable(self.remove, _("Removes the installed environment again, all of it."), missing)
+
+    def close(self):
+        """Stops what is under way."""
+        if self._ticket is not None:
+            self._ticket.cancel()
+        if self._work is not None:
+            self._work.close()
+
+    # -- settings --------------------------------------------------------------------------------------------------
+    def _interpreter_chosen(self, path):
+        slicer.app.userSettings().setValue(INTERPRETER_KEY, path.strip())
+
+    def _url_chosen(self):
+        slicer.app.userSettings().setValue(URL_KEY, self.url.text.strip())
+        self._studio.session.token = self.token.text.strip()
+
+    def _restart(self):
+        session = self._studio.session
+        session.backend.stop()
+        session.backend.start(session.token)
+
+    def _copy(self):
+        backend = self._studio.session.backend
+        lines = [f"HiResMedSynth backend: {backend.state} {backend.problem}", f"Python: {chosen_interpreter()}"]
+        qt.QApplication.clipboard().setText("\n".join([*lines, self.told.text, *backend.log]))
+        self._studio.say(_("The report is on the clipboard."))
+
+    # -- in a thread -----------------------------------------------------------------------------------------------
+    def _do(self, call, done):
+        if self._work is None:
+            self._work = Work(lambda _ticket, _done, _total, message: self.told.setText(message))
+        self._ticket = Ticket("")
+
+        def finished(result):
+            self._ticket = None
+            done(result)
+            self.refresh()
+
+        def failed(error):
+            self._ticket = None
+            text = f"{error.what}. {error.remedy}" if isinstance(error, HiResMedSynthError) else str(error)
+            self.told.setText(text)
+            self.refresh()
+
+        self._work.start(self._ticket, call, finished, failed)
+        self.refresh()
+
+    def _check(self):
+        interpreter, base = chosen_interpreter(), slicer.util.startupEnvironment()
+
+        def call(_ticket):
+            command = installation.probe_command(interpreter, library_folder(), base)
+            answer = subprocess.run(
+                command.arguments, env=command.environment, capture_output=True, text=True, timeout=30, check=False
+            )
+            return installation.read_probe(answer.stdout, answer.returncode, interpreter)
+
+        self._do(call, lambda answer: self.told.setText(answer.sentence))
+
+    def _folder_chosen(self, _path):
+        self._wheels = None
+        self.refresh()
+
+    def _look(self):
+        folder = Path(self.folder.currentPath.strip())
+
+        def done(found):
+            needed, missing = found
+            self._wheels = needed if not missing else None
+            if missing:
+                self.told.setText(_("Missing in this folder: {names}.").format(names=", ".join(missing)))
+                return
+            packed = installation.size_text(sum(wheel.packed for wheel in needed))
+            unpacked = installation.size_text(sum(wheel.unpacked for wheel in needed))
+            told = _("{n} packages, {packed}; they take {unpacked} in {folder}. Press Install to go on.")
+            text = told.format(n=len(needed), packed=packed, unpacked=unpacked, folder=self.environment)
+            self.told.setText(text)
+
+        self._do(lambda _ticket: WheelFolder.read(folder).select(), done)
+
+    def _install(self):
+        if self._ticket is not None:
+            self._ticket.cancel()
+            return
+        folder, environment, wheels = Path(self.folder.currentPath.strip()), self.environment, self._wheels
+        base, interpreter, work = slicer.util.startupEnvironment(), chosen_interpreter(), self._work
+
+        def call(ticket):
+            if environment.exists():
+                installation.remove(environment)
+            installation.prepare(environment, wheels)
+            commands = installation.install_commands(interpreter, folder, environment, base)
+            for number, command in enumerate(commands):
+                work.report(ticket, number, len(commands), command.title + "...")
+                _run(command, ticket)
+            answer = installation.probe(installation.environment_python(environment), library_folder(), 60.0)
+            installation.complete(environment, answer)
+            return answer
+
+        self._do(call, lambda answer: self.told.setText(_("Installed. ") + answer.sentence))
+
+    def _remove(self):
+        environment = self.environment
+        if not slicer.util.confirmOkCancelDisplay(
+            _("Remove the installed backend in {folder}?").format(folder=environment)
+        ):
+            return
+        self._studio.session.backend.stop()
+        self._do(
+            lambda _ticket: installation.remove(environment), lambda _nothing: self.told.setText(_("It is removed."))
+        )
+
+
+def _run(command, ticket):
+    """Runs one command of the installation; cancelling kills it."""
+    process = subprocess.Popen(
+        command.arguments,
+        env=command.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        encoding="utf-8",
+        errors="replace",
+    )
+    while True:
+        try:
+            output, _nothing = process.communicate(timeout=0.3)
+            break
+        except subprocess.TimeoutExpired:
+            if ticket.cancelled.is_set():
+                process.kill()
+                process.communicate()
+                raise RuntimeError(_("Cancelled. What was begun is removed at the next installation.")) from None
+    if process.returncode != 0:
+        raise installation.explain(output, process.returncode)

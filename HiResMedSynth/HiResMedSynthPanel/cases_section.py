@@ -1,0 +1,74 @@
+"""Section Cases: open a case.json made elsewhere, edit it, export it again."""
+
+import json
+from pathlib import Path
+
+import ctk
+from slicer.i18n import tr as _
+
+from HiResMedSynthPanel import form, wishes
+
+LARGEST_BYTES = 64 * 2**20
+
+
+class CasesSection:
+    """Turns the lesions of a case into points of this scene."""
+
+    def __init__(self, studio):
+        self._studio = studio
+        self.widget, layout = form.section(_("Cases"), collapsed=True)
+        self.file = ctk.ctkPathLineEdit()
+        self.file.setToolTip(_("The case.json of an export, of this program or of the command line."))
+        self.file.connect("currentPathChanged(QString)", self._chosen)
+        layout.addRow(_("case.json:"), self.file)
+        self.open = form.button(_("Open onto the present image"), self._open)
+        layout.addRow(self.open)
+        self.about = form.note(
+            _("A case holds its lesions, not its image: load the image first. Its pixels are compared with the case's.")
+        )
+        layout.addRow(self.about)
+        studio.changed.connect(self.refresh)
+
+    def refresh(self):
+        """Shows the state of the studio."""
+        missing = [] if self._studio.is_ready else [_("the image that the case was made from, as the background")]
+        missing += [] if self.file.currentPath.strip() else [_("a case.json")]
+        tip = _("Replaces the lesions of this scene by those of the case; undo brings them back.")
+        form.enable(self.open, tip, missing)
+
+    def _chosen(self, _path):
+        self.refresh()
+
+    def _open(self):
+        path = Path(self.file.currentPath.strip())
+        if path.is_dir():
+            path = path / "case.json"
+        try:
+            case = _read(path)
+            settings = case["settings"]
+            points = [self._point(number, lesion) for number, lesion in enumerate(case["lesions"], start=1)]
+            fields = {
+                "domain": str(settings["domain"] or ""),
+                "paperFusion": settings["fusion"] == "paper",
+                "pleuraMargin": float(settings["margins"]["pleura_mm"]),
+                "vesselMargin": float(settings["margins"]["vessel_mm"]),
+                "minDistance": float(settings["min_distance_mm"]),
+                "caseSeed": int(case["seed"]),
+            }
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            told = _("{file} can't be read as a case ({why}). Choose the case.json of an export.")
+            self._studio.say(told.format(file=path.name, why=type(error).__name__), problem=True)
+            return
+        self._studio.open_case(case, points, fields)
+
+    def _point(self, key, lesion):
+        request = dict(lesion["request"])
+        place = request.pop("place")
+        request = {name: tuple(value) if isinstance(value, list) else value for name, value in request.items()}
+        return wishes.Wish(key=key, **request), tuple(float(value) for value in place)
+
+
+def _read(path):
+    if path.stat().st_size > LARGEST_BYTES:
+        raise ValueError
+    return json.loads(path.read_text(encoding="utf-8"))

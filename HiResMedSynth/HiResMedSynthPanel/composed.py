@@ -1,0 +1,157 @@
+"""The composed image in the scene: patches written in place, the case beside it, all under a synthetic study."""
+
+import base64
+import json
+from dataclasses import dataclass
+
+import numpy as np
+import slicer
+import vtk
+from slicer.i18n import tr as _
+
+from HiResMedSynthPanel import wishes
+from HiResMedSynthPanel.overlays import ROLE
+
+PATIENT, STUDY = "SYNTHETIC", "SYNTHETIC, research only"
+
+
+@dataclass(frozen=True)
+class Composition:
+    """What the backend made of the wishes.
+
+    Args:
+        patches: ((slice, row, column) corner, pixels) of each lesion.
+        case: the document of case.json; None where no lesion could be placed.
+        lesions: bytes of lesions.safetensors.
+        keys: the wish of each lesion, in the order of their numbers.
+        refused: key -> {"what", "remedy", "nearest"}.
+    """
+
+    patches: tuple
+    case: dict
+    lesions: bytes
+    keys: tuple
+    refused: dict
+
+    @classmethod
+    def of_result(cls, arrays, document, keys):
+        """From a job's result; `keys` are those of the requests, in their order."""
+        numbers = sorted(document["corners"], key=int)
+        return cls(
+            patches=tuple((tuple(document["corners"][n]), arrays[f"{n}.pixels"]) for n in numbers),
+            case=document["case"],
+            lesions=arrays["lesions"].tobytes() if "lesions" in arrays else b"",
+            keys=tuple(keys[k] for k in document["requests"]),
+            refused={keys[one["request"]]: one for one in document["refused"]},
+        )
+
+    @classmethod
+    def of_scene(cls, case, lesions, volume, points):
+        """From what a saved scene holds: case.json, the drawn lesions' bytes, the composed volume and the points."""
+        # safetensors: 8 bytes of length, then JSON with the shape of each array
+        header = json.loads(lesions[8 : 8 + int.from_bytes(lesions[:8], "little")])
+        array = slicer.util.arrayFromVolume(volume)
+        first = case["background"].get("source_slice") or 0
+        keys = {wish.seed: wish.key for _index, wish, _position in wishes.placed(points)}
+        patches = []
+        for lesion in case["lesions"]:
+            corner, shape = tuple(lesion["corner"]), header[f"{lesion['number']}.alpha"]["shape"]
+            start = (corner[0] + first, corner[1], corner[2])
+            region = tuple(slice(low, low + size) for low, size in zip(start, shape, strict=False))
+            patches.append((corner, array[region].copy()))
+        found = tuple(keys.get(lesion["request"]["seed"], -1) for lesion in case["lesions"])
+        return cls(tuple(patches), case, lesions, found, {})
+
+    def drawn(self, key):
+        """What case.json says of a wish's lesion; None where it has none."""
+        if self.case is None or key not in self.keys:
+            return None
+        return self.case["lesions"][self.keys.index(key)]
+
+    @property
+    def size(self):
+        """Bytes held."""
+        return len(self.lesions) + sum(pixels.nbytes for _corner, pixels in self.patches)
+
+
+def new_volume(background):
+    """A copy of the background to write lesions into, in the synthetic study."""
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", _("SYNTHETIC composition"))
+    node.SetAttribute(ROLE, "composed")
+    node.CopyOrientation(background)
+    image = vtk.vtkImageData()
+    image.DeepCopy(background.GetImageData())
+    node.SetAndObserveImageData(image)
+    node.SetAndObserveTransformNodeID(background.GetTransformNodeID())
+    node.CreateDefaultDisplayNodes()
+    shown, source = node.GetDisplayNode(), background.GetDisplayNode()
+    if source is not None:
+        shown.SetAutoWindowLevel(False)
+        shown.SetWindowLevel(source.GetWindow(), source.GetLevel())
+        shown.SetAndObserveColorNodeID(source.GetColorNodeID())
+        shown.SetInterpolate(source.GetInterpolate())
+    _file_under_synthetic(node)
+    return node
+
+
+def write_patches(volume, background, image, old, new):
+    """Takes the old patches out of the volume and writes the new ones, in place."""
+    target, source = slicer.util.arrayFromVolume(volume), slicer.util.arrayFromVolume(background)
+    for corner, pixels in old:
+        region = image.region_of(corner, pixels.shape)
+        target[region] = source[region]
+    for corner, pixels in new:
+        region = image.region_of(corner, pixels.shape)
+        target[region] = _in_slicer_units(pixels, source[region], image, corner)
+    slicer.util.arrayFromVolumeModified(volume)
+
+
+def _in_slicer_units(pixels, before, image, corner):
+    """Values as Slicer holds them: of a modality other than CT the backend works on stored values."""
+    if image.header.units == "HU" or not image.header.tags:
+        return pixels.astype(before.dtype)
+    planes = []
+    for offset, plane in enumerate(pixels):
+        tags = image.header.tags[corner[0] + offset]
+        slope, intercept = float(tags.get("RescaleSlope", 1)), float(tags.get("RescaleIntercept", 0))
+        planes.append(plane * slope + intercept)
+    return np.asarray(planes).astype(before.dtype)
+
+
+def text_node(node, name, text):
+    """A text node (made where it is None) with that text; returns it."""
+    if node is None:
+        node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTextNode", name)
+        node.SetAttribute(ROLE, "text")
+    if node.GetText() != text:
+        node.SetText(text)
+    return node
+
+
+def case_text(case):
+    """case.json as the library writes it."""
+    return json.dumps(case, indent=2, ensure_ascii=False) + "\n"
+
+
+def packed(data):
+    """Bytes as text for a text node."""
+    return base64.b64encode(data).decode("ascii")
+
+
+def unpacked(node):
+    """The bytes in a text node; b"" where there are none."""
+    try:
+        return base64.b64decode(node.GetText() or "", validate=True) if node is not None else b""
+    except ValueError:
+        return b""
+
+
+def _file_under_synthetic(node):
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
+    if hierarchy is None:
+        return
+    scene = hierarchy.GetSceneItemID()
+    patient = hierarchy.GetItemChildWithName(scene, PATIENT) or hierarchy.CreateSubjectItem(scene, PATIENT)
+    study = hierarchy.GetItemChildWithName(patient, STUDY) or hierarchy.CreateStudyItem(patient, STUDY)
+    item = hierarchy.GetItemByDataNode(node) or hierarchy.CreateItem(study, node)
+    hierarchy.SetItemParent(item, study)

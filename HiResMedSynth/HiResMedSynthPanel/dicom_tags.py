@@ -1,0 +1,44 @@
+"""The DICOM tags that travel with a volume: an allow-list of technical ones, none of the person."""
+
+import slicer
+
+TAGS = {
+    "SOPClassUID": "0008,0016", "Modality": "0008,0060", "ImageType": "0008,0008", "InstanceNumber": "0020,0013",
+    "Rows": "0028,0010", "Columns": "0028,0011", "NumberOfFrames": "0028,0008", "SamplesPerPixel": "0028,0002",
+    "PhotometricInterpretation": "0028,0004", "BitsStored": "0028,0101", "BitsAllocated": "0028,0100",
+    "PixelRepresentation": "0028,0103", "PixelPaddingValue": "0028,0120", "RescaleSlope": "0028,1053",
+    "RescaleIntercept": "0028,1052", "WindowCenter": "0028,1050", "WindowWidth": "0028,1051",
+    "PixelSpacing": "0028,0030", "ImagerPixelSpacing": "0018,1164", "NominalScannedPixelSpacing": "0018,2010",
+    "SliceThickness": "0018,0050", "ImagePositionPatient": "0020,0032", "ImageOrientationPatient": "0020,0037",
+    "GantryDetectorTilt": "0018,1120", "KVP": "0018,0060", "BodyPartExamined": "0018,0015",
+    "PatientPosition": "0018,5100", "ViewPosition": "0018,5101", "ImageLaterality": "0020,0062",
+    "Laterality": "0020,0060", "PresentationIntentType": "0008,0068", "BurnedInAnnotation": "0028,0301",
+    "LossyImageCompression": "0028,2110", "SyntheticData": "0008,001C",
+}  # fmt: skip
+OF_EACH_SLICE = ("ImagePositionPatient", "RescaleSlope", "RescaleIntercept", "InstanceNumber")
+
+
+def instances_of(node):
+    """Paths of the DICOM files that a volume was loaded from, a file a slice; empty where they aren't known."""
+    database = slicer.dicomDatabase
+    uids = (node.GetAttribute("DICOM.instanceUIDs") or "").split()
+    slices = node.GetImageData().GetDimensions()[2]
+    if database is None or not database.isOpen or len(uids) != slices:
+        return []
+    files = [database.fileForInstance(uid) for uid in uids]
+    return files if all(files) else []
+
+
+def collect(node):
+    """Yields after each slice, at last the tags of all (a list), or [] where they aren't known."""
+    files, first, found = instances_of(node), {}, []
+    value = slicer.dicomDatabase.fileValue if files else None
+    for number, file in enumerate(files):
+        if number == 0:
+            first = {keyword: text for keyword, tag in TAGS.items() if (text := value(file, tag))}
+            found.append(first)
+        else:
+            own = {keyword: text for keyword in OF_EACH_SLICE if (text := value(file, TAGS[keyword]))}
+            found.append({**{k: v for k, v in first.items() if k not in OF_EACH_SLICE}, **own})
+        yield None
+    yield found

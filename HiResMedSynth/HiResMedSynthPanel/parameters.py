@@ -1,0 +1,56 @@
+"""What the panel remembers in the scene: saved with it, loaded with it."""
+
+from typing import Annotated
+
+from slicer import (
+    vtkMRMLMarkupsFiducialNode,
+    vtkMRMLScalarVolumeNode,
+    vtkMRMLSegmentationNode,
+    vtkMRMLTextNode,
+)
+from slicer.parameterNodeWrapper import WithinRange, parameterNodeWrapper
+
+
+@parameterNodeWrapper
+class Parameters:
+    """The parameter node of HiResMedSynth; distances in mm, opacities and thresholds in percent."""
+
+    background: vtkMRMLScalarVolumeNode
+    composed: vtkMRMLScalarVolumeNode
+    points: vtkMRMLMarkupsFiducialNode
+    danger: vtkMRMLSegmentationNode
+    prior: vtkMRMLScalarVolumeNode
+    caseText: vtkMRMLTextNode
+    drawnLesions: vtkMRMLTextNode
+    ownLesions: vtkMRMLTextNode
+    annotations: vtkMRMLTextNode
+
+    domain: str = ""
+    oneSlice: bool = False
+    slice: Annotated[int, WithinRange(0, 100000)] = 0
+    assumedSpacing: Annotated[float, WithinRange(0.0, 100.0)] = 0.0
+
+    showDanger: bool = True
+    dangerOpacity: Annotated[int, WithinRange(0, 100)] = 35
+    showPrior: bool = False
+    priorOpacity: Annotated[int, WithinRange(0, 100)] = 45
+    priorThreshold: Annotated[int, WithinRange(1, 100)] = 10
+    pleuraMargin: Annotated[float, WithinRange(0.0, 50.0)] = 2.0
+    vesselMargin: Annotated[float, WithinRange(0.0, 50.0)] = 1.0
+    minDistance: Annotated[float, WithinRange(0.0, 500.0)] = 5.0
+
+    suggestCount: Annotated[int, WithinRange(1, 100)] = 3
+    caseSeed: Annotated[int, WithinRange(0, 2147483647)] = 1
+    paperFusion: bool = False
+    livePreview: bool = True
+    showComposed: bool = True
+    variants: Annotated[int, WithinRange(1, 1000)] = 5
+
+    exportFolder: str = ""
+    exportPair: bool = True
+    exportChangedOnly: bool = False
+    exportToDatabase: bool = False
+    patientName: str = ""
+    patientId: str = ""
+    studyDescription: str = ""
+    seriesDescription: str = ""

@@ -1,0 +1,145 @@
+"""Session: jobs on the backend. Starts it when needed, sends what a job lacks, hands results to the main thread."""
+
+from slicer.i18n import tr as _
+
+from HiResMedSynthLib.service.client import BackendError
+from HiResMedSynthLib.service.protocol import ErrorInfo
+from HiResMedSynthPanel.backend import Backend
+from HiResMedSynthPanel.signals import Signal
+from HiResMedSynthPanel.work import Ticket, Work
+
+
+class Session:
+    """Runs jobs in the order they are asked for; `changed` tells of progress, start and end."""
+
+    def __init__(self, backend=None):
+        self.changed = Signal()
+        self.backend = backend or Backend()
+        self.backend.changed.connect(self._backend_changed)
+        self.token = ""  # of a server of one's own; never stored
+        self._work = Work(self._progressed)
+        self._waiting = []
+        self.tickets = []
+
+    @property
+    def busy(self):
+        """Whether a job is under way or waits for the backend."""
+        return bool(self.tickets)
+
+    @property
+    def ticket(self):
+        """The job that is shown: the oldest one under way that isn't a mere preview."""
+        return next((ticket for ticket in self.tickets if ticket.title), None)
+
+    def run(self, kind, *, title="", image=None, parameters=None, done=None, failed=None, out=None):
+        """Queues a job.
+
+        Args:
+            kind: as in the protocol.
+            title: what the progress bar says; empty for jobs that run unseen.
+            image: the SlicerImage it works on, or None.
+            parameters: dict, or a callable(client) that sends what is needed and returns the dict.
+            done: called with (arrays, document), or with the folder `out`.
+            failed: called with an ErrorInfo.
+            out: folder to make of an export.
+        """
+        ticket = Ticket(title)
+        self.tickets.append(ticket)
+
+        def call(ticket):
+            client = self.backend.client
+            if client is None:
+                raise BackendError(ErrorInfo(what=_("the backend stopped"), remedy=_("Try again.")))
+            name = None if image is None else image.send(client)
+            wanted = parameters(client) if callable(parameters) else parameters
+            job = client.submit(kind, image=name, parameters=wanted)
+
+            def progress(status):
+                if ticket.cancelled.is_set():
+                    client.cancel(job)
+                self._work.report(ticket, status.done, status.total, status.message)
+
+            client.wait(job, progress=progress)
+            if out is None:
+                return client.result(job)
+            client.fetch_export(job, out)
+            return out
+
+        self._submit(ticket, call, done, failed)
+        return ticket
+
+    def think(self, function, *, title="", done=None, failed=None):
+        """Queues `function()` in the thread, without the backend; it must not touch MRML, VTK or Qt."""
+        ticket = Ticket(title)
+        self.tickets.append(ticket)
+        self._work.start(*self._item(ticket, lambda _ticket: function(), done, failed))
+        self.changed.emit()
+
+    def cancel(self):
+        """Stops everything that is under way."""
+        for ticket in list(self.tickets):
+            ticket.cancel()
+        for ticket, _call, _done, failed in self._waiting:
+            self._over(ticket)
+            failed(BackendError(ErrorInfo(what=_("cancelled"), remedy="")))
+        self._waiting.clear()
+        self.changed.emit()
+
+    def close(self):
+        """Ends backend and thread."""
+        self.cancel()
+        self._work.close()
+        self.backend.stop()
+
+    def _submit(self, ticket, call, done, failed):
+        item = self._item(ticket, call, done, failed)
+        if self.backend.state == "ready":
+            self._work.start(*item)
+        else:
+            self._waiting.append(item)
+            self.backend.start(self.token)
+        self.changed.emit()
+
+    def _item(self, ticket, call, done, failed):
+        def finished(result):
+            self._over(ticket)
+            if done is not None and not ticket.cancelled.is_set():
+                done(result)
+            self.changed.emit()
+
+        def problem(error):
+            self._over(ticket)
+            if failed is not None:
+                failed(self._told(error, ticket))
+            self.changed.emit()
+
+        return ticket, call, finished, problem
+
+    def _told(self, error, ticket):
+        if ticket.cancelled.is_set():
+            return ErrorInfo(what=_("cancelled"), remedy="")
+        if isinstance(error, BackendError):
+            return error.info
+        return ErrorInfo(what=str(error), remedy=_("Look at the backend's log."))
+
+    def _over(self, ticket):
+        if ticket in self.tickets:
+            self.tickets.remove(ticket)
+
+    def _progressed(self, ticket, done, total, message):
+        ticket.done, ticket.total, ticket.message = done, total, message
+        if ticket.title:
+            self.changed.emit()
+
+    def _backend_changed(self):
+        waiting, state = self._waiting, self.backend.state
+        if state == "ready":
+            self._waiting = []
+            for item in waiting:
+                self._work.start(*item)
+        elif state in ("failed", "stopped") and waiting:
+            self._waiting = []
+            error = BackendError(ErrorInfo(what=self.backend.problem or _("the backend stopped"), remedy=""))
+            for _ticket, _call, _done, failed in waiting:
+                failed(error)
+        self.changed.emit()

@@ -1,0 +1,126 @@
+"""SlicerImage: a volume node as the backend takes it: pixels, geometry in LPS, allow-listed DICOM tags."""
+
+import numpy as np
+import slicer
+import vtk
+from slicer.i18n import tr as _
+
+from HiResMedSynthLib.service.protocol import ImageHeader
+
+RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
+HELD_AS = {"int8": "int16", "uint32": "int32", "float64": "float32"}
+AIR_HU = -500  # values below this: taken for CT, as the command line does with files that don't say
+
+
+class SlicerImage:
+    """What is worked on: the whole volume, or one slice of it.
+
+    Args:
+        node: the scalar volume node.
+        slice_index: work on this slice only, or None.
+        tags: one mapping a slice of the whole volume (DICOM keyword -> text), or ().
+        assumed_spacing: mm, where the image has no spacing of its own (0: it has).
+    """
+
+    def __init__(self, node, *, slice_index=None, tags=(), assumed_spacing=0.0):
+        self.node, self.slice_index = node, slice_index
+        self.ijk_to_ras = slicer.util.arrayFromVTKMatrix(_matrix_of(node))
+        array = slicer.util.arrayFromVolume(node)
+        self.shape = array.shape
+        self.pixels = array if slice_index is None else array[slice_index : slice_index + 1]
+        chosen = tags if slice_index is None else tags[slice_index : slice_index + 1]
+        self.header = self._header(chosen, assumed_spacing)
+        self._name = None
+
+    def send(self, client):
+        """The name under which the backend holds it; sends it where it doesn't hold it yet."""
+        self._name = client.send_image(self._held(), self.header, name=self._name)
+        return self._name
+
+    def place_of(self, world):
+        """(slice, row, column) of a point in world RAS, in the indices of what is worked on."""
+        local = _to_local(self.node, world)
+        i, j, k, _one = np.linalg.inv(self.ijk_to_ras) @ [*local, 1.0]
+        return (0.0 if self.slice_index is not None else float(k), float(j), float(i))
+
+    def slice_of(self, world):
+        """Index of the volume's slice that a point lies in."""
+        local = _to_local(self.node, world)
+        return round(float((np.linalg.inv(self.ijk_to_ras) @ [*local, 1.0])[2]))
+
+    def world_of(self, place):
+        """World RAS of (slice, row, column)."""
+        k = place[0] + (self.slice_index or 0)
+        local = (self.ijk_to_ras @ [place[2], place[1], k, 1.0])[:3]
+        return _to_world(self.node, local)
+
+    def region_of(self, corner, shape):
+        """Slices of the whole volume that a patch at `corner` covers."""
+        start = (corner[0] + (self.slice_index or 0), corner[1], corner[2])
+        return tuple(slice(low, low + size) for low, size in zip(start, shape, strict=False))
+
+    def _held(self):
+        pixels = self.pixels
+        if self.header.tags:
+            return np.ascontiguousarray(pixels)
+        return np.ascontiguousarray(pixels, dtype=HELD_AS.get(pixels.dtype.name, pixels.dtype.name))
+
+    def _header(self, tags, assumed_spacing):
+        to_lps = RAS_TO_LPS @ self.ijk_to_ras
+        spacing = np.linalg.norm(to_lps[:3, :3], axis=0)
+        first = 0 if self.slice_index is None else self.slice_index
+        positions = [(to_lps @ [0, 0, first + k, 1])[:3].tolist() for k in range(len(self.pixels))]
+        modality = tags[0].get("Modality", "") if tags else ""
+        lowest = self.pixels[len(self.pixels) // 2].min()
+        is_ct = modality == "CT" or (not modality and lowest <= AIR_HU)
+        assumed = bool(assumed_spacing) and not is_ct
+        return ImageHeader(
+            modality=modality or ("CT" if is_ct else "OT"),
+            units="HU" if is_ct else "stored",
+            pixel_spacing_mm=(assumed_spacing, assumed_spacing) if assumed else (float(spacing[1]), float(spacing[0])),
+            spacing_source="assumed" if assumed else "header",
+            positions_lps_mm=positions,
+            directions_lps=[(to_lps[:3, k] / spacing[k]).tolist() for k in (0, 1)],
+            slice_thickness_mm=float(spacing[2]),
+            tags=tuple(dict(one) for one in tags),
+        )
+
+
+def refusal(node):
+    """Why a volume can't be worked on, in words for a radiologist; None where it can."""
+    if node is None:
+        return _("Choose a background, or load a sample.")
+    if node.GetImageData() is None or node.GetImageData().GetNumberOfPoints() == 0:
+        return _("This volume holds no image.")
+    if node.GetImageData().GetNumberOfScalarComponents() != 1:
+        return _("This is a colour image. Choose one with one grey value a pixel.")
+    if node.GetAttribute("HiResMedSynth.role"):
+        return _("This is a result of HiResMedSynth. Choose the image that it was made from.")
+    transform = node.GetParentTransformNode()
+    if transform is not None and not transform.IsTransformToWorldLinear():
+        return _("This image is bent by a non-linear transform. Harden the transform first (Transforms module).")
+    if slicer.util.arrayFromVolume(node).dtype.kind == "f" and not np.isfinite(slicer.util.arrayFromVolume(node)).all():
+        return _("This image contains values that are no numbers (NaN).")
+    return None
+
+
+def _matrix_of(node):
+    matrix = vtk.vtkMatrix4x4()
+    node.GetIJKToRASMatrix(matrix)
+    return matrix
+
+
+def _to_local(node, world):
+    return _transformed(None, node.GetParentTransformNode(), world)
+
+
+def _to_world(node, local):
+    return _transformed(node.GetParentTransformNode(), None, local)
+
+
+def _transformed(source, target, point):
+    if source is target:
+        return np.asarray(point, dtype=float)
+    general = vtk.vtkGeneralTransform()
+    slicer.vtkMRMLTransformNode.GetTransformBetweenNodes(source, target, general)
+    return np.array(general.TransformPoint(*map(float, point)))

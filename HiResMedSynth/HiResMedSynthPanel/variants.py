@@ -1,0 +1,94 @@
+"""Variants: a batch of the present case with new seeds, each composed and exported to a folder of its own."""
+
+from slicer.i18n import tr as _
+
+from HiResMedSynthPanel import wishes
+from HiResMedSynthPanel.composed import Composition
+from HiResMedSynthPanel.exporter import export_parameters, free_folder
+
+
+class Variants:
+    """Makes them one after the other; a variant that can't be drawn is told and left out."""
+
+    def __init__(self, studio):
+        self._studio = studio
+        self._left, self._made, self._total = [], 0, 0
+        self.problems = []
+
+    @property
+    def is_running(self):
+        """Whether some are still to be made."""
+        return bool(self._left)
+
+    def start(self, count, folder):
+        """Makes `count` variants in folders of their own under `folder`."""
+        self._left = [(number, folder) for number in range(1, count + 1)]
+        self._made, self._total, self.problems = 0, count, []
+        self._next()
+
+    def stop(self):
+        """Leaves out what is still to be made."""
+        self._left = []
+
+    def _next(self):
+        if not self._left:
+            return
+        studio, (number, folder) = self._studio, self._left[0]
+        image = studio.image
+        settings, keys = studio.settings()
+        locked = {w.key for _i, w, _p in wishes.placed(studio.parameters.points) if w.locked}
+        taken = {request["seed"] for request in settings["requests"]}
+        fresh = (seed for seed in range(1_000_000 * number, 2**31) if seed not in taken)
+        for key, request in zip(keys, settings["requests"], strict=False):
+            if key not in locked:
+                request.update(seed=next(fresh), attempt=0)
+        seed = studio.parameters.caseSeed
+
+        def composed(result):
+            composition = Composition.of_result(*result, keys)
+            if composition.case is None or composition.refused:
+                failed_text(_("a lesion of this size has no room at its place"))
+                return
+            out = free_folder(folder, "variant")
+            studio.session.run(
+                "export",
+                title=_("Variant {n} of {total}").format(n=number, total=self._total),
+                image=image,
+                parameters=export_parameters(studio.parameters, composition),
+                out=out,
+                done=exported,
+                failed=failed,
+            )
+
+        def exported(_out):
+            self._made += 1
+            go_on()
+
+        def failed(error):
+            failed_text(f"{error.what}. {error.remedy}")
+
+        def failed_text(text):
+            self.problems.append(_("Variant {n}: {text}").format(n=number, text=text))
+            go_on()
+
+        def go_on():
+            if self._left:
+                self._left.pop(0)
+            if self._left:
+                self._next()
+                return
+            told = _("{made} of {total} variants are in {folder}.")
+            studio.say(
+                " ".join([told.format(made=self._made, total=self._total, folder=folder), *self.problems]),
+                problem=bool(self.problems),
+            )
+            studio.changed.emit()
+
+        studio.session.run(
+            "compose",
+            title=_("Variant {n} of {total}").format(n=number, total=self._total),
+            image=image,
+            parameters=lambda client: studio.compose_parameters(client, settings, seed),
+            done=composed,
+            failed=failed,
+        )

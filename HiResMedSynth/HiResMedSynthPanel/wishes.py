@@ -1,0 +1,94 @@
+"""Wishes: what each point asks for, kept as short JSON in the point's description, so that it is saved with it."""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+
+LABEL = "{number}"
+
+
+@dataclass(frozen=True)
+class Wish:
+    """One lesion that is wanted at a point.
+
+    Args:
+        key: names the lesion for as long as it lives (control point ids change with undo).
+        type, size_mm, bank_entry, contrast, cnr, rotation_degrees, seed, attempt: as a LesionRequest has them.
+        locked: it can't be dragged, and variants leave it as it is.
+    """
+
+    key: int
+    type: str = "any"
+    size_mm: tuple = (8.0, 8.0)
+    bank_entry: str = None
+    contrast: tuple = None
+    cnr: tuple = None
+    rotation_degrees: float = None
+    seed: int = 0
+    attempt: int = 0
+    locked: bool = False
+
+    def request(self, place):
+        """The lesion request at a place (slice, row, column)."""
+        fields = dataclasses.asdict(self)
+        del fields["key"], fields["locked"]
+        return {**fields, "place": list(place)}
+
+
+def write(node, index, wish):
+    """Sets a point's wish."""
+    text = json.dumps(dataclasses.asdict(wish), separators=(",", ":"))
+    if node.GetNthControlPointDescription(index) != text:
+        node.SetNthControlPointDescription(index, text)
+    if bool(node.GetNthControlPointLocked(index)) != wish.locked:
+        node.SetNthControlPointLocked(index, wish.locked)
+
+
+def read(node, index):
+    """A point's wish; None where it has none yet (just placed) or it can't be read."""
+    try:
+        fields = json.loads(node.GetNthControlPointDescription(index))
+        fields = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
+        return Wish(**fields)
+    except (ValueError, TypeError):
+        return None
+
+
+def placed(node):
+    """[(index, wish, world position)] of the points that are placed and have a wish."""
+    found = []
+    for index in range(node.GetNumberOfControlPoints() if node is not None else 0):
+        if node.GetNthControlPointPositionStatus(index) != node.PositionDefined:
+            continue
+        wish = read(node, index)
+        if wish is not None:
+            found.append((index, wish, node.GetNthControlPointPositionWorld(index)))
+    return found
+
+
+def index_of(node, key):
+    """Index of the point whose wish has that key; -1 where there is none."""
+    return next((index for index, wish, _position in placed(node) if wish.key == key), -1)
+
+
+def new(node, size_mm):
+    """A wish with a key and a seed of its own."""
+    wishes = [wish for _index, wish, _position in placed(node)]
+    key = max([wish.key for wish in wishes], default=0) + 1
+    seed = max([wish.seed for wish in wishes], default=-1) + 1
+    return Wish(key=key, size_mm=(size_mm, size_mm), seed=seed)
+
+
+def snapshot(node):
+    """The placed points as plain values, for undo."""
+    return tuple((wish, tuple(position)) for _index, wish, position in placed(node))
+
+
+def restore(node, points):
+    """Puts the points of a snapshot in place of those there are."""
+    was = node.StartModify()
+    node.RemoveAllControlPoints()
+    for wish, position in points:
+        index = node.AddControlPointWorld(*position)
+        write(node, index, wish)
+    node.EndModify(was)

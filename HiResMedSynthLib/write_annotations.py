@@ -1,0 +1,178 @@
+"""Writes an annotation folder: NRRD images and masks, COCO, YOLO; all or nothing. docs/annotations.md describes it."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from HiResMedSynthLib.annotated_image import AnnotatedImage, Index
+from HiResMedSynthLib.errors import ExportError
+from HiResMedSynthLib.image import MedicalImage
+from HiResMedSynthLib.write_volume import to_simpleitk
+
+COCO_FILE = "annotations_coco.json"
+MOST_VOXELS = 2**30
+# technical facts that no image file keeps for us, in the order of the JSON file
+FACTS = (
+    "modality", "units", "pixel_spacing_mm", "spacing_source", "positions_lps_mm", "directions_lps",
+    "slice_thickness_mm", "photometric", "rescale", "bits_stored", "stored_signed", "padding_value", "window",
+)  # fmt: skip
+
+
+def write_annotations(images: Sequence[AnnotatedImage], folder: str | Path) -> None:
+    """Writes the new folder: aside first, moved in place when whole.
+
+    Raises:
+        ExportError: there is no image, the folder exists, or it can't be written; nothing is left behind.
+    """
+    folder = Path(folder).absolute()
+    if not images:
+        raise ExportError("there is no image to save", where=folder, remedy="Mark at least one image first.")
+    aside: Path | None = None
+    try:
+        if folder.exists():
+            raise ExportError("the folder already exists", where=folder, remedy="Choose another name.")
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        aside = Path(tempfile.mkdtemp(prefix=".annotations-", dir=folder.parent))
+        new = aside / "new"  # made by mkdir, so that the user's own permissions hold
+        for name in ("images", "masks", "labels_yolo"):
+            (new / name).mkdir(parents=True)
+        for number, one in enumerate(images, start=1):
+            _write_nrrd(new / _file_name("images", number), one.image.pixels, one.image, compress=False)
+            _write_nrrd(new / _file_name("masks", number), one.label_map(), one.image, compress=True)
+        document = coco_document(images)
+        (new / COCO_FILE).write_text(json.dumps(document, indent=1, allow_nan=False), encoding="utf-8")
+        _write_yolo(document, new / "labels_yolo")
+        new.rename(folder)
+    except OSError as error:
+        raise ExportError(
+            f"the annotations can't be written ({error.strerror or error})",
+            where=folder,
+            remedy="Choose a folder that you may write, on a disk with space.",
+        ) from error
+    finally:
+        if aside is not None:
+            shutil.rmtree(aside, ignore_errors=True)
+
+
+def coco_document(images: Sequence[AnnotatedImage]) -> dict[str, Any]:
+    """COCO detection JSON, a picture a slice that holds a mark; what COCO has no word for is in `hiresmedsynth`."""
+    classes = sorted({mark.class_name for one in images for mark in one.marks})
+    pictures: dict[tuple[int, int], dict[str, Any]] = {}
+    found: list[dict[str, Any]] = []
+    for number, one in enumerate(images, start=1):
+        for mark_number, mark in enumerate(one.marks, start=1):
+            own = {
+                "mark": mark_number,
+                "shape": mark.shape,
+                "place": list(mark.place),
+                "diameter_mm": mark.diameter_mm,
+                "comment": mark.comment,
+            }
+            for index, (row, column), plane in _planes(*one.patch(mark)):
+                size = {"width": one.image.columns, "height": one.image.rows}
+                picture = {"id": len(pictures) + 1, "file_name": _file_name("images", number), **size, "slice": index}
+                picture = pictures.setdefault((number, index), picture)
+                found.append({
+                    "id": len(found) + 1,
+                    "image_id": picture["id"],
+                    "category_id": classes.index(mark.class_name) + 1,
+                    "bbox": [column, row, plane.shape[1], plane.shape[0]],
+                    "area": int(plane.sum()),
+                    "iscrowd": 0,
+                    "segmentation": _runs(plane, row, column, one.image),
+                    "hiresmedsynth": own,
+                })  # fmt: skip
+    return {
+        "info": {"description": "Lesions marked in real images with HiResMedSynth"},
+        "images": list(pictures.values()),
+        "categories": [{"id": number, "name": name} for number, name in enumerate(classes, start=1)],
+        "annotations": found,
+        "hiresmedsynth": {"version": 1, "volumes": [_volume(one.image, n) for n, one in enumerate(images, start=1)]},
+    }
+
+
+def _file_name(kind: str, number: int) -> str:
+    return f"{kind}/IM{number:04d}.nrrd"
+
+
+def _volume(image: MedicalImage, number: int) -> dict[str, Any]:
+    """File names and technical facts of an image; none of them can hold a word of the source's header."""
+    facts = {f: getattr(image, f) for f in FACTS}
+    facts["positions_lps_mm"] = np.asarray(image.positions_lps_mm).tolist()
+    facts["directions_lps"] = image.directions_lps.tolist()
+    facts["window"] = None if image.window is None else [image.window.center, image.window.width]
+    facts["modality"] = image.modality if re.fullmatch("[A-Z]{2}", image.modality) else "OT"
+    return {"file_name": _file_name("images", number), "mask": _file_name("masks", number), "facts": facts}
+
+
+def _planes(corner: Index, mask: NDArray[np.bool_]) -> Iterator[tuple[int, tuple[int, int], NDArray[np.bool_]]]:
+    """(slice, (row, column), tight plane) of every slice that a patch touches."""
+    for index, plane in enumerate(mask, start=corner[0]):
+        rows, columns = np.flatnonzero(plane.any(axis=1)), np.flatnonzero(plane.any(axis=0))
+        if rows.size:
+            tight = plane[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+            yield index, (corner[1] + int(rows[0]), corner[2] + int(columns[0])), tight
+
+
+def _runs(plane: NDArray[np.bool_], row: int, column: int, image: MedicalImage) -> dict[str, list[int]]:
+    """COCO's uncompressed run lengths: column after column, zeros first."""
+    whole = np.zeros((image.rows, image.columns), dtype=bool)
+    whole[row : row + plane.shape[0], column : column + plane.shape[1]] = plane
+    flat = whole.T.ravel()
+    ends = np.flatnonzero(np.diff(flat)) + 1
+    counts = np.diff(np.concatenate([[0], ends, [flat.size]])).tolist()
+    return {"size": [image.rows, image.columns], "counts": [0, *counts] if flat[0] else counts}
+
+
+def _write_nrrd(path: Path, array: NDArray[Any], image: MedicalImage, *, compress: bool) -> None:
+    import SimpleITK as sitk
+
+    try:
+        sitk.WriteImage(to_simpleitk(array, image)[0], str(path), useCompression=compress, imageIO="NrrdImageIO")
+        whole = np.array_equal(nrrd_array(path), array)  # SimpleITK tells nobody that a disk is full
+    except RuntimeError:  # nor why it can't write
+        whole = False
+    if not whole:
+        raise OSError(f"{path.name} could not be stored whole")
+
+
+def _write_yolo(document: dict[str, Any], folder: Path) -> None:
+    """labels_yolo/IM0001_s012.txt: class (from 0), centre x, centre y, width, height as parts of the picture."""
+    names = [category["name"] for category in document["categories"]]
+    (folder / "classes.txt").write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
+    for picture in document["images"]:
+        lines = []
+        for one in document["annotations"]:
+            if one["image_id"] == picture["id"]:
+                x, y, width, height = one["bbox"]
+                parts = (x + width / 2, y + height / 2, width, height)
+                scale = (picture["width"], picture["height"]) * 2
+                values = " ".join(f"{part / whole:.6f}" for part, whole in zip(parts, scale, strict=True))
+                lines.append(f"{one['category_id'] - 1} {values}\n")
+        stem = PurePosixPath(picture["file_name"]).stem
+        (folder / f"{stem}_s{picture['slice']:03d}.txt").write_text("".join(lines), encoding="utf-8")
+
+
+def nrrd_array(path: Path) -> NDArray[Any]:
+    """`[slice, row, column]` of an NRRD file; RuntimeError where it is damaged, no volume, or too large."""
+    import SimpleITK as sitk
+
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)
+    reader = sitk.ImageFileReader()
+    reader.SetImageIO("NrrdImageIO")
+    reader.SetFileName(str(path))
+    reader.ReadImageInformation()
+    usual = reader.GetDimension() == 3 and reader.GetNumberOfComponents() == 1
+    if not usual or math.prod(reader.GetSize()) > MOST_VOXELS:
+        raise RuntimeError("not a volume of ours")
+    return np.asarray(sitk.GetArrayFromImage(reader.Execute()))

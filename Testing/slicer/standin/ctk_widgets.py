@@ -1,0 +1,97 @@
+"""The `ctk` widgets that the module uses, with CTK's property and signal names (commontk/CTK, Libs/Widgets)."""
+
+from __future__ import annotations
+
+from PySide6.QtCore import Property, Qt, Signal
+from PySide6.QtWidgets import QFileDialog, QHBoxLayout, QLineEdit, QSizePolicy, QToolButton, QVBoxLayout, QWidget
+
+
+class ctkCollapsibleButton(QWidget):
+    """A header that shows and hides what its layout holds (ctkCollapsibleButton.h)."""
+
+    contentsCollapsed = Signal(bool)
+
+    def __init__(self, text: str = "", parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._header = QToolButton(self)
+        self._header.setCheckable(True)
+        self._header.setChecked(True)
+        self._header.setAutoRaise(False)
+        self._header.setToolButtonStyle(Qt.ToolButtonTextBesideIcon)
+        self._header.setArrowType(Qt.DownArrow)
+        self._header.setSizePolicy(QSizePolicy.Expanding, QSizePolicy.Fixed)
+        self._header.setText(text)
+        self._header.toggled.connect(self._toggle)
+        self._content = QWidget(self)
+        outer = QVBoxLayout()
+        outer.setContentsMargins(0, 0, 0, 0)
+        outer.setSpacing(0)
+        outer.addWidget(self._header)
+        outer.addWidget(self._content)
+        super().setLayout(outer)
+
+    def setLayout(self, layout: object) -> None:
+        self._content.setLayout(layout)
+
+    def layout(self) -> object:
+        return self._content.layout()
+
+    def _toggle(self, shown: bool) -> None:
+        self._content.setVisible(shown)
+        self._header.setArrowType(Qt.DownArrow if shown else Qt.RightArrow)
+        self.contentsCollapsed.emit(not shown)
+
+    def _collapsed(self) -> bool:
+        return not self._header.checked
+
+    def _set_collapsed(self, collapsed: bool) -> None:
+        self._header.setChecked(not collapsed)
+
+    collapsed = Property(bool, _collapsed, _set_collapsed)
+    text = Property(str, lambda self: self._header.text, lambda self, text: self._header.setText(text))
+
+    def setCollapsed(self, collapsed: bool) -> None:
+        self._set_collapsed(collapsed)
+
+    def setText(self, text: str) -> None:
+        self._header.setText(text)
+
+
+class ctkPathLineEdit(QWidget):
+    """A path with a button to browse for it (ctkPathLineEdit.h)."""
+
+    currentPathChanged = Signal(str)
+    Files, Dirs, Writable = 1, 2, 8
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._edit, self._browse, self._filters = QLineEdit(self), QToolButton(self), self.Files
+        self._browse.setText("...")
+        row = QHBoxLayout()
+        row.setContentsMargins(0, 0, 0, 0)
+        row.addWidget(self._edit)
+        row.addWidget(self._browse)
+        self.setLayout(row)
+        self._edit.textChanged.connect(lambda text: self.currentPathChanged.emit(text))
+        self._browse.clicked.connect(self._ask)
+
+    def _ask(self) -> None:
+        chosen = (
+            QFileDialog.getExistingDirectory(self)
+            if self._filters & self.Dirs
+            else QFileDialog.getOpenFileName(self)[0]
+        )
+        if chosen:
+            self._edit.setText(chosen)
+
+    def _set_filters(self, filters: int) -> None:
+        self._filters = int(filters)
+
+    currentPath = Property(str, lambda self: self._edit.text, lambda self, path: self._edit.setText(path))
+    filters = Property(int, lambda self: self._filters, _set_filters)
+
+    def setCurrentPath(self, path: str) -> None:
+        self._edit.setText(path)
+
+
+NAMES = {"ctkCollapsibleButton": ctkCollapsibleButton, "ctkPathLineEdit": ctkPathLineEdit}
