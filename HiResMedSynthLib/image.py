@@ -218,7 +218,7 @@ class MedicalImage:
         if self.pixel_spacing_mm is None:
             raise GeometryError(
                 "the pixel spacing of this image is unknown, so no size in mm can be drawn into it",
-                remedy="Give it with --spacing-mm ROW[,COLUMN] (distance of rows, then of columns, in mm).",
+                remedy="Give it in mm: --spacing-mm ROW[,COLUMN], or the field Pixel spacing in Slicer.",
             )
         return (self.slice_spacing_mm, *self.pixel_spacing_mm)
 

@@ -67,7 +67,7 @@ def read_image(
     except OSError as error:
         raise _unreadable(path, error) from error
     if spacing_mm is not None:
-        image = _with_assumed_spacing(image, spacing_mm)
+        image = with_assumed_spacing(image, spacing_mm)
     return image
 
 
@@ -121,7 +121,8 @@ def _whole(image: MedicalImage, slice_index: int | None) -> MedicalImage:
     return image if slice_index is None else image.single_slice(slice_index)
 
 
-def _with_assumed_spacing(image: MedicalImage, spacing_mm: tuple[float, float]) -> MedicalImage:
+def with_assumed_spacing(image: MedicalImage, spacing_mm: tuple[float, float]) -> MedicalImage:
+    """The image with the pixel spacing that a user gave; a note where the file says otherwise."""
     oddities = image.oddities
     if image.pixel_spacing_mm is not None and image.pixel_spacing_mm != spacing_mm:
         old = image.pixel_spacing_mm

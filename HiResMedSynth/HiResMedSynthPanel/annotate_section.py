@@ -47,6 +47,7 @@ class AnnotateSection:
         self.segments.removeEnabled = False
         self.segments.noneEnabled = True
         self.segments.setToolTip(_("A segmentation of this image: each segment is a lesion, its name the class."))
+        self.segments.connect("currentNodeChanged(vtkMRMLNode*)", self._segments_chosen)
         self.take = form.button(_("Take segments"), self._take_segments, _("Counts its segments as marks."))
         layout.addRow(_("Segments:"), form.row(self.segments, self.take, stretch=0))
         self.list = qt.QListWidget()
@@ -91,6 +92,9 @@ class AnnotateSection:
         node = self.image.currentNode()
         if node is not None and self._studio.parameters is not None and not self.widget.collapsed:
             self.annotations.make_points(node, self._defaults)
+        self.refresh()
+
+    def _segments_chosen(self, _node):
         self.refresh()
 
     def _defaults(self):

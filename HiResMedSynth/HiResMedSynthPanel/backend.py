@@ -92,12 +92,14 @@ class Backend:
         """Ends it; it also ends by itself when Slicer's end of the pipe closes."""
         self._patience.stop()
         self._ending = True
-        process, self._process, self.client = self._process, None, None
+        process = self._process
         if process is not None:
             process.closeWriteChannel()
             if not process.waitForFinished(1500):
                 process.kill()
                 process.waitForFinished(500)
+            self._let_go()
+        self.client = None
         self._set("stopped")
 
     def _read_port(self):
@@ -125,7 +127,7 @@ class Backend:
         self._read_log()
         starting = self.state == "starting"
         self._patience.stop()
-        self._process, self.client = None, None
+        self._let_go()
         if starting:
             self._set("failed", self._why_not_started())
         else:
@@ -135,8 +137,13 @@ class Backend:
     def _not_started(self, error):
         if error == qt.QProcess.FailedToStart and not self._ending:
             self._patience.stop()
-            self._process = None
+            self._let_go()
             self._set("failed", _("Python for the backend can't be started: {path}").format(path=chosen_interpreter()))
+
+    def _let_go(self):
+        """Forgets the process, which may be the one whose signal this is: it lives until the event loop turns."""
+        process, self._process, self.client = self._process, None, None
+        qt.QTimer.singleShot(0, lambda: process.deleteLater())
 
     def _give_up(self):
         self.stop()

@@ -52,7 +52,7 @@ class Panel:
         for section in self.sections:
             layout.addWidget(section.widget)
         layout.addStretch(1)
-        self._began, self._shown_ticket = 0.0, None
+        self._began, self._shown_ticket, self._told = 0.0, None, False
         studio.changed.connect(self._progress)
         studio.said.connect(self._say)
 
@@ -79,6 +79,7 @@ class Panel:
 
     def _say(self, text, problem):
         self.status.setText(("\u26a0 " if problem else "") + text)
+        self._told = bool(text)  # stays until something else is done
 
     def _progress(self):
         session = self._studio.session
@@ -88,6 +89,8 @@ class Panel:
             self._shown_ticket = None
             if session.backend.problem and not session.busy:
                 self._say(session.backend.problem, True)
+            elif not self._told:
+                self.status.setText(self._studio.summary())
             return
         if ticket is not self._shown_ticket:
             self._shown_ticket, self._began = ticket, time.monotonic()
@@ -98,3 +101,4 @@ class Panel:
         what = _("Starting the backend") if starting else ticket.message or ticket.title
         self.bar.setFormat(f"{what} ({seconds} s)")
         self.status.setText(ticket.title)
+        self._told = False

@@ -73,7 +73,7 @@ def _chest(rng):
     narrowing = np.sqrt(np.clip(1 - np.clip((z - 170) / 160, 0, 1) ** 2, 0, 1))
     lung = np.zeros(hu.shape, dtype=bool)
     for side in (-1, 1):
-        across, along = (x - side * 74) / (58 * narrowing + 1e-3), (y - 4) / (86 * narrowing + 1e-3)
+        across, along = (x - side * 74) / (58 * narrowing + 1e-3), (y + 2) / (78 * narrowing + 1e-3)
         dome = 92 + (62 if side < 0 else 52) * np.clip(1 - ((x - side * 68) / 62) ** 2 - ((y + 10) / 95) ** 2, 0, 1)
         lung |= (across**2 + along**2 < 1) & (z > dome) & (side * x > 14)
     heart = ((x - 26) / 62) ** 2 + ((y + 38) / 48) ** 2 + ((z - 150) / 66) ** 2 < 1

@@ -82,8 +82,13 @@ class SlicerImage:
             positions_lps_mm=positions,
             directions_lps=[(to_lps[:3, k] / spacing[k]).tolist() for k in (0, 1)],
             slice_thickness_mm=float(spacing[2]),
+            oddities=() if tags or is_ct or assumed or set(spacing[:2]) != {1.0} else (_doubtful_spacing(),),
             tags=tuple(dict(one) for one in tags),
         )
+
+
+def _doubtful_spacing():
+    return _("a pixel spacing of 1 mm may be Slicer's guess: give the true one under Pixel spacing")
 
 
 def refusal(node):

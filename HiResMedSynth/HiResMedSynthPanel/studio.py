@@ -268,7 +268,8 @@ class Studio(slicer.util.VTKObservationMixin):
         display.SetSelectedColor(*ALLOWED)  # a selected point is a permitted one, an unselected one is red
         display.SetColor(*FORBIDDEN)
         display.SetActiveColor(1.0, 0.9, 0.3)
-        display.SetGlyphScale(2.0)
+        display.SetGlyphType(display.Cross2D)  # a disc would hide what it marks
+        display.SetGlyphScale(2.5)
         display.SetTextScale(3.0)
         self.parameters.points = node
         self._observe_points()
@@ -325,6 +326,7 @@ class Studio(slicer.util.VTKObservationMixin):
 
     def _after_change(self):
         self.stale = True
+        self.say("")
         if self.parameters.livePreview and self.is_ready:
             self.compose(quietly=True)
         self.changed.emit()
@@ -372,12 +374,14 @@ class Studio(slicer.util.VTKObservationMixin):
     def suggest(self, count):
         """Adds lesions at places drawn from the prior, away from those that there are."""
         image, seed = self.image, self.parameters.caseSeed + 1000 * len(wishes.placed(self.parameters.points))
-        wanted = {**self.where(), "count": 10 * count, "seed": seed, "min_distance_mm": 15.0}
+        size = DEFAULT_SIZE_MM.get(self.domain, 10.0)
+        apart = 1.6 * size + self.parameters.minDistance  # a lesion's footprint is wider than its diameter
+        wanted = {**self.where(), "count": 10 * count, "seed": seed, "min_distance_mm": apart, "diameter_mm": size}
 
         def have(result):
             if image is not self.image:
                 return
-            self._add_suggested(result[0]["places"], count)
+            self._add_suggested(result[0]["places"], count, apart)
 
         self.session.run(
             "candidates",
@@ -388,7 +392,7 @@ class Studio(slicer.util.VTKObservationMixin):
             failed=self.failed,
         )
 
-    def _add_suggested(self, places, count):
+    def _add_suggested(self, places, count, apart):
         node = self.parameters.points
         taken = [np.array(position) for _index, _wish, position in wishes.placed(node)]
         self._quiet = True
@@ -397,7 +401,7 @@ class Studio(slicer.util.VTKObservationMixin):
             world = np.asarray(self.image.world_of([float(v) for v in place]))
             if added == count:
                 break
-            if all(np.linalg.norm(world - other) >= 15.0 for other in taken):
+            if all(np.linalg.norm(world - other) >= apart for other in taken):
                 index = node.AddControlPointWorld(*world)
                 wishes.write(node, index, wishes.new(node, DEFAULT_SIZE_MM.get(self.domain, 10.0)))
                 taken.append(world)
@@ -576,6 +580,15 @@ class Studio(slicer.util.VTKObservationMixin):
         elif self.is_ready:
             self.compose(quietly=True)
         self.changed.emit()
+
+    def summary(self):
+        """One line on how things stand."""
+        if not self.is_ready:
+            return self.problem or _("Choose an image, or load a sample.")
+        if self.composition is None or not (self.composition.keys or self.refused):
+            return _("Press Place and click in a slice view, or press Suggest.")
+        text = _("{n} lesion(s) composed").format(n=len(self.composition.keys))
+        return text + (_(", {n} not allowed where it stands.").format(n=len(self.refused)) if self.refused else ".")
 
     # -- telling ---------------------------------------------------------------------------------------------------
     def say(self, text, *, problem=False):

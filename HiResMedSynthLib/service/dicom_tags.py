@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from HiResMedSynthLib.errors import HiResMedSynthError, ReadError
 from HiResMedSynthLib.image import MedicalImage
+from HiResMedSynthLib.read import with_assumed_spacing
 from HiResMedSynthLib.read_dicom import assembled
 from HiResMedSynthLib.read_header import KEYWORDS, SliceHeader, slice_headers
 
@@ -34,18 +35,17 @@ def image_from_tags(values: NDArray[Any], tags: Sequence[Mapping[str, str]], pla
         tags: one mapping a slice, DICOM keyword -> text (backslash between values).
         plain: the same image by its geometry in Slicer alone.
     """
+    assumed = plain.pixel_spacing_mm if plain.spacing_source == "assumed" else None
     try:
         headers = [_header(slice_tags) for slice_tags in tags]
         stored = _stored(values, headers)
-        image = assembled(headers, stored, oddities=[])
+        image = assembled(headers, stored, spacing_mm=assumed, oddities=[])
     except (HiResMedSynthError, ValueError, TypeError, AttributeError, OverflowError) as error:
         reason = error.what if isinstance(error, HiResMedSynthError) else "its DICOM header can't be read"
         return _noted(plain, reason)
     if image.shape != plain.shape or not _same_place(image, plain):
         return _noted(plain, "the volume is not where its DICOM header says")
-    if image.pixel_spacing_mm is None and plain.spacing_source == "assumed":
-        return replace(image, pixel_spacing_mm=plain.pixel_spacing_mm, spacing_source="assumed")
-    return image
+    return image if assumed is None else with_assumed_spacing(image, assumed)
 
 
 def _noted(plain: MedicalImage, reason: str) -> MedicalImage:

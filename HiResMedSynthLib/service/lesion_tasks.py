@@ -12,7 +12,7 @@ from HiResMedSynthLib.lesion.bank import Bank, bank_bytes, bank_from_bytes, load
 from HiResMedSynthLib.lesion.lesion import Lesion, LesionType
 from HiResMedSynthLib.lesion.own import own_lesion
 from HiResMedSynthLib.service.jobs import Result, Step
-from HiResMedSynthLib.service.messages import Seed, arrays_result, parameters_of
+from HiResMedSynthLib.service.messages import DiameterMm, Seed, arrays_result, parameters_of
 from HiResMedSynthLib.service.protocol import unpack_arrays
 from HiResMedSynthLib.service.store import Store
 
@@ -37,7 +37,7 @@ class SampleParameters:
 
     entry: str | None = None
     type: str = "any"
-    diameter_mm: float = 10.0
+    diameter_mm: DiameterMm = 10.0
     seed: Seed = 0
     own_lesions: str | None = None
 

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import math
 import zipfile
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, get_args
 
 import numpy as np
 from pydantic import Field, TypeAdapter, ValidationError
 
 from HiResMedSynthLib.errors import HiResMedSynthError, SettingsError
-from HiResMedSynthLib.image import HeaderFacts, MedicalImage, Window
+from HiResMedSynthLib.image import HeaderFacts, MedicalImage, Photometric, SpacingSource, Window
 from HiResMedSynthLib.service.dicom_tags import image_from_tags
 from HiResMedSynthLib.service.jobs import Result
 from HiResMedSynthLib.service.protocol import ARRAYS_TYPE, ZIP_TYPE, ImageHeader, pack_arrays
 
 T = TypeVar("T")
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
+DiameterMm = Annotated[float, Field(ge=0.1, le=1000, allow_inf_nan=False)]
+LengthMm = Annotated[float, Field(ge=0, le=10_000, allow_inf_nan=False)]
 
 
 def image_from(pixels: np.ndarray, header: dict[str, Any]) -> MedicalImage:
@@ -28,6 +31,16 @@ def image_from(pixels: np.ndarray, header: dict[str, Any]) -> MedicalImage:
         HiResMedSynthError: header or pixels can't be.
     """
     told = parameters_of(ImageHeader, header)
+    sound = (
+        told.units in ("HU", "stored")
+        and told.photometric in get_args(Photometric)
+        and told.spacing_source in get_args(SpacingSource)
+        and (told.bits_stored is None or 1 <= told.bits_stored <= 32)
+        and all(map(math.isfinite, (*told.rescale, told.padding_value or 0.0)))
+        and told.rescale[0] != 0
+    )
+    if not sound:
+        raise SettingsError("the image's header holds a value that can't be", remedy="Send the image anew.")
     facts = parameters_of(HeaderFacts, told.facts)
     window = None if told.window is None else Window(center=told.window[0], width=told.window[1])
     fields = {f.name: getattr(told, f.name) for f in dataclasses.fields(told) if f.name != "tags"}

@@ -23,8 +23,11 @@ from HiResMedSynthLib.placement.domain import Domain
 from HiResMedSynthLib.placement.margins import Margins
 from HiResMedSynthLib.service import annotation_jobs, lesion_tasks
 from HiResMedSynthLib.service.jobs import Result, Step
-from HiResMedSynthLib.service.messages import Seed, arrays_result, parameters_of, zip_result
+from HiResMedSynthLib.service.messages import LengthMm, Seed, arrays_result, parameters_of, zip_result
 from HiResMedSynthLib.service.store import Store
+
+
+FOOTPRINT = 1.4  # a lesion's footprint over its diameter: the matte is wider, the form not round
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -54,15 +57,18 @@ class Work:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class WhereParameters:
-    """Parameters of danger, prior and candidates; `percent`: the heatmap as uint8, in percent of its highest value."""
+    """Parameters of danger, prior and candidates; `percent`: the heatmap as uint8, in percent of its highest value;
+    `diameter_mm`: candidates keep this lesion's reach from what is forbidden, where such places exist.
+    """
 
     domain: Domain | None = None
     margins: Margins = dataclasses.field(default_factory=Margins)
     allow: tuple[str, ...] = ()
     count: int = 20
     seed: Seed = 0
-    min_distance_mm: float = 10.0
+    min_distance_mm: LengthMm = 10.0
     percent: bool = False
+    diameter_mm: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -127,11 +133,17 @@ def candidates(work: Work, step: Step) -> Result:
     """Places drawn from the heatmap."""
     from HiResMedSynthLib.placement.candidates import candidates as draw
     from HiResMedSynthLib.placement.location import heatmap
+    from HiResMedSynthLib.placement.near import within_mm
 
     wanted = parameters_of(WhereParameters, work.parameters)
     step.progress(0, 1, "drawing places")
     ground = work.ground(wanted.domain, wanted.margins)
     heat = heatmap(ground.image, ground.danger_map, domain=ground.domain, allow=wanted.allow)
+    reach_mm = FOOTPRINT * min(wanted.diameter_mm, 200.0) / 2
+    if reach_mm > 0:
+        near_forbidden = within_mm(ground.forbidden(wanted.allow), reach_mm, spacing_mm=ground.image.spacing_mm)
+        roomy = np.where(near_forbidden, 0, heat)
+        heat = roomy if roomy.any() else heat
     places = draw(
         heat,
         count=min(max(wanted.count, 1), 1000),

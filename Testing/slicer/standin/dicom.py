@@ -6,8 +6,10 @@ import types
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pydicom
 import slicer
+import vtk
 
 
 class DICOMDatabase:
@@ -40,7 +42,7 @@ class DICOMDatabase:
         if element is None or element.VR == "SQ":
             return ""
         value = element.value
-        return "\\".join(map(str, value)) if isinstance(value, pydicom.multival.MultiValue) else str(value or "")
+        return "\\".join(map(str, value)) if isinstance(value, pydicom.multival.MultiValue) else ("" if value is None else str(value))
 
     def _header(self, file: str) -> Any:
         if file not in self._headers:
@@ -57,7 +59,35 @@ DICOMUtils = types.SimpleNamespace(importDicom=importDicom)
 
 
 def load_series(folder: Path, name: str) -> Any:
-    """A volume read from a folder of DICOM files, by the reader that Slicer uses, with its instances noted."""
-    import vtkITK  # noqa: F401  (part of slicer-core where it stands alone)
+    """A volume of a folder of DICOM files, as DICOMScalarVolumePlugin.py loads it: sorted along the slice normal,
+    read by vtkITKArchetypeImageSeriesScalarReader, its instances noted in an attribute."""
+    slicer.dicomDatabase.add(folder)
+    headers = {file: pydicom.dcmread(file, stop_before_pixels=True) for file in sorted(folder.glob("*.dcm"))}
 
-    raise NotImplementedError
+    def along_normal(file: Path) -> float:
+        header = headers[file]
+        if "ImageOrientationPatient" not in header:
+            return 0.0
+        axes = np.array(header.ImageOrientationPatient, dtype=float).reshape(2, 3)
+        return float(np.dot(np.cross(*axes), np.array(header.ImagePositionPatient, dtype=float)))
+
+    files = sorted(headers, key=along_normal)
+    reader = slicer.vtkITKArchetypeImageSeriesScalarReader()
+    reader.SetArchetype(str(files[0]))
+    reader.SetSingleFile(0)
+    for file in files:
+        reader.AddFileName(str(file))
+    reader.SetOutputScalarTypeToNative()
+    reader.SetDesiredCoordinateOrientationToNative()
+    reader.SetUseNativeOriginOn()
+    reader.Update()
+    image = vtk.vtkImageData()
+    image.ShallowCopy(reader.GetOutput())
+    image.SetSpacing(1, 1, 1)
+    image.SetOrigin(0, 0, 0)
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", name)
+    node.SetRASToIJKMatrix(reader.GetRasToIjkMatrix())
+    node.SetAndObserveImageData(image)
+    node.SetAttribute("DICOM.instanceUIDs", " ".join(str(headers[file].SOPInstanceUID) for file in files))
+    node.CreateDefaultDisplayNodes()
+    return node

@@ -87,8 +87,7 @@ def _signal(sender: QtCore.QObject, signature: str) -> Any:
     if not fits and not declared:
         offered = ", ".join(sorted({m.methodSignature().data().decode() for m in same}))
         raise AttributeError(f"'{type(sender).__name__}' has no signal '{signature}', only {offered}")
-    types = {m.methodSignature().data().decode().partition("(")[2] for m in same if m.parameterCount() == 1}
-    if len(types) > 1 and arguments.rstrip(")"):
+    if len(same) > 1 and arguments.rstrip(")"):
         kind = {"int": int, "QString": str, "double": float, "bool": bool}.get(arguments.rstrip(")"))
         if kind is not None:
             signal = signal[kind]

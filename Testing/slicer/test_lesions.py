@@ -1,0 +1,171 @@
+"""Points, the table, the editor and the panel's own undo."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import slicer
+
+from Testing.slicer.conftest import Workbench
+
+RIGHT_LUNG, LEFT_LUNG = (0, 450, 340), (0, 360, 720)
+
+
+@pytest.fixture
+def film(bench: Workbench) -> Workbench:
+    bench.load("film")
+    return bench
+
+
+def composed(bench: Workbench) -> np.ndarray:
+    return slicer.util.arrayFromVolume(bench.studio.parameters.composed).copy()
+
+
+def test_undo_and_redo_bring_back_points_and_pixels(film: Workbench) -> None:
+    view, studio, panel = film.view("Green"), film.studio, film.panel
+    film.place(view, RIGHT_LUNG)
+    one = composed(film)
+    film.place(view, LEFT_LUNG)
+    two, places = composed(film), film.positions()
+    assert (one != two).any()
+    assert panel.compose.undo.toolTip == "place a lesion"
+    panel.compose.undo.click()
+    film.settle()
+    assert (composed(film) == one).all()
+    assert len(film.positions()) == 1
+    panel.compose.redo.click()
+    film.settle()
+    assert (composed(film) == two).all()
+    assert np.allclose(film.positions(), places)
+    studio.delete(1)
+    film.settle()
+    assert studio.composition.keys == (2,)
+    panel.compose.undo.click()
+    film.settle()
+    assert (composed(film) == two).all(), "a deleted lesion comes back as it was"
+    assert studio.composition.keys == (1, 2)
+
+
+def test_the_editor_changes_one_lesion_and_leaves_the_others(film: Workbench) -> None:
+    studio, editor = film.studio, film.panel.lesions.editor
+    film.place(film.view("Green"), RIGHT_LUNG, LEFT_LUNG)
+    film.panel.lesions.select(2)
+    other = studio.composition.patches[0]
+    editor.size.setValue(16.0)
+    film.settle()
+    assert studio.composition.drawn(2)["diameter_mm"] == pytest.approx(16)
+    editor.kind.setCurrentIndex(editor.kind.findData("solid"))
+    editor.turned.setChecked(True)
+    editor.rotation.setValue(45)
+    film.settle()
+    assert studio.composition.drawn(2)["request"]["rotation_degrees"] == 45
+    editor.contrast_mode.setCurrentIndex(1)
+    editor.contrast.setValue(500)
+    film.settle()
+    assert studio.composition.drawn(2)["contrast"] == pytest.approx(500)
+    seed = editor.seed.value
+    editor.another.click()
+    film.settle()
+    assert editor.seed.value != seed
+    editor.seed.setValue(0)
+    assert "Another lesion has the seed 0" in film.panel.status.text
+    film.settle()
+    assert other[0] == studio.composition.patches[0][0]
+    assert (other[1] == studio.composition.patches[0][1]).all(), "the first lesion stays bit for bit"
+
+
+def test_the_bank_is_offered_with_pictures(film: Workbench) -> None:
+    studio, editor = film.studio, film.panel.lesions.editor
+    film.place(film.view("Green"), RIGHT_LUNG)
+    film.until(lambda: bool(studio.cards))
+    film.settle()
+    entry = next(name for name, card in studio.cards.items() if card["type"] == "solid")
+    index = editor.kind.findData(entry)
+    assert index > 0
+    assert not editor.kind.itemIcon(index).isNull()
+    editor.kind.setCurrentIndex(index)
+    film.settle()
+    assert studio.composition.drawn(1)["bank_entry"] == entry
+
+
+def test_a_target_visibility_is_met(bench: Workbench) -> None:
+    view = bench.load("ct")
+    bench.place(view, (24, 90, 60))
+    editor = bench.panel.lesions.editor
+    editor.contrast_mode.setCurrentIndex(2)
+    editor.contrast.setValue(8)
+    bench.settle()
+    assert bench.studio.composition.drawn(1)["cnr"] == pytest.approx(8, rel=0.02)
+    assert "CNR 8.0" in bench.panel.lesions.table.item(0, 3).text()
+
+
+def test_a_locked_lesion_is_neither_dragged_nor_varied(film: Workbench) -> None:
+    view = film.view("Green")
+    film.place(view, RIGHT_LUNG)
+    film.panel.lesions.editor.lock.setChecked(True)
+    film.settle()
+    place = film.positions()[0]
+    view.drag(place, film.studio.image.world_of((0, 520, 360)))
+    film.settle()
+    assert film.positions()[0] == place
+
+
+def test_suggested_lesions_stand_where_they_may(film: Workbench) -> None:
+    film.panel.lesions.count.setValue(4)
+    film.panel.lesions.suggest.click()
+    film.settle()
+    assert len(film.positions()) == 4
+    assert len(film.studio.composition.keys) == 4
+    film.panel.compose.undo.click()
+    film.settle()
+    assert not film.positions()
+    background = slicer.util.arrayFromVolume(film.studio.parameters.background)
+    assert (composed(film) == background).all()
+
+
+def test_choosing_a_row_shows_its_slice(bench: Workbench) -> None:
+    view = bench.load("ct")
+    bench.place(view, (20, 90, 60), (30, 90, 190))
+    bench.panel.lesions.select(1)
+    bench.app.processEvents()
+    shown = view.mrmlSliceNode().GetSliceToRAS().GetElement(2, 3)
+    assert shown == pytest.approx(bench.positions()[0][2], abs=2.6)
+
+
+def test_without_live_preview_nothing_changes_until_apply(film: Workbench) -> None:
+    film.panel.compose.live.setChecked(False)
+    film.place(film.view("Green"), RIGHT_LUNG)
+    assert film.studio.composition is None
+    assert "up-to-date" in film.panel.export.export.toolTip
+    film.panel.compose.apply.click()
+    film.settle()
+    assert film.studio.composition.keys == (1,)
+    film.panel.compose.live.setChecked(True)
+
+
+def test_every_binding_works_both_ways(bench: Workbench) -> None:
+    """Each widget with a SlicerParameterName writes its field, and shows it when the field is set."""
+    import qt
+
+    parameters = bench.studio.parameters
+    bound = [w for w in bench.panel.widget.findChildren(qt.QWidget) if w.property("SlicerParameterName")]
+    assert len(bound) >= 25
+    for widget in bound:
+        name = widget.property("SlicerParameterName")
+        value = getattr(parameters, name)
+        if isinstance(value, bool):
+            widget.setChecked(not value)
+            assert getattr(parameters, name) is (not value), name
+            setattr(parameters, name, value)
+            assert widget.checked is value, name
+        elif isinstance(value, str):
+            setter = widget.setCurrentPath if hasattr(widget, "setCurrentPath") else widget.setText
+            setter("äb c")
+            assert getattr(parameters, name) == "äb c", name
+            setattr(parameters, name, value)
+            assert (widget.currentPath if hasattr(widget, "setCurrentPath") else widget.text) == value, name
+        elif isinstance(value, (int, float)):
+            widget.setValue(value + 1)
+            assert getattr(parameters, name) == widget.value, name
+            setattr(parameters, name, value)
+            assert widget.value == pytest.approx(value), name

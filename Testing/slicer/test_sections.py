@@ -1,0 +1,177 @@
+"""Bank, annotate, cases and variants."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+import slicer
+import vtk
+
+from Testing.slicer.conftest import ROOT, Workbench
+
+RIGHT_LUNG, LEFT_LUNG = (0, 450, 340), (0, 360, 720)
+
+
+def with_nodule(bench: Workbench) -> object:
+    """A sample CT with a ball of 10 mm in it."""
+    from HiResMedSynthPanel import sample_data
+
+    pixels, matrix = sample_data.make("ct")
+    k, j, i = np.mgrid[: pixels.shape[0], : pixels.shape[1], : pixels.shape[2]]
+    away = np.sqrt(((k - 24) * 5.0) ** 2 + ((j - 95) * 1.4) ** 2 + ((i - 62) * 1.4) ** 2)
+    share = np.clip(8.0 - away, 0, 1)
+    node = slicer.util.addVolumeFromArray((pixels + share * (40 - pixels)).astype(np.int16), matrix, "with a nodule")
+    bench.studio.parameters.background = node
+    bench.until(lambda: bench.studio.is_ready)
+    bench.settle()
+    return node
+
+
+def test_a_lesion_is_cut_out_and_placed_elsewhere(bench: Workbench) -> None:
+    with_nodule(bench)
+    studio, bank = bench.studio, bench.panel.bank
+    assert "a name" in bank.make.toolTip
+    roi = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsROINode", "around")
+    roi.SetCenter(vtk.vtkVector3d(*studio.image.world_of((24, 95, 62))))
+    roi.SetSize(26, 26, 26)
+    bank.source.setCurrentNode(roi)
+    bank.name.setText("mein Rundherd")
+    bank.make.click()
+    bench.settle()
+    assert "mein Rundherd" in studio.cards, bench.said
+    assert studio.cards["mein Rundherd"]["diameter_mm"] == pytest.approx(15, abs=2)
+    assert "mein Rundherd" in bank.list.item(0).text()
+    studio.parameters.points.AddControlPointWorld(*studio.image.world_of((30, 95, 190)))
+    bench.settle()
+    editor = bench.panel.lesions.editor
+    editor.kind.setCurrentIndex(editor.kind.findData("mein Rundherd"))
+    bench.settle()
+    drawn = studio.composition.drawn(1)
+    assert drawn is not None, (studio.refused, bench.said)
+    assert drawn["bank_entry"] == "mein Rundherd"
+    assert "LIDC" not in json.dumps(drawn)
+
+
+def test_a_film_gives_no_lesion_in_three_dimensions(bench: Workbench) -> None:
+    bench.load("film")
+    assert "a CT volume" in bench.panel.bank.make.toolTip
+
+
+def test_a_case_made_elsewhere_is_opened_edited_and_exported(bench: Workbench, tmp_path: Path) -> None:
+    view = bench.load("film")
+    studio, panel = bench.studio, bench.panel
+    bench.place(view, RIGHT_LUNG, LEFT_LUNG)
+    pixels = slicer.util.arrayFromVolume(studio.parameters.composed).copy()
+    panel.export.folder.setCurrentPath(str(tmp_path))
+    panel.export.export.click()
+    bench.until(lambda: not studio.session.busy)
+    for key in (1, 2):
+        studio.delete(key)
+        bench.settle()
+    studio.parameters.caseSeed = 99
+    panel.cases.file.setCurrentPath(str(tmp_path / "synthetic-0001" / "boxes_coco.json"))
+    panel.cases.open.click()
+    assert "can't be read as a case" in panel.status.text
+    panel.cases.file.setCurrentPath(str(tmp_path / "synthetic-0001" / "case.json"))
+    panel.cases.open.click()
+    bench.settle()
+    assert any("this is the image that it was made from" in text for text, _problem in bench.said)
+    assert (slicer.util.arrayFromVolume(studio.parameters.composed) == pixels).all(), "bit for bit"
+    studio.edit(2, "size", size_mm=(14.0, 14.0))
+    bench.settle()
+    panel.export.export.click()
+    bench.until(lambda: not studio.session.busy)
+    case = json.loads((tmp_path / "synthetic-0002" / "case.json").read_text(encoding="utf-8"))
+    assert [lesion["diameter_mm"] for lesion in case["lesions"]] == pytest.approx([20, 14])
+
+
+def test_variants_differ_but_for_locked_lesions(bench: Workbench, tmp_path: Path) -> None:
+    view = bench.load("film")
+    studio, panel = bench.studio, bench.panel
+    bench.place(view, RIGHT_LUNG, LEFT_LUNG)
+    panel.lesions.select(1)
+    panel.lesions.editor.lock.setChecked(True)
+    bench.settle()
+    panel.export.folder.setCurrentPath(str(tmp_path))
+    panel.compose.count.setValue(2)
+    panel.compose.make.click()
+    bench.until(lambda: not panel.compose.variants.is_running and not studio.session.busy)
+    assert "2 of 2 variants" in panel.status.text, panel.status.text
+    cases = [json.loads((tmp_path / f"variant-000{k}" / "case.json").read_text(encoding="utf-8")) for k in (1, 2)]
+    first, second = ([lesion["request"]["seed"] for lesion in case["lesions"]] for case in cases)
+    assert first[0] == second[0] == 0
+    assert first[1] != second[1]
+    films = [pydicom.dcmread(next((tmp_path / f"variant-000{k}" / "dicom").glob("*.dcm"))) for k in (1, 2)]
+    assert (films[0].pixel_array != films[1].pixel_array).any()
+
+
+def test_annotations_are_saved_and_loaded(bench: Workbench, tmp_path: Path) -> None:
+    node = with_nodule(bench)
+    section = bench.panel.annotate
+    section.widget.collapsed = False
+    section.image.setCurrentNode(node)
+    section.name.setText("nodule")
+    section.size.setValue(15)
+    section.comment.setText("gut zu sehen")
+    section._image_chosen(None)
+    points = section.annotations.points_of(node)
+    points.AddControlPointWorld(*bench.studio.image.world_of((24, 95, 62)))
+    section.size.setValue(20)
+    section.name.setText("cyst")
+    section.annotations.add_box(node, bench.studio.image.world_of((30, 90, 190)), section._defaults())
+    segmentation = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "drawn")
+    segmentation.CreateDefaultDisplayNodes()
+    segmentation.SetReferenceImageGeometryParameterFromVolumeNode(node)
+    drawn = np.zeros(slicer.util.arrayFromVolume(node).shape, np.uint8)
+    drawn[22:25, 60:66, 180:188] = 1
+    segment = segmentation.GetSegmentation().AddEmptySegment("", "scar")
+    slicer.util.updateSegmentBinaryLabelmapFromArray(drawn, segmentation, segment, node)
+    section.segments.setCurrentNode(segmentation)
+    section.take.click()
+    texts = [section.list.item(k).text() for k in range(section.list.count)]
+    assert texts == ["nodule: point, 15 mm (gut zu sehen)", "cyst: box, 20 mm (gut zu sehen)", "scar: segment"]
+    section.folder.setCurrentPath(str(tmp_path))
+    section.save.click()
+    bench.until(lambda: not bench.studio.session.busy)
+    saved = tmp_path / "annotations-0001"
+    assert saved.is_dir(), bench.panel.status.text
+    coco = json.loads((saved / "annotations_coco.json").read_text(encoding="utf-8"))
+    assert sorted(one["name"] for one in coco["categories"]) == ["cyst", "nodule", "scar"]
+    assert list(saved.rglob("*.dcm"))
+
+    bench.app.leave(bench.widget)
+    bench.app.close_scene()
+    bench.app.enter(bench.widget)
+    section.folder.setCurrentPath(str(saved))
+    section.load.click()
+    bench.until(lambda: not bench.studio.session.busy)
+    bench.settle()
+    loaded = section.image.currentNode()
+    assert (slicer.util.arrayFromVolume(loaded) == slicer.util.arrayFromVolume(loaded)).all()
+    marks = section.annotations.marks_of(loaded)
+    assert sorted((mark.kind, mark.facts["class"]) for mark in marks) == [
+        ("box", "cyst"), ("point", "nodule"), ("segment", "scar")
+    ]  # fmt: skip
+    again = next(mark for mark in marks if mark.kind == "segment")
+    mask = slicer.util.arrayFromSegmentBinaryLabelmap(again.node, again.part, loaded)
+    assert (mask == drawn).all()
+    section.widget.collapsed = True
+
+
+def test_samples_are_registered(bench: Workbench) -> None:
+    import HiResMedSynth
+
+    from Testing.slicer.standin import sample_data
+
+    bench.app._signals.startupCompleted.emit()
+    assert {"Made-up chest CT", "Made-up chest film"} <= set(sample_data.sources)
+    node = sample_data.SampleDataLogic().downloadSample("Made-up chest CT")
+    assert slicer.util.arrayFromVolume(node).min() < -900
+    test = HiResMedSynth.HiResMedSynthTest("runTest")
+    test.test_parameters_survive()
+    test.test_sample_becomes_an_image()
+    assert (ROOT / "HiResMedSynth" / "HiResMedSynth.py").is_file()
