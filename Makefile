@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 FIND_LINKS := $(if $(PIP_FIND_LINKS),--find-links $(PIP_FIND_LINKS))
 
-.PHONY: demo test lint bench venv clean
+.PHONY: demo test test-slicer lint bench venv venv-slicer clean
 
 venv: $(BIN)/hiresmedsynth
 
@@ -17,12 +17,22 @@ $(BIN)/hiresmedsynth: requirements.lock pyproject.toml
 	.boot/bin/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
 	touch $@
 
+venv-slicer: .venv-slicer/made
+
+.venv-slicer/made: Testing/slicer/requirements.lock | venv
+	.boot/bin/uv venv --quiet --allow-existing --python $(PYTHON) .venv-slicer
+	.boot/bin/uv pip install --quiet --python .venv-slicer/bin/python --no-deps --require-hashes -r Testing/slicer/requirements.lock
+	touch $@
+
 demo: venv
 	$(BIN)/hiresmedsynth compose Testing/data/ct_series --lesions 3 --seed 7 --size-mm 10:15 --out demo/ct --pair --overwrite
 	$(BIN)/hiresmedsynth compose Testing/data/cxr/nih_cxr_dx.dcm --domain cxr --spacing-mm 0.342,0.4175 --lesions 2 --seed 7 --size-mm 15:25 --out demo/cxr --pair --overwrite
 
-test: venv
+test: venv test-slicer
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+test-slicer: venv venv-slicer
+	.venv-slicer/bin/python -m pytest Testing/slicer
 
 lint: venv
 	$(BIN)/ruff check .
@@ -33,4 +43,4 @@ bench: venv
 	$(BIN)/python -m Testing.benchmarks
 
 clean:
-	rm -rf $(VENV) .boot demo
+	rm -rf $(VENV) .venv-slicer .boot demo

@@ -74,6 +74,8 @@ class HiResMedSynthWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.addObserver(scene, scene.EndImportEvent, self.onSceneChanged)
         self.addObserver(scene, scene.NodeAboutToBeRemovedEvent, self.onNodeRemoved)
         slicer.app.connect("aboutToQuit()", self.cleanup)
+        if self.parent.isEntered:  # after a reload nobody enters
+            self.attach()
 
     def enter(self):
         """The module is shown."""
@@ -82,6 +84,7 @@ class HiResMedSynthWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def exit(self):
         """Another module is shown: what others see stays, our foreground goes."""
         if self.studio is not None:
+            self.panel.stop_placing()
             self.studio.layers.restore_foreground()
             self.studio.forget_shown()
         self.disconnectGui()
@@ -113,7 +116,7 @@ class HiResMedSynthWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def onSceneChanged(self, _caller, _event):
         """The scene is another one."""
-        if self.parent.isEntered():
+        if self.parent.isEntered:
             qt.QTimer.singleShot(0, self.attach)
 
     @vtk.calldata_type(vtk.VTK_OBJECT)
@@ -130,7 +133,7 @@ class HiResMedSynthWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if self.studio.parameters is None or self.studio.parameters.parameterNode is not parameters.parameterNode:
             self.studio.attach(parameters)
         if self._gui is None:
-            self._gui = self.studio.parameters.connectGui(self.panel.widget)
+            self._gui = self.studio.parameters.connectParametersToGui(self.panel.bound_widgets())
         self.studio.show_again()
         self.panel.refresh()
 

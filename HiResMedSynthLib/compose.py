@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,24 +63,7 @@ class Composition:
     @cached_property
     def boxes(self) -> tuple[Box, ...]:
         """One box for each lesion and slice that it occupies."""
-        boxes = []
-        for lesion in self.lesions:
-            for offset, plane in enumerate(lesion.alpha >= HALF):
-                if not plane.any():
-                    continue
-                rows, columns = np.flatnonzero(plane.any(axis=1)), np.flatnonzero(plane.any(axis=0))
-                boxes.append(
-                    Box(
-                        lesion=lesion.number,
-                        type=lesion.type,
-                        slice=lesion.corner[0] + offset,
-                        row_min=lesion.corner[1] + int(rows[0]),
-                        column_min=lesion.corner[2] + int(columns[0]),
-                        row_max=lesion.corner[1] + int(rows[-1]) + 1,
-                        column_max=lesion.corner[2] + int(columns[-1]) + 1,
-                    )
-                )
-        return tuple(boxes)
+        return boxes_of(self.case)
 
     @cached_property
     def changed_slices(self) -> tuple[int, ...]:
@@ -90,6 +74,28 @@ class Composition:
         return tuple(sorted(changed))
 
 
+def boxes_of(case: Case) -> tuple[Box, ...]:
+    """One box for each lesion and slice that it occupies."""
+    boxes = []
+    for lesion in case.lesions:
+        for offset, plane in enumerate(lesion.alpha >= HALF):
+            if not plane.any():
+                continue
+            rows, columns = np.flatnonzero(plane.any(axis=1)), np.flatnonzero(plane.any(axis=0))
+            boxes.append(
+                Box(
+                    lesion=lesion.number,
+                    type=lesion.type,
+                    slice=lesion.corner[0] + offset,
+                    row_min=lesion.corner[1] + int(rows[0]),
+                    column_min=lesion.corner[2] + int(columns[0]),
+                    row_max=lesion.corner[1] + int(rows[-1]) + 1,
+                    column_max=lesion.corner[2] + int(columns[-1]) + 1,
+                )
+            )
+    return tuple(boxes)
+
+
 def compose(background: MedicalImage, case: Case) -> Composition:
     """The background with the case's lesions in it.
 
@@ -98,23 +104,46 @@ def compose(background: MedicalImage, case: Case) -> Composition:
     Raises:
         CaseError: the case was drawn for another image.
     """
+    _refuse_another(background, case)
+    pixels = background.pixels.copy()
+    _apply(pixels, case, storable=background.storable)
+    return Composition(image=background.with_pixels(pixels), background=background, case=case)
+
+
+def compose_patches(background: MedicalImage, case: Case) -> dict[int, NDArray[Any]]:
+    """What `compose` writes into the region of each lesion, by its number; only the slices concerned are copied.
+
+    Raises:
+        CaseError: the case was drawn for another image.
+    """
+    _refuse_another(background, case)
+    first = min((lesion.corner[0] for lesion in case.lesions), default=0)
+    last = max((lesion.corner[0] + len(lesion.alpha) for lesion in case.lesions), default=0)
+    pixels = background.pixels[first:last].copy()
+    _apply(pixels, case, storable=background.storable, first=first)
+    return {lesion.number: pixels[_shifted(lesion.region, first)] for lesion in case.lesions}
+
+
+def _refuse_another(background: MedicalImage, case: Case) -> None:
     problem = case.problem_with(background)
     if problem is not None:
         raise CaseError(
             f"this case was drawn for another image: {problem}",
             remedy="Give the background whose pixel_sha256 stands in case.json, in the same slice selection.",
         )
-    pixels = background.pixels.copy()
-    storable = background.storable
+
+
+def _apply(pixels: NDArray[Any], case: Case, *, storable: fusion.Storable, first: int = 0) -> None:
+    """Joins the lesions into pixels that begin with slice `first` of the background."""
     for lesion in case.lesions:
+        region, base = _shifted(lesion.region, first), lesion.intensity_base
         if lesion.mode == "add":
-            fusion.add(pixels, lesion.region, lesion.intensity, lesion.alpha, storable=storable)
+            fusion.add(pixels, region, lesion.intensity, lesion.alpha, storable=storable)
         elif case.settings.fusion == "paper":
-            fusion.replace_and_blur_edge(
-                pixels, lesion.region, lesion.intensity, lesion.alpha, base=lesion.intensity_base, storable=storable
-            )
+            fusion.replace_and_blur_edge(pixels, region, lesion.intensity, lesion.alpha, base=base, storable=storable)
         else:
-            fusion.blend(
-                pixels, lesion.region, lesion.intensity, lesion.alpha, base=lesion.intensity_base, storable=storable
-            )
-    return Composition(image=background.with_pixels(pixels), background=background, case=case)
+            fusion.blend(pixels, region, lesion.intensity, lesion.alpha, base=base, storable=storable)
+
+
+def _shifted(region: fusion.Region, first: int) -> fusion.Region:
+    return slice(region[0].start - first, region[0].stop - first), region[1], region[2]

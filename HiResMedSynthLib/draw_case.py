@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from HiResMedSynthLib.case import BackgroundReference, Case, CaseSettings, LesionRequest, PlacedLesion
-from HiResMedSynthLib.draw_lesion import DrawnShape, Index, draw_shape, place_shape
+from HiResMedSynthLib.draw_lesion import DrawnShape, Index, draw_shape, place_shape, split_place
 from HiResMedSynthLib.errors import ForbiddenPlaceError, PlacementError, SettingsError
 from HiResMedSynthLib.ground import Ground, prepare_ground
 from HiResMedSynthLib.image import MedicalImage
@@ -24,6 +24,7 @@ from HiResMedSynthLib.placement.candidates import footprint_problem, nearest_per
 from HiResMedSynthLib.versions import installed_versions
 
 SHAPES_TRIED = 6  # sizes and forms after which a lesion without room is given up
+SHAPES_KEPT = 64  # forms kept on a ground, a few hundred KiB each
 PLACES_TRIED = 400  # for each of them
 SHAPE_STREAM, PLACE_STREAM = 0, 1
 LARGEST_IN_ROOM = 0.8  # of the largest free disc: a footprint is wider than its sphere, and never quite round
@@ -107,9 +108,7 @@ class _Drawing:
         visible = False
         for attempt in range(first, first + SHAPES_TRIED):
             tried = replace(request, attempt=attempt)
-            shape = draw_shape(
-                tried, self.ground, self.bank, self._stream(tried, SHAPE_STREAM, attempt), fusion=self.settings.fusion
-            )
+            shape = self._shape(tried)
             if not shape.mask.any():
                 self.log.append(
                     f"lesion {number}: {shape.diameter_mm:.1f} mm is too thin for these voxels, drawn again"
@@ -129,6 +128,25 @@ class _Drawing:
                 return
             self.log.append(f"lesion {number}: no room for one of {shape.diameter_mm:.1f} mm, drawn again")
         self._give_up(request, visible=visible)
+
+    def _shape(self, request: LesionRequest) -> DrawnShape:
+        """The request's form; one that was drawn on this ground before, at the same offset from its voxel, is reused.
+
+        So a lesion that is dragged by whole voxels is rendered once, and those beside it not again.
+        """
+        rng, ground = self._stream(request, SHAPE_STREAM, request.attempt), self.ground
+        if request.place is None:
+            return draw_shape(request, ground, self.bank, rng, fusion=self.settings.fusion)
+        anchor, fraction = split_place(request.place, one_slice=ground.image.slices == 1)
+        form = replace(request, place=fraction, contrast=None, cnr=None)
+        key = (form, self.seed, self.settings.fusion, self.bank.sha256)
+        shape = ground.shapes.get(key)
+        if shape is None:
+            shape = draw_shape(request, ground, self.bank, rng, fusion=self.settings.fusion)
+            ground.shapes[key] = shape
+            while len(ground.shapes) > SHAPES_KEPT:
+                del ground.shapes[next(iter(ground.shapes))]
+        return replace(shape, anchor=anchor)
 
     def _refuse_giant(self, request: LesionRequest) -> None:
         """A lesion that can fit nowhere is refused before it is rendered."""

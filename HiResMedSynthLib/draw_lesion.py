@@ -246,24 +246,29 @@ def _choose(request: LesionRequest, ground: Ground, bank: Bank, rng: np.random.G
     return bank.lesion(bank.choose(types=types, diameter_mm=diameter_mm, rng=rng))
 
 
+def split_place(place: Point, *, one_slice: bool) -> tuple[Index, Point]:
+    """The voxel that a place lies in, and its offset from that voxel's centre in whole 1/64 voxels."""
+    asked = np.round(np.asarray(place) * FRACTION_STEPS) / FRACTION_STEPS
+    whole = np.floor(asked + 0.5)
+    offset = asked - whole
+    if one_slice:
+        offset[0] = 0.0
+    anchor = (int(whole[0]), int(whole[1]), int(whole[2]))
+    return anchor, (float(offset[0]), float(offset[1]), float(offset[2]))
+
+
 def _anchor(
     request: LesionRequest, ground: Ground, jitter: NDArray[np.float64], diameter_mm: float
 ) -> tuple[Index | None, Point]:
     """Voxel asked for (None: free) and the centre's offset from it, in 1/64 voxel."""
     image = ground.image
     if request.place is not None:
-        asked = np.round(np.asarray(request.place) * FRACTION_STEPS) / FRACTION_STEPS
-        whole = np.floor(asked + 0.5)
-        offset = asked - whole
-        anchor: Index | None = (int(whole[0]), int(whole[1]), int(whole[2]))
-    else:
-        offset, anchor = jitter.copy(), None
-        # a lesion thinner than two slices would lose its mask between them: its centre goes into a slice
-        if diameter_mm < 2 * image.slice_spacing_mm:
-            offset[0] = 0.0
-    if image.slices == 1:
+        return split_place(request.place, one_slice=image.slices == 1)
+    offset = jitter.copy()
+    # a lesion thinner than two slices would lose its mask between them: its centre goes into a slice
+    if diameter_mm < 2 * image.slice_spacing_mm or image.slices == 1:
         offset[0] = 0.0
-    return anchor, (float(offset[0]), float(offset[1]), float(offset[2]))
+    return None, (float(offset[0]), float(offset[1]), float(offset[2]))
 
 
 def _cut(

@@ -5,9 +5,10 @@ Computed once for an image and a choice of margins, used for every lesion drawn 
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Hashable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,6 +67,11 @@ class Ground:
 
     @cached_property
     def _sampler_cache(self) -> dict[tuple[str, ...], PlaceSampler]:
+        return {}
+
+    @cached_property
+    def shapes(self) -> dict[Hashable, Any]:
+        """Forms that `draw_case` has drawn here, kept for the next case."""
         return {}
 
     @property

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
-PACKAGES = ("hiresmedsynth", "numpy", "scipy", "SimpleITK", "opencv-python-headless", "pydicom", "highdicom")
+from HiResMedSynthLib import __version__
+
+PACKAGES = ("numpy", "scipy", "SimpleITK", "opencv-python-headless", "pydicom", "highdicom")
 
 
+@cache
 def installed_versions() -> dict[str, str]:
     """Package name -> installed version; packages that are missing are left out."""
-    versions = {}
+    versions = {"hiresmedsynth": __version__}
     for package in PACKAGES:
         try:
             versions[package] = version(package)

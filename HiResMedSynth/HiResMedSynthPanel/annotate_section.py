@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import ctk
 import qt
 import slicer
 from slicer.i18n import tr as _
@@ -23,6 +22,7 @@ class AnnotateSection:
         self.image.nodeTypes = ["vtkMRMLScalarVolumeNode"]
         self.image.addEnabled = False
         self.image.removeEnabled = False
+        self.image.showChildNodeTypes = False  # a label map is a scalar volume too
         self.image.setToolTip(_("The image in which lesions are marked."))
         self.image.connect("currentNodeChanged(vtkMRMLNode*)", self._image_chosen)
         self.next = form.button(_("Next image"), self._next, _("Goes to the next image of the scene."))
@@ -55,10 +55,8 @@ class AnnotateSection:
         self.delete = form.button(_("Delete mark"), self._delete, _("Takes the chosen mark away."))
         layout.addRow(self.list)
         layout.addRow(self.delete)
-        self.folder = ctk.ctkPathLineEdit()
-        self.folder.filters = ctk.ctkPathLineEdit.Dirs
-        self.folder.setToolTip(_("Saving makes a new folder in this one; loading reads this one."))
-        self.folder.connect("currentPathChanged(QString)", self._image_chosen)
+        tip = _("Saving makes a new folder in this one; loading reads this one.")
+        self.folder = form.path(self.refresh, folder=True, tip=tip)
         layout.addRow(_("Folder:"), self.folder)
         self.save = form.button(_("Save all"), self._save)
         self.load = form.button(_("Load"), self._load)

@@ -164,5 +164,5 @@ class Backend:
 
 
 def _text(byte_array):
-    data = byte_array.data()
+    data = byte_array.data() or b""
     return data if isinstance(data, str) else bytes(data).decode("utf-8", "replace")

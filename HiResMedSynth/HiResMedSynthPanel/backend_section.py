@@ -3,7 +3,6 @@
 import subprocess
 from pathlib import Path
 
-import ctk
 import qt
 import slicer
 from slicer.i18n import tr as _
@@ -24,10 +23,9 @@ class BackendSection:
         self.widget, layout = form.section(_("Backend"), collapsed=True)
         self.state = form.note()
         layout.addRow(_("State:"), self.state)
-        self.interpreter = ctk.ctkPathLineEdit()
+        tip = _("A Python with torch. Empty: the installed one, else Slicer's own.")
+        self.interpreter = form.path(self._interpreter_chosen, tip=tip)
         self.interpreter.setCurrentPath(slicer.util.settingsValue(INTERPRETER_KEY, ""))
-        self.interpreter.setToolTip(_("A Python with torch. Empty: the installed one, else Slicer's own."))
-        self.interpreter.connect("currentPathChanged(QString)", self._interpreter_chosen)
         layout.addRow(_("Python:"), self.interpreter)
         self.url = qt.QLineEdit(slicer.util.settingsValue(URL_KEY, ""))
         self.url.setPlaceholderText(_("https://... of a GPU server; empty: this machine"))
@@ -42,10 +40,8 @@ class BackendSection:
         self.check = form.button(_("Check"), self._check, _("Asks this Python what it has."))
         self.copy = form.button(_("Copy report"), self._copy, _("Versions and log, for a report; no patient data."))
         layout.addRow(form.row(self.start, self.check, self.copy))
-        self.folder = ctk.ctkPathLineEdit()
-        self.folder.filters = ctk.ctkPathLineEdit.Dirs
-        self.folder.setToolTip(_("A folder of wheels with SHA256SUMS, see docs/offline_install.md."))
-        self.folder.connect("currentPathChanged(QString)", self._folder_chosen)
+        tip = _("A folder of wheels with SHA256SUMS, see docs/offline_install.md.")
+        self.folder = form.path(self._folder_chosen, folder=True, tip=tip)
         layout.addRow(_("Wheels:"), self.folder)
         self.look = form.button(_("Check folder"), self._look, _("Checks hashes and sizes; installs nothing."))
         self.install = form.button(_("Install"), self._install)
@@ -83,8 +79,8 @@ class BackendSection:
             self._work.close()
 
     # -- settings --------------------------------------------------------------------------------------------------
-    def _interpreter_chosen(self, path):
-        slicer.app.userSettings().setValue(INTERPRETER_KEY, path.strip())
+    def _interpreter_chosen(self):
+        slicer.app.userSettings().setValue(INTERPRETER_KEY, self.interpreter.currentPath.strip())
 
     def _url_chosen(self):
         slicer.app.userSettings().setValue(URL_KEY, self.url.text.strip())
@@ -133,7 +129,7 @@ class BackendSection:
 
         self._do(call, lambda answer: self.told.setText(answer.sentence))
 
-    def _folder_chosen(self, _path):
+    def _folder_chosen(self):
         self._wheels = None
         self.refresh()
 

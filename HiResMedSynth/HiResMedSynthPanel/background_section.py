@@ -27,6 +27,7 @@ class BackgroundSection:
         self.selector.nodeTypes = ["vtkMRMLScalarVolumeNode"]
         self.selector.addEnabled = False
         self.selector.removeEnabled = False
+        self.selector.showChildNodeTypes = False  # a label map is a scalar volume too
         self.selector.noneEnabled = True
         self.selector.setToolTip(_("The radiograph, CT slice or CT volume that lesions are placed in."))
         form.bound(self.selector, "background")

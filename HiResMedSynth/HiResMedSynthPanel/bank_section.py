@@ -83,8 +83,9 @@ class BankSection:
         for name in [*own, *(name for name in sorted(studio.cards) if name not in own)]:
             card = studio.cards[name]
             text = f"{name}: {card['type']}, {card['diameter_mm']:g} mm"
-            self.list.addItem(qt.QListWidgetItem(picture_icon(studio.pictures[name]), text))
-        studio.changed.emit()
+            self.list.addItem(text)
+            self.list.item(self.list.count - 1).setIcon(picture_icon(studio.pictures[name]))
+        studio.tell()
 
     def _make(self):
         studio, node, name = self._studio, self.source.currentNode(), self.name.text.strip()

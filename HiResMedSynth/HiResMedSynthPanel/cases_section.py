@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 
-import ctk
 from slicer.i18n import tr as _
 
 from HiResMedSynthPanel import form, wishes
@@ -17,9 +16,8 @@ class CasesSection:
     def __init__(self, studio):
         self._studio = studio
         self.widget, layout = form.section(_("Cases"), collapsed=True)
-        self.file = ctk.ctkPathLineEdit()
-        self.file.setToolTip(_("The case.json of an export, of this program or of the command line."))
-        self.file.connect("currentPathChanged(QString)", self._chosen)
+        tip = _("The case.json of an export, of this program or of the command line.")
+        self.file = form.path(self.refresh, tip=tip)
         layout.addRow(_("case.json:"), self.file)
         self.open = form.button(_("Open onto the present image"), self._open)
         layout.addRow(self.open)
@@ -35,9 +33,6 @@ class CasesSection:
         missing += [] if self.file.currentPath.strip() else [_("a case.json")]
         tip = _("Replaces the lesions of this scene by those of the case; undo brings them back.")
         form.enable(self.open, tip, missing)
-
-    def _chosen(self, _path):
-        self.refresh()
 
     def _open(self):
         path = Path(self.file.currentPath.strip())

@@ -5,7 +5,7 @@ from pathlib import Path
 import qt
 from slicer.i18n import tr as _
 
-from HiResMedSynthPanel import form
+from HiResMedSynthPanel import form, wishes
 from HiResMedSynthPanel.variants import Variants
 
 
@@ -44,9 +44,8 @@ class ComposeSection:
         if studio.parameters is None:
             return
         busy = studio.session.ticket is not None or self.variants.is_running
-        points = studio.parameters.points
         missing = [] if studio.is_ready else [_("an image")]
-        missing += [] if points is not None and points.GetNumberOfControlPoints() else [_("a lesion")]
+        missing += [] if wishes.placed(studio.parameters.points) else [_("a lesion")]
         self.apply.setText(_("Cancel") if busy else _("Apply"))
         form.enable(self.apply, _("Composes the lesions into the image."), [] if busy else missing)
         for button, title, nothing in (

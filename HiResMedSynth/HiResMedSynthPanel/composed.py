@@ -6,11 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import slicer
-import vtk
 from slicer.i18n import tr as _
 
 from HiResMedSynthPanel import wishes
-from HiResMedSynthPanel.overlays import ROLE
+from HiResMedSynthPanel.overlays import ROLE, image_data_of
 
 PATIENT, STUDY = "SYNTHETIC", "SYNTHETIC, research only"
 
@@ -74,22 +73,20 @@ class Composition:
         return len(self.lesions) + sum(pixels.nbytes for _corner, pixels in self.patches)
 
 
-def new_volume(background):
-    """A copy of the background to write lesions into, in the synthetic study."""
+def new_volume(background, pixels):
+    """A volume like the background in the synthetic study, over `pixels`: a copy of the background's."""
     node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", _("SYNTHETIC composition"))
     node.SetAttribute(ROLE, "composed")
     node.CopyOrientation(background)
-    image = vtk.vtkImageData()
-    image.DeepCopy(background.GetImageData())
-    node.SetAndObserveImageData(image)
     node.SetAndObserveTransformNodeID(background.GetTransformNodeID())
-    node.CreateDefaultDisplayNodes()
+    node.CreateDefaultDisplayNodes()  # before there are pixels: else it makes a histogram of them all
     shown, source = node.GetDisplayNode(), background.GetDisplayNode()
     if source is not None:
         shown.SetAutoWindowLevel(False)
         shown.SetWindowLevel(source.GetWindow(), source.GetLevel())
         shown.SetAndObserveColorNodeID(source.GetColorNodeID())
         shown.SetInterpolate(source.GetInterpolate())
+    node.SetAndObserveImageData(image_data_of(pixels))
     _file_under_synthetic(node)
     return node
 

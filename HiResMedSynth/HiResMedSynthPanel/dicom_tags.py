@@ -20,7 +20,7 @@ OF_EACH_SLICE = ("ImagePositionPatient", "RescaleSlope", "RescaleIntercept", "In
 
 def instances_of(node):
     """Paths of the DICOM files that a volume was loaded from, a file a slice; empty where they aren't known."""
-    database = slicer.dicomDatabase
+    database = getattr(slicer, "dicomDatabase", None)  # there only once the DICOM module has opened it
     uids = (node.GetAttribute("DICOM.instanceUIDs") or "").split()
     slices = node.GetImageData().GetDimensions()[2]
     if database is None or not database.isOpen or len(uids) != slices:

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import ctk
 import qt
 import slicer
 from slicer.i18n import tr as _
@@ -17,10 +16,7 @@ class ExportSection:
     def __init__(self, studio):
         self._studio = studio
         self.widget, layout = form.section(_("Export"), collapsed=True)
-        self.folder = ctk.ctkPathLineEdit()
-        self.folder.filters = ctk.ctkPathLineEdit.Dirs
-        self.folder.setToolTip(_("Each export makes a new folder in this one."))
-        form.bound(self.folder, "exportFolder")
+        self.folder = form.path(self._folder_chosen, folder=True, tip=_("Each export makes a new folder in this one."))
         layout.addRow(_("Into:"), self.folder)
         self.pair = form.check(
             _("also without lesions"), "exportPair", _("Writes the same series without lesions too.")
@@ -52,12 +48,18 @@ class ExportSection:
         studio = self._studio
         if studio.parameters is None:
             return
+        if self.folder.currentPath != studio.parameters.exportFolder:
+            self.folder.setCurrentPath(studio.parameters.exportFolder)
         composition = studio.composition
         missing = [] if composition is not None and composition.case is not None else [_("a composed lesion")]
         missing += [] if studio.parameters.exportFolder.strip() else [_("a folder to write into")]
         missing += [_("an up-to-date composition: press Apply")] if studio.stale and not studio.session.busy else []
         missing += [_("the end of the current work")] if studio.session.ticket is not None else []
         form.enable(self.export, _("Writes a new folder with everything of this case."), missing)
+
+    def _folder_chosen(self):
+        if self._studio.parameters is not None:
+            self._studio.parameters.exportFolder = self.folder.currentPath
 
     def _export(self):
         studio, p = self._studio, self._studio.parameters
@@ -87,7 +89,8 @@ class ExportSection:
     def _import(self, folder):
         from DICOMLib import DICOMUtils
 
-        if slicer.dicomDatabase is None or not slicer.dicomDatabase.isOpen:
+        database = getattr(slicer, "dicomDatabase", None)
+        if database is None or not database.isOpen:
             self._studio.say(_("Slicer's DICOM database is not open; the files are written."), problem=True)
             return False
         return DICOMUtils.importDicom(str(folder))

@@ -81,6 +81,16 @@ def line(parameter, placeholder="", tip=""):
     return bound(edit, parameter)
 
 
+def path(slot, *, folder=False, tip=""):
+    """A line for a path; `slot()` is called whenever it changes, emptied included (ctk tells that by another signal)."""
+    edit = ctk.ctkPathLineEdit()
+    edit.filters = ctk.ctkPathLineEdit.Dirs if folder else ctk.ctkPathLineEdit.Files
+    edit.setToolTip(tip)
+    edit.connect("currentPathChanged(QString)", lambda _path: slot())
+    edit.connect("validInputChanged(bool)", lambda _valid: slot())
+    return edit
+
+
 def button(text, slot, tip=""):
     """A push button."""
     widget = qt.QPushButton(text)

@@ -155,10 +155,6 @@ class LesionEditor:
 def picture_icon(picture):
     """An icon of a uint8 `[row, column]` picture."""
     rows, columns = picture.shape
-    data = np.ascontiguousarray(picture).tobytes()
-    image = qt.QImage(columns, rows, qt.QImage.Format_RGB32)
-    for row in range(rows):
-        for column in range(columns):
-            grey = data[row * columns + column]
-            image.setPixel(column, row, 0xFF000000 | grey << 16 | grey << 8 | grey)
-    return qt.QIcon(qt.QPixmap.fromImage(image))
+    pixmap = qt.QPixmap()
+    pixmap.loadFromData(b"P5 %d %d 255\n" % (columns, rows) + np.ascontiguousarray(picture).tobytes())
+    return qt.QIcon(pixmap)

@@ -4,7 +4,7 @@ import numpy as np
 import slicer
 import vtk
 from slicer.i18n import tr as _
-from vtk.util.numpy_support import vtk_to_numpy
+from vtk.util.numpy_support import numpy_to_vtk
 
 ROLE = "HiResMedSynth.role"
 COLORS = (  # of the danger classes, in the order of their labels
@@ -20,6 +20,19 @@ def color_of(label):
     return COLORS[(int(label) - 1) % len(COLORS)]
 
 
+def scalars_of(array):
+    """VTK scalars over the same memory as an array (which they keep alive)."""
+    return numpy_to_vtk(np.ascontiguousarray(array).reshape(-1), deep=False)
+
+
+def image_data_of(array):
+    """VTK image over the same memory as an array `[slice, row, column]`."""
+    data = vtk.vtkImageData()
+    data.SetDimensions(array.shape[::-1])
+    data.GetPointData().SetScalars(scalars_of(array))
+    return data
+
+
 def show_danger(node, image, labels, names):
     """Fills a segmentation node (made where it is None) with the classes of a danger map; returns it.
 
@@ -33,9 +46,7 @@ def show_danger(node, image, labels, names):
     depth, rows, columns = labels.shape
     first = image.slice_index or 0
     labelmap.SetExtent(0, columns - 1, 0, rows - 1, first, first + depth - 1)
-    labelmap.AllocateScalars(vtk.VTK_UNSIGNED_CHAR, 1)
-    flat = vtk_to_numpy(labelmap.GetPointData().GetScalars())
-    flat[:] = np.ascontiguousarray(labels, dtype=np.uint8).ravel()
+    labelmap.GetPointData().SetScalars(scalars_of(labels))
     labelmap.SetImageToWorldMatrix(slicer.util.vtkMatrixFromArray(image.ijk_to_ras))
     was = node.StartModify()
     segmentation = node.GetSegmentation()
@@ -66,14 +77,14 @@ def show_prior(node, image, percent):
     matrix[:3, 3] += matrix[:3, 2] * (image.slice_index or 0)
     node.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(matrix))
     node.SetAndObserveTransformNodeID(image.node.GetTransformNodeID())
-    slicer.util.updateVolumeFromArray(node, percent)
     if node.GetDisplayNode() is None:
-        node.CreateDefaultDisplayNodes()
+        node.CreateDefaultDisplayNodes()  # before there are pixels: else it makes a histogram of them all
     display = node.GetDisplayNode()
     display.SetAndObserveColorNodeID(_heat_colors().GetID())
     display.SetAutoWindowLevel(False)
     display.SetWindowLevelMinMax(0, 100)
     display.SetInterpolate(True)
+    node.SetAndObserveImageData(image_data_of(percent))
     return node
 
 

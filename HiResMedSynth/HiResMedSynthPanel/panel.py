@@ -56,6 +56,16 @@ class Panel:
         studio.changed.connect(self._progress)
         studio.said.connect(self._say)
 
+    def bound_widgets(self):
+        """Name of the parameter -> the widget that shows it."""
+        found = {w.property("SlicerParameterName"): w for w in self.widget.findChildren(qt.QWidget)}
+        return {name: widget for name, widget in found.items() if name}
+
+    def stop_placing(self):
+        """Ends place mode: clicks in another module shall not add lesions."""
+        for place in (self.lesions.place, self.annotate.place):
+            place.setPlaceModeEnabled(False)
+
     def setMRMLScene(self, scene):
         """Gives the scene to the widgets that list its nodes."""
         for selector in (
@@ -69,9 +79,13 @@ class Panel:
         self._studio.changed.emit()
 
     def close(self):
-        """Stops what the sections do by themselves."""
+        """Stops what the sections do by themselves, and lets go of the scene."""
         self.backend.close()
         self.compose.variants.stop()
+        self.annotate.annotations.removeObservers()
+        self.stop_placing()
+        self.setMRMLScene(None)
+        self.widget.deleteLater()
 
     def _cancel(self):
         self.compose.variants.stop()

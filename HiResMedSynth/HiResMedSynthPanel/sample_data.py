@@ -6,7 +6,7 @@ import slicer
 CATEGORY = "HiResMedSynth"
 NAMES = {"ct": "HiResMedSynthSampleCT", "film": "HiResMedSynthSampleFilm"}
 PIXEL_MM, SLICE_MM = 1.4, 2.5
-SLICES, ROWS, COLUMNS = 148, 180, 260
+SLICES, ROWS, COLUMNS, SLAB = 148, 180, 260, 6
 FILM_PX, FILM_MM = 1024, 0.42
 
 
@@ -19,8 +19,7 @@ def register():
         SampleData.SampleDataLogic.registerCustomSampleDataSource(
             category=CATEGORY,
             sampleName=title,
-            uris=None,
-            fileNames=None,
+            uris="",
             nodeNames=NAMES[kind],
             customDownloader=lambda _source, kind=kind: load(kind),
         )
@@ -49,8 +48,9 @@ def make(kind):
     chest = _chest(np.random.default_rng(11))
     matrix = np.diag([-1.0, -1.0, 1.0, 1.0])
     if kind == "ct":
-        noise = np.random.default_rng(12).normal(0, 14, chest.shape)
-        pixels = np.clip(chest + noise, -1024, 3071).astype(np.int16)[36:132:2]
+        noise = np.random.default_rng(12)
+        shown = [np.clip(plane + noise.normal(0, 14, plane.shape), -1024, 3071) for plane in chest[36:132:2]]
+        pixels = np.array([plane.astype(np.int16) for plane in shown])
         matrix = matrix @ np.diag([PIXEL_MM, PIXEL_MM, 2 * SLICE_MM, 1.0])
     else:
         pixels = _film(chest)[np.newaxis]
@@ -61,33 +61,63 @@ def make(kind):
 
 
 def _chest(rng):
-    """float32 HU `[slice, row, column]`, slices from the feet up, LPS; a body with lungs, heart, ribs and vessels."""
-    z = (np.arange(SLICES, dtype=np.float32) * SLICE_MM)[:, None, None]
+    """float32 HU `[slice, row, column]`, slices from the feet up, LPS; a body with lungs, heart, ribs and vessels.
+
+    Made slab by slab: NumPy holds the interpreter's lock, and a window must not wait for it.
+    """
+    hu = np.empty((SLICES, ROWS, COLUMNS), dtype=np.float32)
+    lung = np.empty(hu.shape, dtype=bool)
+    slabs = [slice(first, first + SLAB) for first in range(0, SLICES, SLAB)]
+    for slab in slabs:
+        hu[slab], lung[slab] = _soft_tissue(slab, rng)
+    for side in (-1, 1):
+        for _branch in range(46):
+            _vessel(hu, lung, rng, np.array([182 + rng.normal(0, 9), rng.normal(5, 7), side * 30.0]), side)
+    for slab in slabs:
+        _add_bones(hu[slab], slab)
+    return hu
+
+
+def _axes(slab):
+    """(z, y, x) in mm of a slab's voxels, to be broadcast."""
+    z = (np.arange(SLICES, dtype=np.float32)[slab] * SLICE_MM)[:, None, None]
     y = ((np.arange(ROWS, dtype=np.float32) - ROWS / 2) * PIXEL_MM)[None, :, None]
     x = ((np.arange(COLUMNS, dtype=np.float32) - COLUMNS / 2) * PIXEL_MM)[None, None, :]
+    return z, y, x
+
+
+def _body(z, y, x):
+    """Below 1 inside the body, growing outwards."""
     taper = np.clip((z - 310) / 45, 0, 1)
-    width, depth = 165 - 105 * taper**2, 112 - 45 * taper
-    body = (x / width) ** 2 + (y / depth) ** 2
+    return (x / (165 - 105 * taper**2)) ** 2 + (y / (112 - 45 * taper)) ** 2
+
+
+def _soft_tissue(slab, rng):
+    """(HU, lung) of a slab without vessels and bones."""
+    z, y, x = _axes(slab)
+    body = _body(z, y, x)
     hu = np.where(body < 1, np.float32(-90), np.float32(-1000))
-    hu[np.broadcast_to(body < 0.86, hu.shape)] = 45
+    hu[body < 0.86] = 45
     narrowing = np.sqrt(np.clip(1 - np.clip((z - 170) / 160, 0, 1) ** 2, 0, 1))
     lung = np.zeros(hu.shape, dtype=bool)
     for side in (-1, 1):
         across, along = (x - side * 74) / (58 * narrowing + 1e-3), (y + 2) / (78 * narrowing + 1e-3)
         dome = 92 + (62 if side < 0 else 52) * np.clip(1 - ((x - side * 68) / 62) ** 2 - ((y + 10) / 95) ** 2, 0, 1)
         lung |= (across**2 + along**2 < 1) & (z > dome) & (side * x > 14)
-    heart = ((x - 26) / 62) ** 2 + ((y + 38) / 48) ** 2 + ((z - 150) / 66) ** 2 < 1
-    arch = ((x - 20) / 20) ** 2 + ((y - 8) / 38) ** 2 + ((z - 255) / 20) ** 2 < 1
-    lung &= ~heart & ~arch
-    hu[lung] = -865
-    fine = rng.normal(0, 1, tuple(n // 6 + 2 for n in hu.shape)).repeat(6, 0).repeat(6, 1).repeat(6, 2)
-    hu += np.where(lung, 12 * fine[: hu.shape[0], : hu.shape[1], : hu.shape[2]], 0).astype(np.float32)
-    for side in (-1, 1):
-        for _branch in range(46):
-            _vessel(hu, lung, rng, np.array([182 + rng.normal(0, 9), rng.normal(5, 7), side * 30.0]), side)
+    lung &= ((x - 26) / 62) ** 2 + ((y + 38) / 48) ** 2 + ((z - 150) / 66) ** 2 >= 1  # heart
+    lung &= ((x - 20) / 20) ** 2 + ((y - 8) / 38) ** 2 + ((z - 255) / 20) ** 2 >= 1  # aortic arch
+    fine = rng.normal(0, 12, tuple(n // 6 + 2 for n in hu.shape)).repeat(6, 0).repeat(6, 1).repeat(6, 2)
+    hu[lung] = -865 + fine[: hu.shape[0], : hu.shape[1], : hu.shape[2]][lung]
+    return hu, lung
+
+
+def _add_bones(hu, slab):
+    """Spine, ribs and clavicles, and the trachea, into a slab."""
+    z, y, x = _axes(slab)
+    body = _body(z, y, x)
     spine = (x / 19) ** 2 + ((y - 66) / 17) ** 2 < 1
     hu[np.broadcast_to(spine, hu.shape)] = 260
-    hu[np.broadcast_to(spine & ((z % 26) < 6), hu.shape)] = 90
+    hu[spine & ((z % 26) < 6)] = 90
     shell = (body > 0.70) & (body < 0.80) & (z > 60) & (z < 320)
     slope = z - 0.42 * (y + 40) + 0.10 * np.abs(x)
     hu[shell & ((slope % 27) < 9)] = 420
@@ -96,8 +126,7 @@ def _chest(rng):
         clavicle = (z - 318 - 0.10 * along) ** 2 + (y + 58 - 0.12 * along) ** 2 < 36
         hu[clavicle & (side * x > 8) & (side * x < 150)] = 480
     trachea = (x / 8.5) ** 2 + ((y - 6) / 8.5) ** 2 < 1
-    hu[np.broadcast_to(trachea & (z > 225) & (body < 0.8), hu.shape)] = -990
-    return hu
+    hu[trachea & (z > 225) & (body < 0.8)] = -990
 
 
 def _vessel(hu, lung, rng, start, side):
@@ -124,7 +153,7 @@ def _vessel(hu, lung, rng, start, side):
 
 def _film(chest):
     """uint16 `[row, column]`, 12 bits, bones bright: rays from front to back, on a scattering, noisy film."""
-    water = np.clip(chest / 1000 + 1, 0, None).sum(axis=1) * PIXEL_MM  # mm, [slice, column]
+    water = np.array([np.clip(plane / 1000 + 1, 0, None).sum(axis=0) for plane in chest]) * PIXEL_MM  # [slice, column]
     rows = (SLICES - 1) / 2 + ((FILM_PX - 1) / 2 - np.arange(FILM_PX)) * FILM_MM / SLICE_MM
     columns = (COLUMNS - 1) / 2 + (np.arange(FILM_PX) - (FILM_PX - 1) / 2) * FILM_MM / PIXEL_MM
     rows = np.clip(rows, 0, SLICES - 1)

@@ -99,6 +99,8 @@ def refusal(node):
         return _("This volume holds no image.")
     if node.GetImageData().GetNumberOfScalarComponents() != 1:
         return _("This is a colour image. Choose one with one grey value a pixel.")
+    if node.IsA("vtkMRMLLabelMapVolumeNode"):
+        return _("This is a label map. Choose an image.")
     if node.GetAttribute("HiResMedSynth.role"):
         return _("This is a result of HiResMedSynth. Choose the image that it was made from.")
     transform = node.GetParentTransformNode()

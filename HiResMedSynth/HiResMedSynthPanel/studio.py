@@ -19,6 +19,7 @@ from HiResMedSynthPanel.signals import Signal
 from HiResMedSynthPanel.slicer_image import SlicerImage, refusal
 
 DEFAULT_SIZE_MM = {"lung-ct": 8.0, "cxr": 20.0, "kub": 6.0}
+TELL_MS = 15
 SLOT_S = 0.02  # of reading tags, before the window gets its turn
 ALLOWED, FORBIDDEN = (0.25, 0.85, 0.45), (0.95, 0.25, 0.20)
 RELEVANT = ("domain", "pleuraMargin", "vesselMargin")
@@ -34,7 +35,7 @@ class Studio(slicer.util.VTKObservationMixin):
         slicer.util.VTKObservationMixin.__init__(self)
         self.changed, self.said = Signal(), Signal()
         self.session = session or Session()
-        self.session.changed.connect(self.changed.emit)
+        self.session.changed.connect(self.tell)
         self.parameters = None
         self.image, self.odd, self.problem = None, [], ""
         self.domain = ""
@@ -53,6 +54,10 @@ class Studio(slicer.util.VTKObservationMixin):
         self._later.setSingleShot(True)
         self._later.setInterval(0)
         self._later.connect("timeout()", self._points_changed)
+        self._telling = qt.QTimer()
+        self._telling.setSingleShot(True)
+        self._telling.setInterval(TELL_MS)
+        self._telling.connect("timeout()", self.changed.emit)
         self._title, self._opened, self._background_id, self._shown = "", "", None, None
 
     # -- the scene -------------------------------------------------------------------------------------------------
@@ -81,6 +86,7 @@ class Studio(slicer.util.VTKObservationMixin):
     def close(self):
         """Ends everything."""
         self.detach()
+        self._telling.stop()
         self.session.close()
         self.changed.clear()
         self.said.clear()
@@ -100,7 +106,7 @@ class Studio(slicer.util.VTKObservationMixin):
         elif node in (p.danger, p.prior):
             self._where_of = None if node is p.danger else self._where_of
         self._shown = None
-        qt.QTimer.singleShot(0, self.changed.emit)
+        self.tell()
 
     def _make_later(self):
         """New points for those that were deleted, once the scene has let go of them."""
@@ -141,7 +147,7 @@ class Studio(slicer.util.VTKObservationMixin):
             self._where_of = where
             self.update_where()
         self.restyle()
-        self.changed.emit()
+        self.tell()
 
     # -- background ------------------------------------------------------------------------------------------------
     def _take_background(self, node):
@@ -189,7 +195,7 @@ class Studio(slicer.util.VTKObservationMixin):
 
     def _inspected(self, result):
         self.odd = list(result[1]["facts"]["oddities"])
-        self.changed.emit()
+        self.tell()
 
     def _forget_composition(self):
         self.composition, self.refused = None, {}
@@ -329,7 +335,7 @@ class Studio(slicer.util.VTKObservationMixin):
         self.say("")
         if self.parameters.livePreview and self.is_ready:
             self.compose(quietly=True)
-        self.changed.emit()
+        self.tell()
 
     def edit(self, key, title, **fields):
         """Changes a wish."""
@@ -417,7 +423,10 @@ class Studio(slicer.util.VTKObservationMixin):
         placed = wishes.placed(self.parameters.points)
         if self.image is not None and self.image.slice_index is not None:
             placed = [item for item in placed if self.image.slice_of(item[2]) == self.image.slice_index]
-        requests = [wish.request(self.image.place_of(position)) for _index, wish, position in placed]
+        places = [self.image.place_of(position) for _index, _wish, position in placed]
+        if self._dragging:  # by whole pixels: the backend then need not render the lesion anew
+            places = [(place[0], float(round(place[1])), float(round(place[2]))) for place in places]
+        requests = [wish.request(place) for (_index, wish, _position), place in zip(placed, places, strict=True)]
         document = {
             **self.where(),
             "requests": requests,
@@ -455,11 +464,18 @@ class Studio(slicer.util.VTKObservationMixin):
         settings, keys, seed, quietly = self._wanted
         self._wanted = None
         image = self.image
+        whole = slicer.util.arrayFromVolume(image.node) if self.parameters.composed is None else None
+        copies = []
+
+        def parameters(client):
+            if whole is not None:
+                copies.append(whole.copy())  # here in the thread: it takes a while
+            return self.compose_parameters(client, settings, seed)
 
         def have(result):
             self._composing = None
             if image is self.image:
-                self._show(Composition.of_result(*result, keys))
+                self._show(Composition.of_result(*result, keys), copies)
                 self._go_on()
 
         def failed(error):
@@ -472,7 +488,7 @@ class Studio(slicer.util.VTKObservationMixin):
             "compose",
             title="" if quietly else _("Composing"),
             image=image,
-            parameters=lambda client: self.compose_parameters(client, settings, seed),
+            parameters=parameters,
             done=have,
             failed=failed,
         )
@@ -481,12 +497,13 @@ class Studio(slicer.util.VTKObservationMixin):
         if self._wanted is not None:
             self._compose_next()
 
-    def _show(self, composition):
-        """Writes a composition into the scene."""
+    def _show(self, composition, copies=()):
+        """Writes a composition into the scene; `copies`: the background's pixels, where a new volume needs them."""
         p = self.parameters
         old = self.composition.patches if self.composition is not None else ()
         if p.composed is None and composition.patches:
-            p.composed, old = composed.new_volume(p.background), ()
+            pixels = copies[0] if copies else slicer.util.arrayFromVolume(p.background).copy()
+            p.composed, old = composed.new_volume(p.background, pixels), ()
         if p.composed is not None:
             composed.write_patches(p.composed, p.background, self.image, old, composition.patches)
         self.composition, self.refused, self.stale = composition, composition.refused, False
@@ -503,7 +520,7 @@ class Studio(slicer.util.VTKObservationMixin):
             self._keep(composition)
         self._mark_points()
         self.show_layers()
-        self.changed.emit()
+        self.tell()
 
     def _keep(self, composition):
         """The case into the scene, and into the present step of the history."""
@@ -556,7 +573,7 @@ class Studio(slicer.util.VTKObservationMixin):
         self.history.add(_("open a case"), wishes.snapshot(p.points))
         self._opened = case["background"]["pixel_sha256"]
         self.compose()
-        self.changed.emit()
+        self.tell()
 
     # -- undo ------------------------------------------------------------------------------------------------------
     def undo(self):
@@ -579,7 +596,7 @@ class Studio(slicer.util.VTKObservationMixin):
             self._show(step.composition)
         elif self.is_ready:
             self.compose(quietly=True)
-        self.changed.emit()
+        self.tell()
 
     def summary(self):
         """One line on how things stand."""
@@ -591,6 +608,11 @@ class Studio(slicer.util.VTKObservationMixin):
         return text + (_(", {n} not allowed where it stands.").format(n=len(self.refused)) if self.refused else ".")
 
     # -- telling ---------------------------------------------------------------------------------------------------
+    def tell(self):
+        """Has what is shown refreshed, soon and once for many changes."""
+        if not self._telling.isActive():
+            self._telling.start()
+
     def say(self, text, *, problem=False):
         """A sentence for the status line."""
         self.said.emit(text, problem)

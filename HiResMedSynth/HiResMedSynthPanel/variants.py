@@ -82,7 +82,7 @@ class Variants:
                 " ".join([told.format(made=self._made, total=self._total, folder=folder), *self.problems]),
                 problem=bool(self.problems),
             )
-            studio.changed.emit()
+            studio.tell()
 
         studio.session.run(
             "compose",

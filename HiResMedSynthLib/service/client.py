@@ -26,7 +26,7 @@ from HiResMedSynthLib.service.protocol import (
     JobKind,
     JobStatus,
     image_name,
-    pack_arrays,
+    packed_stream,
     unpack_arrays,
 )
 
@@ -78,7 +78,7 @@ class BackendClient:
         document = plain_header(header)
         name = name or image_name(pixels, document)
         if self._request("GET", f"/images/{name}", missing_is_fine=True).status_code == 404:
-            body = pack_arrays({"pixels": pixels}, document)
+            body = packed_stream({"pixels": pixels}, document)
             self._request("PUT", f"/images/{name}", data=body, content_type=ARRAYS_TYPE)
         return name
 
@@ -142,7 +142,7 @@ class BackendClient:
         method: str,
         path: str,
         *,
-        data: bytes | None = None,
+        data: bytes | io.BytesIO | None = None,
         content_type: str | None = None,
         missing_is_fine: bool = False,
         stream: bool = False,

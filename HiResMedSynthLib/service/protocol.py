@@ -109,10 +109,16 @@ class ProtocolError(ValueError):
 
 def pack_arrays(arrays: Mapping[str, NDArray[Any]], document: Any = None) -> bytes:
     """Arrays and a JSON document as npz bytes (the document under the name `json`)."""
+    return packed_stream(arrays, document).getvalue()
+
+
+def packed_stream(arrays: Mapping[str, NDArray[Any]], document: Any = None) -> io.BytesIO:
+    """The same as a stream, which is sent in blocks and never copied whole."""
     stream = io.BytesIO()
     text = np.frombuffer(json.dumps(document).encode(), dtype=np.uint8)
     np.savez(stream, **{"json": text, **arrays})  # type: ignore[arg-type]
-    return stream.getvalue()
+    stream.seek(0)
+    return stream
 
 
 def unpack_arrays(data: bytes) -> tuple[dict[str, NDArray[Any]], Any]:

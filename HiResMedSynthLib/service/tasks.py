@@ -13,7 +13,7 @@ import numpy as np
 
 from HiResMedSynthLib.case import Case, CaseSettings
 from HiResMedSynthLib.case_file import ARRAYS_FILE, CASE_FILE, case_bytes, read_case
-from HiResMedSynthLib.compose import Composition, compose
+from HiResMedSynthLib.compose import boxes_of, compose, compose_patches
 from HiResMedSynthLib.draw_case import draw_case
 from HiResMedSynthLib.errors import ForbiddenPlaceError, SettingsError
 from HiResMedSynthLib.export.patient import StudyLabels
@@ -25,7 +25,6 @@ from HiResMedSynthLib.service import annotation_jobs, lesion_tasks
 from HiResMedSynthLib.service.jobs import Result, Step
 from HiResMedSynthLib.service.messages import LengthMm, Seed, arrays_result, parameters_of, zip_result
 from HiResMedSynthLib.service.store import Store
-
 
 FOOTPRINT = 1.4  # a lesion's footprint over its diameter: the matte is wider, the form not round
 
@@ -182,19 +181,19 @@ def compose_job(work: Work, step: Step) -> Result:
             index = kept.pop(error.lesion - 1)
             refused.append({"request": index, "what": error.what, "remedy": error.remedy, "nearest": error.nearest})
         else:
-            return _composed(compose(image, case), {"requests": kept, "refused": refused})
+            return _composed(case, compose_patches(image, case), {"requests": kept, "refused": refused})
     return arrays_result({}, {"case": None, "corners": {}, "boxes": [], "requests": [], "refused": refused})
 
 
-def _composed(composition: Composition, also: dict[str, Any]) -> Result:
-    text, packed = case_bytes(composition.case)
+def _composed(case: Case, patches: dict[int, Any], also: dict[str, Any]) -> Result:
+    text, packed = case_bytes(case)
     arrays: dict[str, Any] = {"lesions": np.frombuffer(packed, dtype=np.uint8)}
-    for lesion in composition.lesions:
-        arrays[f"{lesion.number}.pixels"] = composition.image.pixels[lesion.region]
+    for lesion in case.lesions:
+        arrays[f"{lesion.number}.pixels"] = patches[lesion.number]
         arrays[f"{lesion.number}.alpha"] = lesion.alpha
-    patches = {str(lesion.number): list(lesion.corner) for lesion in composition.lesions}
-    boxes = [dataclasses.asdict(box) for box in composition.boxes]
-    return arrays_result(arrays, {"case": json.loads(text), "corners": patches, "boxes": boxes, **also})
+    corners = {str(lesion.number): list(lesion.corner) for lesion in case.lesions}
+    boxes = [dataclasses.asdict(box) for box in boxes_of(case)]
+    return arrays_result(arrays, {"case": json.loads(text), "corners": corners, "boxes": boxes, **also})
 
 
 def export_job(work: Work, step: Step) -> Result:

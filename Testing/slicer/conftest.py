@@ -64,7 +64,8 @@ class Workbench:
         def idle() -> bool:
             nonlocal quiet
             studio = self.studio
-            busy = studio.session.busy or studio._later.isActive() or studio._steps.isActive()
+            timers = (studio._later, studio._steps, studio._telling)
+            busy = studio.session.busy or any(timer.isActive() for timer in timers)
             quiet = 0 if busy else quiet + 1
             return quiet > 5
 
@@ -119,7 +120,7 @@ def one_bench(application: Any, tmp_path_factory: pytest.TempPathFactory) -> Ite
 @pytest.fixture
 def bench(one_bench: Workbench, application: Any) -> Iterator[Workbench]:
     """The module in an empty scene; the backend stays as it is from test to test."""
-    if one_bench.widget.parent.isEntered():
+    if one_bench.widget.parent.isEntered:
         application.leave(one_bench.widget)
     application.close_scene()
     application.enter(one_bench.widget)

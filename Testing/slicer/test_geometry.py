@@ -88,10 +88,7 @@ def test_an_export_equals_the_command_lines(bench: Workbench, tmp_path: Path, ki
     requests = tmp_path / "requests.json"
     requests.write_text(json.dumps([studio.settings()[0]["requests"][0]]))
     options = ["--request", requests, "--seed", str(p.caseSeed), "--pair", "--out", tmp_path / "cli"]
-    if film:
-        source = next(FILM.glob("*.dcm"))
-    else:
-        source = CT
+    source = next(FILM.glob("*.dcm")) if film else CT
     options += {"one slice": ["--slice", "6"], "film": ["--spacing-mm", "0.4"], "ct": []}[kind]
     command = [BACKEND_PYTHON, "-m", "HiResMedSynthLib.cli.main", "compose", source, *options]
     subprocess.run([str(part) for part in command], check=True, capture_output=True, cwd=ROOT)

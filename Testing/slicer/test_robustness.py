@@ -76,6 +76,7 @@ def test_a_closed_scene_and_a_reload_leave_a_working_panel(bench: Workbench) -> 
     bench.listen()
     assert bench.widget is not entered
     assert not _alive(process), "the old backend is gone"
+    assert bench.widget.parent is entered.parent
     bench.app.enter(bench.widget)
     bench.settle()
     assert bench.studio.composition.drawn(1)["diameter_mm"] == pytest.approx(20)
@@ -153,3 +154,43 @@ def test_leaving_the_module_takes_the_heatmap_away(bench: Workbench) -> None:
     assert composite.GetForegroundVolumeID() is None
     bench.app.enter(bench.widget)
     assert composite.GetForegroundVolumeID() == bench.studio.parameters.prior.GetID()
+
+
+def test_a_reload_in_the_open_module_needs_no_entering(bench: Workbench) -> None:
+    bench.place(bench.load("film"), RIGHT_LUNG)
+    bench.widget.onReload()
+    bench.widget = slicer.modules.HiResMedSynthWidget
+    bench.listen()
+    bench.settle()
+    assert bench.studio.composition.keys == (1,)
+    bench.place(bench.view("Green"), (0, 360, 720))
+    assert bench.studio.composition.keys == (1, 2)
+
+
+def test_an_emptied_path_counts_as_empty(bench: Workbench, tmp_path) -> None:
+    bench.panel.export.folder.setCurrentPath(str(tmp_path))
+    assert bench.studio.parameters.exportFolder == str(tmp_path)
+    bench.panel.export.folder.setCurrentPath("")
+    assert bench.studio.parameters.exportFolder == ""
+    bench.settle()
+    assert "a folder to write into" in bench.panel.export.export.toolTip
+
+
+def test_place_mode_ends_with_the_module(bench: Workbench) -> None:
+    view = bench.load("film")
+    bench.panel.lesions.place.setPlaceModeEnabled(True)
+    world = bench.studio.image.world_of(RIGHT_LUNG)
+    bench.app.leave(bench.widget)
+    view.click(world)
+    bench.app.enter(bench.widget)
+    bench.settle()
+    assert not bench.positions()
+
+
+def test_a_label_map_is_no_background(bench: Workbench) -> None:
+    label = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode", "labels")
+    slicer.util.updateVolumeFromArray(label, np.zeros((1, 8, 8), np.uint8))
+    assert bench.panel.background.selector.nodeCount() == 0
+    bench.studio.parameters.background = label
+    bench.settle()
+    assert "label map" in bench.panel.background.about.text

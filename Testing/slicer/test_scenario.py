@@ -152,7 +152,7 @@ def test_a_volume_is_worked_on_slice_by_slice_or_whole(bench: Workbench, tmp_pat
     bench.place(view, (24, 90, 60))
     assert not studio.refused
     assert studio.composition.drawn(1)["type"] in ("solid", "part-solid", "ground-glass", "calcified")
-    corner, pixels = studio.composition.patches[0]
+    _corner, pixels = studio.composition.patches[0]
     assert pixels.shape[0] >= 2, "a lesion of 8 mm is seen in several slices of 5 mm"
     photograph(bench, view, "panel_ct", tmp_path)
     panel.background.one_slice.setChecked(True)

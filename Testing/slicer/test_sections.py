@@ -164,12 +164,11 @@ def test_annotations_are_saved_and_loaded(bench: Workbench, tmp_path: Path) -> N
 
 def test_samples_are_registered(bench: Workbench) -> None:
     import HiResMedSynth
-
     from Testing.slicer.standin import sample_data
 
     bench.app._signals.startupCompleted.emit()
     assert {"Made-up chest CT", "Made-up chest film"} <= set(sample_data.sources)
-    node = sample_data.SampleDataLogic().downloadSample("Made-up chest CT")
+    node = sample_data.sources["Made-up chest CT"]["load"](None)
     assert slicer.util.arrayFromVolume(node).min() < -900
     test = HiResMedSynth.HiResMedSynthTest("runTest")
     test.test_parameters_survive()

@@ -161,22 +161,26 @@ class Application:
             sys.path.insert(0, str(module_file.parent))
         return self._make(importlib.import_module(name), name, module_file)
 
-    def _make(self, module: Any, name: str, file: Path) -> Any:
+    def _make(self, module: Any, name: str, file: Path, panel: ModulePanel | None = None) -> Any:
         description = Description(name, file)
         described = getattr(module, name)(description)
         setattr(slicer.modules, name.lower(), SimpleNamespace(path=str(file), name=name, parent=described, title=name))
-        panel = ModulePanel(name)
+        panel = panel or ModulePanel(name)
         widget = getattr(module, f"{name}Widget")(panel)
         widget.setup()
         panel.setMRMLScene(self._scene)
         return widget
 
     def reload(self, name: str) -> Any:
-        """What the Reload button does: cleanup, the file read anew, setup."""
+        """What slicer.util.reloadScriptedModule does: old children hidden, cleanup, setup in the same parent, no enter."""
         old = getattr(slicer.modules, f"{name}Widget")
+        panel = old.parent
+        for child in panel.findChildren(QtWidgets.QWidget):
+            child.hide()
         old.cleanup()
-        old.parent.deleteLater()
-        return self._make(importlib.reload(sys.modules[name]), name, self._modules[name])
+        while panel.layout().count():
+            panel.layout().takeAt(0)
+        return self._make(importlib.reload(sys.modules[name]), name, self._modules[name], panel)
 
     def enter(self, widget: Any) -> None:
         """Selects the module."""

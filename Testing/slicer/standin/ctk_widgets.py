@@ -61,7 +61,8 @@ class ctkPathLineEdit(QWidget):
     """A path with a button to browse for it (ctkPathLineEdit.h)."""
 
     currentPathChanged = Signal(str)
-    Files, Dirs, Writable = 1, 2, 8
+    validInputChanged = Signal(bool)
+    Dirs, Files, Writable = 0x001, 0x002, 0x020
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -72,8 +73,17 @@ class ctkPathLineEdit(QWidget):
         row.addWidget(self._edit)
         row.addWidget(self._browse)
         self.setLayout(row)
-        self._edit.textChanged.connect(lambda text: self.currentPathChanged.emit(text))
+        self._valid = False
+        self._edit.textChanged.connect(self._changed)
         self._browse.clicked.connect(self._ask)
+
+    def _changed(self, text: str) -> None:
+        """As updateHasValidInput(): an empty path is no valid one, and no change of the path is told."""
+        if bool(text) != self._valid:
+            self._valid = bool(text)
+            self.validInputChanged.emit(self._valid)
+        if self._valid:
+            self.currentPathChanged.emit(text)
 
     def _ask(self) -> None:
         chosen = (

@@ -42,7 +42,11 @@ class DICOMDatabase:
         if element is None or element.VR == "SQ":
             return ""
         value = element.value
-        return "\\".join(map(str, value)) if isinstance(value, pydicom.multival.MultiValue) else ("" if value is None else str(value))
+        return (
+            "\\".join(map(str, value))
+            if isinstance(value, pydicom.multival.MultiValue)
+            else ("" if value is None else str(value))
+        )
 
     def _header(self, file: str) -> Any:
         if file not in self._headers:

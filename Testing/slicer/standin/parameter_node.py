@@ -1,7 +1,7 @@
 """slicer.parameterNodeWrapper (Base/Python/slicer/parameterNodeWrapper/): the subset that the module uses.
 
-Fields of int, float, str, bool and MRML nodes on a real vtkMRMLScriptedModuleNode; `connectGui` by the dynamic
-property SlicerParameterName. Serialised as in Slicer: numbers and texts as parameters, nodes as references.
+Fields of int, float, str, bool and MRML nodes on a real vtkMRMLScriptedModuleNode; `connectParametersToGui` by exact
+pairs of widget and type. Serialised as in Slicer: numbers and texts as parameters, nodes as references.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from collections.abc import Callable
 from typing import Any
 
 import slicer
-from PySide6 import QtCore, QtWidgets
+from PySide6 import QtWidgets
 
-from . import ctk_widgets, qmrml_widgets
+from . import qmrml_widgets
 
 SCALARS = (int, float, str, bool)
 
@@ -90,35 +90,36 @@ def parameterNodeWrapper(cls: type) -> type:
         "Modified": lambda self: self.parameterNode.Modified(),
         "StartModify": lambda self: self.parameterNode.StartModify(),
         "EndModify": lambda self, was: self.parameterNode.EndModify(was),
-        "connectGui": _connect_gui,
+        "connectParametersToGui": _connect_parameters,
         "disconnectGui": _disconnect_gui,
         "__annotations__": annotations,
     }
     return type(cls.__name__, (), members)
 
 
-# (widget class, property read, setter, signal); exact classes only, as in Slicer's guiConnectors
-CONNECTORS: dict[type, tuple[str, str, str]] = {
-    QtWidgets.QCheckBox: ("checked", "setChecked", "toggled(bool)"),
-    QtWidgets.QPushButton: ("checked", "setChecked", "toggled(bool)"),
-    QtWidgets.QSpinBox: ("value", "setValue", "valueChanged(int)"),
-    QtWidgets.QSlider: ("value", "setValue", "valueChanged(int)"),
-    QtWidgets.QDoubleSpinBox: ("value", "setValue", "valueChanged(double)"),
-    QtWidgets.QLineEdit: ("text", "setText", "textChanged(QString)"),
-    ctk_widgets.ctkPathLineEdit: ("currentPath", "setCurrentPath", "currentPathChanged(QString)"),
-    qmrml_widgets.qMRMLNodeComboBox: ("", "setCurrentNode", "currentNodeChanged(vtkMRMLNode*)"),
+# widget class -> (property read, setter, signal, types of the field); exact pairs only, as in Slicer's guiConnectors
+CONNECTORS: dict[type, tuple[str, str, str, tuple[type, ...]]] = {
+    QtWidgets.QCheckBox: ("checked", "setChecked", "toggled(bool)", (bool,)),
+    QtWidgets.QPushButton: ("checked", "setChecked", "toggled(bool)", (bool,)),
+    QtWidgets.QSpinBox: ("value", "setValue", "valueChanged(int)", (int,)),
+    QtWidgets.QSlider: ("value", "setValue", "valueChanged(int)", (int,)),
+    QtWidgets.QDoubleSpinBox: ("value", "setValue", "valueChanged(double)", (float,)),
+    QtWidgets.QLineEdit: ("text", "setText", "textChanged(QString)", (str,)),
+    qmrml_widgets.qMRMLNodeComboBox: ("", "setCurrentNode", "currentNodeChanged(vtkMRMLNode*)", ()),
 }
 
 
-def _connect_gui(self: Any, gui: Any) -> int:
+def _connect_parameters(self: Any, widgets: dict[str, Any]) -> int:
     links = []
-    for widget in [gui, *gui.findChildren(QtWidgets.QWidget)]:
-        name = QtCore.QObject.property(widget, "SlicerParameterName")
-        if not name:
-            continue
-        if name not in type(self).__annotations__:
+    for name, widget in widgets.items():
+        field = getattr(type(self), name, None)
+        if not isinstance(field, _Field):
             raise ValueError(f"no parameter '{name}'")
-        read, setter, signal = CONNECTORS[type(widget)]
+        read, setter, signal, kinds = CONNECTORS.get(type(widget), ("", "", "", (object,)))
+        if not signal or (field.kind not in kinds if kinds else not field.is_node):
+            raise RuntimeError(f"Unable to create GUI connector from {type(widget).__name__} to {field.kind}")
+        for validator in field.validators:
+            widget.setRange(validator.minimum, validator.maximum)
 
         def to_node(*, widget: Any = widget, read: str = read, name: str = name) -> None:
             setattr(self, name, getattr(widget, read) if read else widget.currentNode())

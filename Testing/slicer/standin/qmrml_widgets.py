@@ -22,6 +22,7 @@ class qMRMLNodeComboBox(QWidget):
         self._types: list[str] = []
         self._none, self._ids, self._tags = False, [], []
         self._add, self._remove, self._rename, self._attributes = True, True, False, []
+        self._children = True
         self._box = QComboBox(self)
         self._box.setSizeAdjustPolicy(QComboBox.AdjustToMinimumContentsLengthWithIcon)
         self._box.setMinimumContentsLength(12)
@@ -44,6 +45,7 @@ class qMRMLNodeComboBox(QWidget):
     addEnabled = Property(bool, lambda self: self._add, lambda self, on: setattr(self, "_add", on))
     removeEnabled = Property(bool, lambda self: self._remove, lambda self, on: setattr(self, "_remove", on))
     renameEnabled = Property(bool, lambda self: self._rename, lambda self, on: setattr(self, "_rename", on))
+    showChildNodeTypes = Property(bool, lambda self: self._children, lambda self, on: setattr(self, "_children", on))
     currentNodeID = Property(str, lambda self: self.currentNode().GetID() if self.currentNode() is not None else "")
 
     def addAttribute(self, node_type: str, name: str, value: str | None = None) -> None:
@@ -63,11 +65,14 @@ class qMRMLNodeComboBox(QWidget):
     def _on_scene(self, _caller: Any, _event: str) -> None:
         self._fill()
 
+    def _fits(self, node: Any) -> bool:
+        return node.GetClassName() in self._types or (self._children and any(map(node.IsA, self._types)))
+
     def _offered(self) -> list[Any]:
         nodes = (
             [] if self._scene is None else [self._scene.GetNthNode(k) for k in range(self._scene.GetNumberOfNodes())]
         )
-        found = [n for n in nodes if n.GetClassName() in self._types and not n.GetHideFromEditors()]
+        found = [n for n in nodes if self._fits(n) and not n.GetHideFromEditors()]
         for node_type, name, value in self._attributes:
             found = [
                 n for n in found
@@ -115,12 +120,12 @@ class qSlicerMarkupsPlaceWidget(QWidget):
     """The button that puts the views into place mode for one markups node (qSlicerMarkupsPlaceWidget.h)."""
 
     activeMarkupsPlaceModeChanged = Signal(bool)
-    HidePlaceMultipleMarkupsOption, ShowPlaceMultipleMarkupsOption = 0, 1
+    ShowPlaceMultipleMarkupsOption, HidePlaceMultipleMarkupsOption = 0, 1
     ForcePlaceSingleMarkup, ForcePlaceMultipleMarkups = 2, 3
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self._node, self._scene, self._multiple, self._buttons = None, None, 1, True
+        self._node, self._scene, self._multiple, self._buttons = None, None, 0, True
         self._button = QToolButton(self)
         self._button.setText("Place")
         self._button.setCheckable(True)
@@ -163,7 +168,7 @@ class qSlicerMarkupsPlaceWidget(QWidget):
         if on:
             selection.SetReferenceActivePlaceNodeClassName(self._node.GetClassName())
             selection.SetActivePlaceNodeID(self._node.GetID())
-            interaction.SetPlaceModePersistence(1 if self._multiple in (1, 3) else 0)
+            interaction.SetPlaceModePersistence(1 if self._multiple == 3 else 0)
             interaction.SetCurrentInteractionMode(interaction.Place)
         else:
             interaction.SetCurrentInteractionMode(interaction.ViewTransform)

@@ -14,6 +14,7 @@ from typing import Any
 from PySide6 import QtCore, QtGui, QtWidgets
 
 _get = QtCore.QObject.__getattribute__
+VIRTUAL = {"sizeHint", "minimumSizeHint"}  # PySide asks for these while it lays out; as properties they'd ask again
 _property, _set_property = QtCore.QObject.property, QtCore.QObject.setProperty
 _meta_object = QtCore.QObject.metaObject
 
@@ -45,7 +46,7 @@ def namespace() -> ModuleType:
 
 
 def _is_property(instance: QtCore.QObject, name: str) -> bool:
-    return not name.startswith("_") and _meta_object(instance).indexOfProperty(name) >= 0
+    return not name.startswith("_") and name not in VIRTUAL and _meta_object(instance).indexOfProperty(name) >= 0
 
 
 def _read(self: QtCore.QObject, name: str) -> Any:

@@ -22,7 +22,6 @@ class SampleDataLogic:
         sampleDescription: str | None = None,
     ) -> None:
         assert sampleName is not None
+        given = [one if isinstance(one, (list, tuple)) else [one] for one in (uris, fileNames, nodeNames)]
+        assert all(isinstance(uri, str) for uri in given[0]), "uris must be texts"
         sources[sampleName] = {"category": category, "load": customDownloader, "thumbnail": thumbnailFileName}
-
-    def downloadSample(self, sampleName: str) -> Any:
-        return sources[sampleName]["load"](None)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import slicer
+from PySide6.QtCore import Property
 from PySide6.QtWidgets import QVBoxLayout, QWidget
 
 
@@ -43,8 +44,7 @@ class ModulePanel(QWidget):
         self.setLayout(QVBoxLayout())
         self._entered = False
 
-    def isEntered(self) -> bool:
-        return self._entered
+    isEntered = Property(bool, lambda self: self._entered)
 
     def setMRMLScene(self, scene: Any) -> None:
         for child in self.findChildren(QWidget):
