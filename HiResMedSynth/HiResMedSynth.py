@@ -85,8 +85,7 @@ class HiResMedSynthWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """Another module is shown: what others see stays, our foreground goes."""
         if self.studio is not None:
             self.panel.stop_placing()
-            self.studio.layers.restore_foreground()
-            self.studio.forget_shown()
+            self.studio.leave()
         self.disconnectGui()
 
     def cleanup(self):
@@ -110,6 +109,7 @@ class HiResMedSynthWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def onSceneStartClose(self, _caller, _event):
         """The scene goes, or another comes: let go of it."""
         self.disconnectGui()
+        self.panel.compose.variants.stop()
         if self.studio.parameters is not None:
             self.studio.detach()
         self.panel.refresh()
@@ -134,7 +134,7 @@ class HiResMedSynthWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.studio.attach(parameters)
         if self._gui is None:
             self._gui = self.studio.parameters.connectParametersToGui(self.panel.bound_widgets())
-        self.studio.show_again()
+        self.studio.enter()
         self.panel.refresh()
 
     def disconnectGui(self):

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from HiResMedSynthLib.case import BackgroundReference, Case, CaseSettings, LesionRequest, PlacedLesion
 from HiResMedSynthLib.draw_lesion import DrawnShape, Index, draw_shape, place_shape, split_place
-from HiResMedSynthLib.errors import ForbiddenPlaceError, PlacementError, SettingsError
+from HiResMedSynthLib.errors import ForbiddenPlaceError, HiResMedSynthError, PlacementError, SettingsError
 from HiResMedSynthLib.ground import Ground, prepare_ground
 from HiResMedSynthLib.image import MedicalImage
 from HiResMedSynthLib.lesion.bank import Bank, load_bank
@@ -74,7 +74,11 @@ def draw_case(
     order = sorted(range(len(settings.requests)), key=lambda k: settings.requests[k].place is None)
     for done, index in enumerate(order, start=1):
         report(done, total, f"drawing lesion {done} of {len(order)}")
-        drawing.add(index + 1, settings.requests[index])
+        try:
+            drawing.add(index + 1, settings.requests[index])
+        except HiResMedSynthError as error:
+            error.lesion = index + 1
+            raise
     report(total, total, "case drawn")
     return Case(
         background=BackgroundReference.of(background, domain=ground.domain, source_slice=source_slice),
@@ -207,7 +211,7 @@ class _Drawing:
         beyond = _beyond(shape.center_at(anchor), self.ground.image)
         if beyond:
             raise ForbiddenPlaceError(
-                f"lesion {number}: {beyond}", remedy="Give a place inside the image.", lesion=number, nearest=moved
+                f"lesion {number}: {beyond}", remedy="Give a place inside the image.", nearest=moved
             )
         asked = _words(shape.center_at(anchor), self.ground.image)
         if shape.needs is not None and problem == (f"no {shape.needs}",):
@@ -215,7 +219,6 @@ class _Drawing:
         raise ForbiddenPlaceError(
             f"lesion {number} ({shape.diameter_mm:.1f} mm) at {asked} would touch: {', '.join(problem)}",
             remedy=advice,
-            lesion=number,
             nearest=moved,
         )
 

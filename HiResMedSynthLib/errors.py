@@ -21,6 +21,7 @@ class HiResMedSynthError(Exception):
         self.what = what
         self.where = None if where is None else str(where)
         self.remedy = remedy
+        self.lesion: int | None = None  # number of the lesion concerned, from 1 in the order of the requests
         place = "" if self.where is None else f" [{self.where}]"
         super().__init__(f"{what.rstrip('.')}{place}. {remedy}")
 
@@ -46,15 +47,14 @@ class PlacementError(HiResMedSynthError):
 
 
 class ForbiddenPlaceError(PlacementError):
-    """One lesion was asked for where it must not be.
+    """A lesion was asked for where it must not be.
 
     Args:
-        lesion: its number, from 1 in the order of the requests.
         nearest: (slice, row, column) of the nearest permitted place; None where there is none near.
     """
 
-    def __init__(self, what: str, *, remedy: str, lesion: int, nearest: tuple[float, float, float] | None) -> None:
-        self.lesion, self.nearest = lesion, nearest
+    def __init__(self, what: str, *, remedy: str, nearest: tuple[float, float, float] | None) -> None:
+        self.nearest = nearest
         super().__init__(what, remedy=remedy)
 
 

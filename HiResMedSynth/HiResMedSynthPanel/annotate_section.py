@@ -9,6 +9,7 @@ from slicer.i18n import tr as _
 from HiResMedSynthPanel import form
 from HiResMedSynthPanel.annotations import Annotations
 from HiResMedSynthPanel.exporter import free_folder
+from HiResMedSynthPanel.overlays import ROLE
 
 
 class AnnotateSection:
@@ -53,8 +54,9 @@ class AnnotateSection:
         self.list = qt.QListWidget()
         self.list.setMinimumHeight(80)
         self.delete = form.button(_("Delete mark"), self._delete, _("Takes the chosen mark away."))
+        self.change = form.button(_("Change mark"), self._change, _("Gives the chosen mark this class and comment."))
         layout.addRow(self.list)
-        layout.addRow(self.delete)
+        layout.addRow(form.row(self.change, self.delete))
         tip = _("Saving makes a new folder in this one; loading reads this one.")
         self.folder = form.path(self.refresh, folder=True, tip=tip)
         layout.addRow(_("Folder:"), self.folder)
@@ -63,9 +65,12 @@ class AnnotateSection:
         layout.addRow(form.row(self.save, self.load))
         self.annotations.changed.connect(self.refresh)
         studio.changed.connect(self.refresh)
+        self.widget.connect("contentsCollapsed(bool)", self._image_chosen)
 
     def refresh(self):
         """Shows the marks of the chosen image."""
+        if self.widget.collapsed:
+            return
         node = self.image.currentNode()
         points = self.annotations.points_of(node) if node is not None else None
         if self.place.currentNode() is not points:
@@ -78,7 +83,8 @@ class AnnotateSection:
                 self.list.addItem(text)
         self.box.setEnabled(node is not None)
         self.take.setEnabled(node is not None and self.segments.currentNode() is not None)
-        self.delete.setEnabled(bool(marks))
+        for button in (self.change, self.delete):
+            button.setEnabled(bool(marks))
         count = len(self.annotations.images())
         missing = [] if count else [_("a mark in an image")]
         missing += [] if self.folder.currentPath.strip() else [_("a folder")]
@@ -88,8 +94,11 @@ class AnnotateSection:
 
     def _image_chosen(self, _value):
         node = self.image.currentNode()
-        if node is not None and self._studio.parameters is not None and not self.widget.collapsed:
+        fits = node is not None and not node.GetAttribute(ROLE)
+        if fits and self._studio.parameters is not None and not self.widget.collapsed:
             self.annotations.make_points(node, self._defaults)
+        elif node is not None and not fits and not self.widget.collapsed:
+            self._studio.say(_("This is a result of HiResMedSynth. Annotate real images."), problem=True)
         self.refresh()
 
     def _segments_chosen(self, _node):
@@ -121,6 +130,9 @@ class AnnotateSection:
     def _delete(self):
         self.annotations.delete(self.image.currentNode(), max(self.list.currentRow, 0))
 
+    def _change(self):
+        self.annotations.change(self.image.currentNode(), max(self.list.currentRow, 0), self._defaults())
+
     def _save(self):
         studio, parent = self._studio, Path(self.folder.currentPath.strip())
         if not parent.is_dir():
@@ -147,7 +159,7 @@ class AnnotateSection:
         studio.session.run(
             "load_annotations",
             title=_("Loading the annotations"),
-            parameters=lambda client: {"folder": client.send_bytes(self.annotations.zipped(folder))},
+            parameters=lambda client: {"folder": client.send_folder(folder)},
             done=self._loaded,
             failed=studio.failed,
         )

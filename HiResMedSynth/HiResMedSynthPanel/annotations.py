@@ -1,8 +1,6 @@
 """Annotations in the scene: marks of real lesions as points, boxes and segments that know their image."""
 
-import io
 import json
-import zipfile
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +18,6 @@ from HiResMedSynthPanel.slicer_image import SlicerImage, refusal
 IMAGE, FACTS = "HiResMedSynth.image", "HiResMedSynth.mark"
 COLOR = (0.2, 0.7, 0.95)
 BOX_MM = 20.0
-SUFFIXES = (".nrrd", ".json", ".txt")
 
 
 @dataclass(frozen=True)
@@ -124,9 +121,25 @@ class Annotations(slicer.util.VTKObservationMixin):
         for node in self._nodes_of(volume, "vtkMRMLSegmentationNode"):
             segmentation = node.GetSegmentation()
             for number in range(segmentation.GetNumberOfSegments()):
-                facts = {"class": segmentation.GetNthSegment(number).GetName()}
+                segment, text = segmentation.GetNthSegment(number), vtk.reference("")
+                known = segment.GetTag(FACTS, text)
+                facts = {**_facts(str(text) if known else ""), "class": segment.GetName()}
                 found.append(SceneMark(node, "segment", segmentation.GetNthSegmentID(number), facts))
         return found
+
+    def change(self, volume, number, facts):
+        """Gives a mark another class, size or comment."""
+        mark = self.marks_of(volume)[number]
+        if mark.kind == "point":
+            mark.node.SetNthControlPointDescription(mark.part, json.dumps(facts))
+            mark.node.SetNthControlPointLabel(mark.part, facts["class"])
+        elif mark.kind == "box":
+            mark.node.SetAttribute(FACTS, json.dumps(facts))
+        else:
+            segment = mark.node.GetSegmentation().GetSegment(mark.part)
+            segment.SetName(facts["class"])
+            segment.SetTag(FACTS, json.dumps(facts))
+        self.changed.emit()
 
     def delete(self, volume, number):
         """Takes a mark away (a segment is only no longer counted)."""
@@ -142,16 +155,21 @@ class Annotations(slicer.util.VTKObservationMixin):
     # -- to and from the backend -----------------------------------------------------------------------------------
     def sending(self):
         """(problem or "", callable(client) that sends all images and marks and gives the job's parameters)."""
-        sent = []
+        sent, outside = [], 0
         for volume in self.images():
             problem = refusal(volume)
             if problem:
                 return f"{volume.GetName()}: {problem}", None
             image = SlicerImage(volume, tags=list(dicom_tags.collect(volume))[-1])
-            marks = [one for mark in self.marks_of(volume) if (one := _described(mark, image)) is not None]
+            described = [_described(mark, image) for mark in self.marks_of(volume)]
+            marks = [one for one in described if one is not None]
+            outside += len(described) - len(marks)
             if any(not one["class_name"] for one, _mask in marks):
                 return _("A mark has no class. Give each lesion a class."), None
             sent.append((image, marks))
+
+        if outside:
+            return _("{n} mark(s) lie outside their image. Move or delete them.").format(n=outside), None
 
         def prepare(client):
             images = []
@@ -164,16 +182,6 @@ class Annotations(slicer.util.VTKObservationMixin):
             return {"images": images, "seg": True}
 
         return "", prepare
-
-    @staticmethod
-    def zipped(folder):
-        """A folder's images, tables and masks as a zip."""
-        stream = io.BytesIO()
-        with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
-            for file in sorted(folder.rglob("*")):
-                if file.is_file() and file.suffix in SUFFIXES:
-                    archive.write(file, file.relative_to(folder).as_posix())
-        return stream.getvalue()
 
     def show(self, arrays, document, defaults):
         """Volumes and marks of a loaded folder, as nodes of the scene; returns the volumes."""
@@ -213,6 +221,7 @@ class Annotations(slicer.util.VTKObservationMixin):
         whole = np.zeros(image.shape, dtype=np.uint8)
         whole[image.region_of(mark["corner"], mask.shape)] = mask
         segment = node.GetSegmentation().AddEmptySegment("", facts["class"])
+        node.GetSegmentation().GetSegment(segment).SetTag(FACTS, json.dumps(facts))
         slicer.util.updateSegmentBinaryLabelmapFromArray(whole, node, segment, image.node)
 
 

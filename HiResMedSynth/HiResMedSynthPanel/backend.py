@@ -5,6 +5,7 @@ import logging
 import secrets
 import sys
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import qt
 import slicer
@@ -68,8 +69,7 @@ class Backend:
             return
         url = slicer.util.settingsValue(URL_KEY, "")
         if url:
-            self.client = BackendClient(url, token)
-            self._set("ready")
+            self._connect(url, token)
             return
         interpreter = chosen_interpreter()
         self._token, self._ending = secrets.token_hex(32), False
@@ -87,6 +87,15 @@ class Backend:
         self._set("starting")
         self._patience.start()
         process.start(str(interpreter), ["-m", "HiResMedSynthLib.cli.main", "serve", "--end-with-stdin"])
+
+    def _connect(self, url, token):
+        """Uses the server at an address, once it has shown that it is one of ours."""
+        host = urlsplit(url).hostname or ""
+        if urlsplit(url).scheme != "https" and host not in ("127.0.0.1", "localhost", "::1"):
+            self._set("failed", _("A server beyond this machine must be reached by https, so that nobody reads along."))
+            return
+        self.client = BackendClient(url, token)
+        self._set("ready")
 
     def stop(self):
         """Ends it; it also ends by itself when Slicer's end of the pipe closes."""

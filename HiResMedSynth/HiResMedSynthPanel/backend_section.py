@@ -1,13 +1,16 @@
 """Section Backend: which Python or server computes, and its installation from a folder, without a network."""
 
 import subprocess
+import sys
 from pathlib import Path
 
 import qt
 import slicer
 from slicer.i18n import tr as _
 
+from HiResMedSynthLib import __version__
 from HiResMedSynthLib.errors import HiResMedSynthError
+from HiResMedSynthLib.service.protocol import PROTOCOL_VERSION
 from HiResMedSynthPanel import form, installation
 from HiResMedSynthPanel.backend import INTERPRETER_KEY, URL_KEY, chosen_interpreter, library_folder, user_data_folder
 from HiResMedSynthPanel.wheel_folder import WheelFolder
@@ -64,6 +67,8 @@ class BackendSection:
         self.state.setText(text + (f": {backend.problem}" if backend.problem else ""))
         busy = self._ticket is not None
         missing = [] if self.folder.currentPath.strip() else [_("a folder of wheels")]
+        missing += [_("the end of what is under way")] if busy else []
+        self.check.setEnabled(not busy)
         form.enable(self.look, _("Checks hashes and sizes; installs nothing."), missing)
         self.install.setText(_("Cancel") if busy else _("Install"))
         missing = [] if busy or self._wheels else [_("a checked folder: press Check folder")]
@@ -80,11 +85,17 @@ class BackendSection:
 
     # -- settings --------------------------------------------------------------------------------------------------
     def _interpreter_chosen(self):
-        slicer.app.userSettings().setValue(INTERPRETER_KEY, self.interpreter.currentPath.strip())
+        now = self.interpreter.currentPath.strip()
+        if now != slicer.util.settingsValue(INTERPRETER_KEY, ""):
+            slicer.app.userSettings().setValue(INTERPRETER_KEY, now)
+            self._studio.session.backend.stop()
 
     def _url_chosen(self):
-        slicer.app.userSettings().setValue(URL_KEY, self.url.text.strip())
-        self._studio.session.token = self.token.text.strip()
+        session, url, token = self._studio.session, self.url.text.strip(), self.token.text.strip()
+        if (url, token) != (slicer.util.settingsValue(URL_KEY, ""), session.token):
+            slicer.app.userSettings().setValue(URL_KEY, url)
+            session.token = token
+            session.backend.stop()  # the next action uses the new one
 
     def _restart(self):
         session = self._studio.session
@@ -93,8 +104,14 @@ class BackendSection:
 
     def _copy(self):
         backend = self._studio.session.backend
-        lines = [f"HiResMedSynth backend: {backend.state} {backend.problem}", f"Python: {chosen_interpreter()}"]
-        qt.QApplication.clipboard().setText("\n".join([*lines, self.told.text, *backend.log]))
+        version = f"Slicer {slicer.app.majorVersion}.{slicer.app.minorVersion}, Python {sys.version.split()[0]}"
+        lines = [
+            f"HiResMedSynth {__version__}, protocol {PROTOCOL_VERSION}; {version}",
+            f"Backend: {backend.state} {backend.problem}",
+            f"Its Python: {chosen_interpreter()}",
+        ]
+        text = "\n".join([*lines, self.told.text, *backend.log])
+        qt.QApplication.clipboard().setText(text.replace(str(Path.home()), "~"))
         self._studio.say(_("The report is on the clipboard."))
 
     # -- in a thread -----------------------------------------------------------------------------------------------

@@ -99,9 +99,9 @@ class BackgroundSection:
         def made(result):
             node = sample_data.show(kind, result)
             slicer.util.setSliceViewerLayers(background=node, fit=True)
+            studio.parameters.background = node
             if kind == "film":
                 studio.parameters.domain = "cxr"  # a made-up film has no header that tells it
-            studio.parameters.background = node
 
         studio.session.think(
             lambda: sample_data.make(kind), title=_("Making the sample"), done=made, failed=studio.failed

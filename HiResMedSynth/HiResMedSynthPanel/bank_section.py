@@ -17,7 +17,7 @@ class BankSection:
 
     def __init__(self, studio):
         self._studio = studio
-        self._asked = False
+        self._asked_for = None
         self.widget, layout = form.section(_("Bank"), collapsed=True)
         self.source = slicer.qMRMLNodeComboBox()
         self.source.nodeTypes = ["vtkMRMLMarkupsROINode", "vtkMRMLSegmentationNode"]
@@ -44,19 +44,27 @@ class BankSection:
 
     def load(self):
         """Asks the backend for the bank's cards and pictures."""
-        own = composed.unpacked(self._studio.parameters.ownLesions)
+        own, self._asked_for = self._studio.own_lesions(), self._key()
+
+        def failed(error):
+            self._asked_for = None if self._studio.session.backend.state == "stopped" else self._asked_for
+            self._studio.failed(error)
+
         self._studio.session.run(
             "bank",
             parameters=lambda client: {"own_lesions": client.send_bytes(own) if own else None},
             done=self._have_bank,
-            failed=self._studio.failed,
+            failed=failed,
         )
+
+    def _key(self):
+        """What the list depends on: the own lesions of this scene."""
+        return hash(self._studio.own_lesions())
 
     def refresh(self):
         """Shows the state of the studio."""
         studio = self._studio
-        if studio.is_ready and not self._asked:
-            self._asked = True
+        if studio.is_ready and self._asked_for != self._key():
             self.load()
         missing = [] if studio.is_ready else [_("an image")]
         if studio.is_ready and (studio.image.header.units != "HU" or studio.image.pixels.shape[0] < 3):
@@ -95,7 +103,7 @@ class BankSection:
             studio.say(_("The outline doesn't meet the image. Move it onto the lesion."), problem=True)
             return
         corner, inside = outline
-        own = composed.unpacked(studio.parameters.ownLesions)
+        own = studio.own_lesions()
         kind = self.kind.currentText
 
         def prepare(client):
@@ -117,7 +125,6 @@ class BankSection:
             told = _("'{name}' ({size:g} mm) is in the bank of this scene: choose it as a lesion's type.")
             studio.say(told.format(name=name, size=document["card"]["diameter_mm"]))
             self.name.clear()
-            self.load()
 
         studio.session.run(
             "train_lesion",

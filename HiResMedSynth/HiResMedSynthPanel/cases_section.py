@@ -8,6 +8,8 @@ from slicer.i18n import tr as _
 from HiResMedSynthPanel import form, wishes
 
 LARGEST_BYTES = 64 * 2**20
+LARGEST_SEED = 2**31  # what a spin box holds
+DOMAINS = ("lung-ct", "cxr", "kub")
 
 
 class CasesSection:
@@ -40,16 +42,8 @@ class CasesSection:
             path = path / "case.json"
         try:
             case = _read(path)
-            settings = case["settings"]
+            fields = _fields(case)
             points = [self._point(number, lesion) for number, lesion in enumerate(case["lesions"], start=1)]
-            fields = {
-                "domain": str(settings["domain"] or ""),
-                "paperFusion": settings["fusion"] == "paper",
-                "pleuraMargin": float(settings["margins"]["pleura_mm"]),
-                "vesselMargin": float(settings["margins"]["vessel_mm"]),
-                "minDistance": float(settings["min_distance_mm"]),
-                "caseSeed": int(case["seed"]),
-            }
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             told = _("{file} can't be read as a case ({why}). Choose the case.json of an export.")
             self._studio.say(told.format(file=path.name, why=type(error).__name__), problem=True)
@@ -67,3 +61,21 @@ def _read(path):
     if path.stat().st_size > LARGEST_BYTES:
         raise ValueError
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _fields(case):
+    """The case's settings as fields of the parameter node; ValueError, KeyError or TypeError where it is none."""
+    settings, background = case["settings"], case["background"]
+    fields = {
+        "domain": str(settings["domain"]),
+        "paperFusion": settings["fusion"] == "paper",
+        "pleuraMargin": float(settings["margins"]["pleura_mm"]),
+        "vesselMargin": float(settings["margins"]["vessel_mm"]),
+        "minDistance": float(settings["min_distance_mm"]),
+        "caseSeed": int(case["seed"]),
+    }
+    if fields["domain"] not in DOMAINS or not 0 <= fields["caseSeed"] < LARGEST_SEED:
+        raise ValueError
+    if len(background["shape"]) != 3 or not background["pixel_sha256"]:
+        raise ValueError
+    return fields

@@ -56,6 +56,7 @@ class ComposeSection:
             button.setToolTip(title or nothing)
         self.after.setEnabled(studio.parameters.composed is not None)
         missing = [] if studio.composition is not None and studio.composition.case is not None else [_("a composition")]
+        missing += [_("an up-to-date composition: press Apply")] if studio.stale else []
         missing += [] if studio.parameters.exportFolder else [_("a folder under Export")]
         tip = _("Exports this case several times: same places, new seeds; locked lesions stay as they are.")
         form.enable(self.make, tip, missing + ([_("an end of the current work")] if busy else []))

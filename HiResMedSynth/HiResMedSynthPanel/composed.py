@@ -24,6 +24,7 @@ class Composition:
         lesions: bytes of lesions.safetensors.
         keys: the wish of each lesion, in the order of their numbers.
         refused: key -> {"what", "remedy", "nearest"}.
+        is_stored: the patches are stored values, Slicer holds rescaled ones.
     """
 
     patches: tuple
@@ -31,6 +32,7 @@ class Composition:
     lesions: bytes
     keys: tuple
     refused: dict
+    is_stored: bool = False
 
     @classmethod
     def of_result(cls, arrays, document, keys):
@@ -42,6 +44,7 @@ class Composition:
             lesions=arrays["lesions"].tobytes() if "lesions" in arrays else b"",
             keys=tuple(keys[k] for k in document["requests"]),
             refused={keys[one["request"]]: one for one in document["refused"]},
+            is_stored=document["stored_values"],
         )
 
     @classmethod
@@ -91,28 +94,27 @@ def new_volume(background, pixels):
     return node
 
 
-def write_patches(volume, background, image, old, new):
-    """Takes the old patches out of the volume and writes the new ones, in place."""
+def write_patches(volume, background, image, old, composition):
+    """Takes the old patches out of the volume and writes those of a composition, in place."""
     target, source = slicer.util.arrayFromVolume(volume), slicer.util.arrayFromVolume(background)
     for corner, pixels in old:
         region = image.region_of(corner, pixels.shape)
         target[region] = source[region]
-    for corner, pixels in new:
+    for corner, pixels in composition.patches:
         region = image.region_of(corner, pixels.shape)
-        target[region] = _in_slicer_units(pixels, source[region], image, corner)
+        if composition.is_stored and image.header.tags:
+            pixels = _rescaled(pixels, image, corner)
+        target[region] = pixels.astype(target.dtype)
     slicer.util.arrayFromVolumeModified(volume)
 
 
-def _in_slicer_units(pixels, before, image, corner):
-    """Values as Slicer holds them: of a modality other than CT the backend works on stored values."""
-    if image.header.units == "HU" or not image.header.tags:
-        return pixels.astype(before.dtype)
+def _rescaled(pixels, image, corner):
+    """Values as Slicer holds them: of modalities other than CT the backend works on stored values."""
     planes = []
     for offset, plane in enumerate(pixels):
         tags = image.header.tags[corner[0] + offset]
-        slope, intercept = float(tags.get("RescaleSlope", 1)), float(tags.get("RescaleIntercept", 0))
-        planes.append(plane * slope + intercept)
-    return np.asarray(planes).astype(before.dtype)
+        planes.append(plane * float(tags.get("RescaleSlope", 1)) + float(tags.get("RescaleIntercept", 0)))
+    return np.asarray(planes)
 
 
 def text_node(node, name, text):

@@ -18,22 +18,19 @@ TAGS = {
 OF_EACH_SLICE = ("ImagePositionPatient", "RescaleSlope", "RescaleIntercept", "InstanceNumber")
 
 
-def instances_of(node):
-    """Paths of the DICOM files that a volume was loaded from, a file a slice; empty where they aren't known."""
-    database = getattr(slicer, "dicomDatabase", None)  # there only once the DICOM module has opened it
-    uids = (node.GetAttribute("DICOM.instanceUIDs") or "").split()
-    slices = node.GetImageData().GetDimensions()[2]
-    if database is None or not database.isOpen or len(uids) != slices:
-        return []
-    files = [database.fileForInstance(uid) for uid in uids]
-    return files if all(files) else []
-
-
 def collect(node):
     """Yields after each slice, at last the tags of all (a list), or [] where they aren't known."""
-    files, first, found = instances_of(node), {}, []
-    value = slicer.dicomDatabase.fileValue if files else None
-    for number, file in enumerate(files):
+    database = getattr(slicer, "dicomDatabase", None)  # there only once the DICOM module has opened it
+    uids = (node.GetAttribute("DICOM.instanceUIDs") or "").split()
+    if database is None or not database.isOpen or len(uids) != node.GetImageData().GetDimensions()[2]:
+        yield []
+        return
+    first, found, value = {}, [], database.fileValue
+    for number, uid in enumerate(uids):
+        file = database.fileForInstance(uid)
+        if not file:
+            yield []
+            return
         if number == 0:
             first = {keyword: text for keyword, tag in TAGS.items() if (text := value(file, tag))}
             found.append(first)

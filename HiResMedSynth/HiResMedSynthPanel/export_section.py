@@ -53,7 +53,7 @@ class ExportSection:
         composition = studio.composition
         missing = [] if composition is not None and composition.case is not None else [_("a composed lesion")]
         missing += [] if studio.parameters.exportFolder.strip() else [_("a folder to write into")]
-        missing += [_("an up-to-date composition: press Apply")] if studio.stale and not studio.session.busy else []
+        missing += [_("an up-to-date composition (press Apply, or wait for the preview)")] if studio.stale else []
         missing += [_("the end of the current work")] if studio.session.ticket is not None else []
         form.enable(self.export, _("Writes a new folder with everything of this case."), missing)
 
@@ -72,7 +72,7 @@ class ExportSection:
 
         def done(folder):
             told = _("Written: {folder}").format(folder=folder)
-            if to_database and self._import(folder / "dicom"):
+            if to_database and self._import(folder):
                 told += _(" and imported into the DICOM database")
             studio.say(told + ".")
 

@@ -25,9 +25,14 @@ def export_parameters(parameters, composition):
     return prepare
 
 
-def free_folder(parent, stem):
-    """The first folder `stem-0001`, `stem-0002` ... under `parent` that doesn't exist."""
+def folder_number(parent, stem):
+    """The first number whose folder `stem-NUMBER` under `parent` doesn't exist."""
     number = 1
     while (parent / f"{stem}-{number:04d}").exists():
         number += 1
-    return parent / f"{stem}-{number:04d}"
+    return number
+
+
+def free_folder(parent, stem):
+    """The first folder `stem-0001`, `stem-0002` ... under `parent` that doesn't exist."""
+    return parent / f"{stem}-{folder_number(parent, stem):04d}"

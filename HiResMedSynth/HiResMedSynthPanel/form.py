@@ -48,6 +48,7 @@ def check(text, parameter, tip=""):
 def whole(parameter, low, high, tip="", suffix=""):
     """A bound spin box for whole numbers."""
     box = qt.QSpinBox()
+    box.setKeyboardTracking(False)  # a half-typed number is none
     box.setRange(low, high)
     box.setSuffix(suffix)
     box.setToolTip(tip)
@@ -57,6 +58,7 @@ def whole(parameter, low, high, tip="", suffix=""):
 def number(low, high, *, suffix="", decimals=1, step=1.0, tip="", parameter=None):
     """A spin box for lengths and the like; bound where a parameter is named."""
     box = qt.QDoubleSpinBox()
+    box.setKeyboardTracking(False)
     box.setDecimals(decimals)
     box.setRange(low, high)
     box.setSingleStep(step)
@@ -82,7 +84,7 @@ def line(parameter, placeholder="", tip=""):
 
 
 def path(slot, *, folder=False, tip=""):
-    """A line for a path; `slot()` is called whenever it changes, emptied included (ctk tells that by another signal)."""
+    """A line for a path; `slot()` is called whenever it changes, also when it is emptied (another signal of ctk)."""
     edit = ctk.ctkPathLineEdit()
     edit.filters = ctk.ctkPathLineEdit.Dirs if folder else ctk.ctkPathLineEdit.Files
     edit.setToolTip(tip)
@@ -116,6 +118,12 @@ def choice(items, tip=""):
     box.setSizeAdjustPolicy(qt.QComboBox.AdjustToMinimumContentsLengthWithIcon)
     box.setMinimumContentsLength(8)
     return box
+
+
+def show_number(box, value):
+    """Shows a number, unless someone is typing another one."""
+    if not box.hasFocus():
+        box.setValue(value)
 
 
 def enable(widget, tip, missing):

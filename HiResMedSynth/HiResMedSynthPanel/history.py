@@ -12,6 +12,7 @@ class Step:
     title: str
     points: tuple
     composition: object = None
+    made_from: str = ""
 
 
 class History:

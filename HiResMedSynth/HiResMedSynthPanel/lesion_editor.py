@@ -41,6 +41,7 @@ class LesionEditor:
         self.rotation.connect("valueChanged(double)", self._rotation_chosen)
         layout.addRow(_("Rotation:"), form.row(self.turned, self.rotation, stretch=1))
         self.seed = qt.QSpinBox()
+        self.seed.setKeyboardTracking(False)
         self.seed.setRange(0, 2147483647)
         self.seed.setToolTip(_("Another seed: another lesion of the same wish."))
         self.seed.connect("valueChanged(int)", self._seed_chosen)
@@ -65,20 +66,20 @@ class LesionEditor:
         self._showing = True
         self._offer_bank()
         self.kind.setCurrentIndex(max(self.kind.findData(wish.bank_entry or wish.type), 0))
-        self.size.setValue(wish.size_mm[0])
+        form.show_number(self.size, wish.size_mm[0])
         mode = CONTRAST if wish.contrast is not None else CNR if wish.cnr is not None else OWN
         self.contrast_mode.setCurrentIndex(mode)
         self.contrast.setEnabled(mode != OWN)
         self.contrast.setSuffix(self._unit() if mode == CONTRAST else "")
         drawn = studio.composition.drawn(key) if studio.composition is not None else None
         if mode == OWN:
-            self.contrast.setValue(drawn["contrast"] if drawn is not None else 0.0)
+            form.show_number(self.contrast, drawn["contrast"] if drawn is not None else 0.0)
         else:
-            self.contrast.setValue((wish.contrast or wish.cnr)[0])
+            form.show_number(self.contrast, (wish.contrast or wish.cnr)[0])
         self.turned.setChecked(wish.rotation_degrees is not None)
         self.rotation.setEnabled(wish.rotation_degrees is not None)
-        self.rotation.setValue(wish.rotation_degrees or 0.0)
-        self.seed.setValue(wish.seed)
+        form.show_number(self.rotation, wish.rotation_degrees or 0.0)
+        form.show_number(self.seed, wish.seed)
         self.lock.setChecked(wish.locked)
         refused = studio.refused.get(key)
         missing = [] if refused else [_("This lesion stands where it may.")]

@@ -6,6 +6,7 @@ from slicer.i18n import tr as _
 
 from HiResMedSynthPanel import form, wishes
 from HiResMedSynthPanel.lesion_editor import LesionEditor
+from HiResMedSynthPanel.words import in_panel_words
 
 COLUMNS = 4
 NUMBER, KIND, SIZE, STATE = range(COLUMNS)
@@ -71,8 +72,8 @@ class LesionsSection:
         chosen = self.selected_key
         self._filling = True
         self.table.setRowCount(len(rows))
-        for number, (_index, wish, _position) in enumerate(rows):
-            self._fill(number, wish)
+        for number, (_index, wish, position) in enumerate(rows):
+            self._fill(number, wish, position)
         keys = [wish.key for _index, wish, _position in rows]
         new = [key for key in keys if key not in self._keys]
         self._keys = keys
@@ -82,13 +83,13 @@ class LesionsSection:
         self._filling = False
         self.editor.show(self.selected_key)
 
-    def _fill(self, number, wish):
+    def _fill(self, number, wish, position):
         studio = self._studio
         drawn = studio.composition.drawn(wish.key) if studio.composition is not None else None
         refused = studio.refused.get(wish.key)
         low, high = wish.size_mm
         size = f"{low:g}" if low == high else f"{low:g}-{high:g}"
-        texts = [str(wish.key), wish.bank_entry or wish.type, size, self._state(drawn, refused)]
+        texts = [str(wish.key), wish.bank_entry or wish.type, size, self._state(drawn, refused, position)]
         for column, text in enumerate(texts):
             item = self.table.item(number, column)
             if item is None:
@@ -96,14 +97,17 @@ class LesionsSection:
                 self.table.setItem(number, column, item)
             if item.text() != text:
                 item.setText(text)
-            item.setToolTip(refused["what"] + ". " + refused["remedy"] if refused else text)
-            item.setForeground(qt.QBrush(qt.QColor(190, 30, 20) if refused else qt.QColor(qt.Qt.black)))
+            item.setToolTip(refused["what"] + ". " + in_panel_words(refused["remedy"]) if refused else text)
+            item.setData(int(qt.Qt.ForegroundRole), qt.QBrush(qt.QColor(225, 60, 45)) if refused else None)
         self.table.item(number, NUMBER).setData(KEY_ROLE, wish.key)
         self.table.item(number, NUMBER).setText(str(wish.key) + (" \U0001f512" if wish.locked else ""))
 
-    def _state(self, drawn, refused):
+    def _state(self, drawn, refused, position):
         if refused is not None:
             return _("not allowed: {why}").format(why=refused["what"].partition("would touch: ")[2] or refused["what"])
+        image = self._studio.image
+        if image is not None and image.slice_index is not None and image.slice_of(position) != image.slice_index:
+            return _("in another slice")
         if drawn is None:
             return _("to be composed")
         visibility = _(", CNR {cnr:.1f}").format(cnr=drawn["cnr"]) if drawn["mode"] == "blend" else ""

@@ -17,8 +17,10 @@ def roi_outline(node, image):
         for sx, sy, sz in itertools.product((-1, 1), repeat=3)
     ]
     places = np.array([image.place_of(corner) for corner in corners])
-    low = np.maximum(np.ceil(places.min(axis=0) - 0.5), 0).astype(int)
-    high = np.minimum(np.floor(places.max(axis=0) + 0.5) + 1, image.pixels.shape).astype(int)
+    first, last = np.round(places.min(axis=0), 6), np.round(places.max(axis=0), 6)  # edges, not centres, of voxels
+    low = np.floor(first + 0.5)
+    high = np.maximum(np.ceil(last - 0.5) + 1, low + 1)
+    low, high = np.maximum(low, 0).astype(int), np.minimum(high, image.pixels.shape).astype(int)
     if (high <= low).any():
         return None
     return tuple(int(value) for value in low), np.ones(tuple(high - low), dtype=bool)

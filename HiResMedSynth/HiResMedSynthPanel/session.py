@@ -1,5 +1,7 @@
 """Session: jobs on the backend. Starts it when needed, sends what a job lacks, hands results to the main thread."""
 
+from pathlib import Path
+
 from slicer.i18n import tr as _
 
 from HiResMedSynthLib.service.client import BackendError
@@ -19,6 +21,7 @@ class Session:
         self.token = ""  # of a server of one's own; never stored
         self._work = Work(self._progressed)
         self._waiting = []
+        self._known = None
         self.tickets = []
 
     @property
@@ -47,9 +50,14 @@ class Session:
         self.tickets.append(ticket)
 
         def call(ticket):
+            if ticket.cancelled.is_set():
+                raise BackendError(ErrorInfo(what=_("cancelled"), remedy=""))
             client = self.backend.client
             if client is None:
                 raise BackendError(ErrorInfo(what=_("the backend stopped"), remedy=_("Try again.")))
+            if client is not self._known:
+                client.health()  # nothing is sent to what isn't one of ours
+                self._known = client
             name = None if image is None else image.send(client)
             wanted = parameters(client) if callable(parameters) else parameters
             job = client.submit(kind, image=name, parameters=wanted)
@@ -62,6 +70,8 @@ class Session:
             client.wait(job, progress=progress)
             if out is None:
                 return client.result(job)
+            if ticket.cancelled.is_set():
+                raise BackendError(ErrorInfo(what=_("cancelled"), remedy=""))
             client.fetch_export(job, out)
             return out
 
@@ -103,7 +113,10 @@ class Session:
     def _item(self, ticket, call, done, failed):
         def finished(result):
             self._over(ticket)
-            if done is not None and not ticket.cancelled.is_set():
+            if ticket.cancelled.is_set() and not isinstance(result, Path):  # a folder that was written is told of
+                problem(None)
+                return
+            if done is not None:
                 done(result)
             self.changed.emit()
 

@@ -87,6 +87,24 @@ class SlicerImage:
         )
 
 
+def fingerprint(node):
+    """What an image was when it was looked at: pixels, place, transform."""
+    image = node.GetImageData()
+    transform = node.GetParentTransformNode()
+    return (
+        image.GetMTime() if image is not None else 0,
+        tuple(np.asarray(slicer.util.arrayFromVTKMatrix(_matrix_of(node))).ravel()),
+        None if transform is None else (transform.GetID(), transform.IsTransformToWorldLinear(), _world_of(transform)),
+    )
+
+
+def _world_of(transform):
+    matrix = vtk.vtkMatrix4x4()
+    if transform.IsTransformToWorldLinear():
+        transform.GetMatrixTransformToWorld(matrix)
+    return tuple(np.asarray(slicer.util.arrayFromVTKMatrix(matrix)).ravel())
+
+
 def _doubtful_spacing():
     return _("a pixel spacing of 1 mm may be Slicer's guess: give the true one under Pixel spacing")
 
@@ -106,8 +124,6 @@ def refusal(node):
     transform = node.GetParentTransformNode()
     if transform is not None and not transform.IsTransformToWorldLinear():
         return _("This image is bent by a non-linear transform. Harden the transform first (Transforms module).")
-    if slicer.util.arrayFromVolume(node).dtype.kind == "f" and not np.isfinite(slicer.util.arrayFromVolume(node)).all():
-        return _("This image contains values that are no numbers (NaN).")
     return None
 
 

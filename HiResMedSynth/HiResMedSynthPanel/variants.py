@@ -4,7 +4,9 @@ from slicer.i18n import tr as _
 
 from HiResMedSynthPanel import wishes
 from HiResMedSynthPanel.composed import Composition
-from HiResMedSynthPanel.exporter import export_parameters, free_folder
+from HiResMedSynthPanel.exporter import export_parameters, folder_number, free_folder
+
+MOST_SHOWN = 3
 
 
 class Variants:
@@ -22,7 +24,8 @@ class Variants:
 
     def start(self, count, folder):
         """Makes `count` variants in folders of their own under `folder`."""
-        self._left = [(number, folder) for number in range(1, count + 1)]
+        first = folder_number(folder, "variant")  # a second batch goes on where the first ended, seeds too
+        self._left = [(number, folder) for number in range(first, first + count)]
         self._made, self._total, self.problems = 0, count, []
         self._next()
 
@@ -31,18 +34,20 @@ class Variants:
         self._left = []
 
     def _next(self):
-        if not self._left:
+        if not self._left or not self._studio.is_ready:
+            self._left = []
             return
         studio, (number, folder) = self._studio, self._left[0]
         image = studio.image
         settings, keys = studio.settings()
         locked = {w.key for _i, w, _p in wishes.placed(studio.parameters.points) if w.locked}
         taken = {request["seed"] for request in settings["requests"]}
-        fresh = (seed for seed in range(1_000_000 * number, 2**31) if seed not in taken)
+        fresh = (seed for seed in range(1_000_000 * (number % 2000), 2**31) if seed not in taken)
         for key, request in zip(keys, settings["requests"], strict=False):
             if key not in locked:
                 request.update(seed=next(fresh), attempt=0)
-        seed = studio.parameters.caseSeed
+        seed, own = studio.parameters.caseSeed, studio.own_lesions()
+        title = _("Variant {n}, {left} left").format(n=number, left=len(self._left))
 
         def composed(result):
             composition = Composition.of_result(*result, keys)
@@ -52,7 +57,7 @@ class Variants:
             out = free_folder(folder, "variant")
             studio.session.run(
                 "export",
-                title=_("Variant {n} of {total}").format(n=number, total=self._total),
+                title=title,
                 image=image,
                 parameters=export_parameters(studio.parameters, composition),
                 out=out,
@@ -65,6 +70,8 @@ class Variants:
             go_on()
 
         def failed(error):
+            if studio.session.backend.state != "ready":
+                self._left = self._left[:1]  # the rest would only fail as well
             failed_text(f"{error.what}. {error.remedy}")
 
         def failed_text(text):
@@ -78,17 +85,20 @@ class Variants:
                 self._next()
                 return
             told = _("{made} of {total} variants are in {folder}.")
-            studio.say(
-                " ".join([told.format(made=self._made, total=self._total, folder=folder), *self.problems]),
-                problem=bool(self.problems),
-            )
+            shown = self.problems[:MOST_SHOWN]
+            if len(self.problems) > MOST_SHOWN:
+                shown.append(_("And {n} more problems.").format(n=len(self.problems) - MOST_SHOWN))
+            text = " ".join([told.format(made=self._made, total=self._total, folder=folder), *shown])
+            studio.say(text, problem=bool(self.problems))
             studio.tell()
 
         studio.session.run(
             "compose",
-            title=_("Variant {n} of {total}").format(n=number, total=self._total),
+            title=title,
             image=image,
-            parameters=lambda client: studio.compose_parameters(client, settings, seed),
+            parameters=lambda client: studio.compose_parameters(
+                client, settings, seed, own=own, source_slice=image.slice_index
+            ),
             done=composed,
             failed=failed,
         )

@@ -50,7 +50,7 @@ def read(node, index):
         fields = json.loads(node.GetNthControlPointDescription(index))
         fields = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
         return Wish(**fields)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, AttributeError):
         return None
 
 

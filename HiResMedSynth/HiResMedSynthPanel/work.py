@@ -7,11 +7,13 @@ interpreter's lock, so the timer lends it out for a few milliseconds while somet
 import logging
 import queue
 import threading
+import time
 
 import qt
 
 TICK_MS = 10
 LEND_S = 0.004
+TURN_S = 0.02  # of showing results, before the window gets its turn
 
 
 class Ticket:
@@ -72,7 +74,8 @@ class Work:
             del item, call, done, failed  # they hold arrays
 
     def _tick(self):
-        while True:
+        end = time.monotonic() + TURN_S
+        while time.monotonic() < end:
             try:
                 slot, arguments, last = self._answers.get(timeout=LEND_S if self._under_way else 0)
             except (queue.Empty, ValueError):

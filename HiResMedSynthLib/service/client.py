@@ -21,6 +21,8 @@ from HiResMedSynthLib.service.protocol import (
     ARRAYS_TYPE,
     BYTES_TYPE,
     JSON_TYPE,
+    LARGEST_BODY,
+    PROTOCOL_VERSION,
     ErrorInfo,
     ImageHeader,
     JobKind,
@@ -66,8 +68,13 @@ class BackendClient:
 
     def health(self) -> dict[str, Any]:
         """Versions, device, memory and what is loaded."""
-        document = self._request("GET", "/health").json()
-        assert isinstance(document, dict)
+        try:
+            document = self._request("GET", "/health").json()
+        except ValueError:
+            document = None
+        if not isinstance(document, dict) or document.get("protocol") != PROTOCOL_VERSION:
+            what = "what answers at this address is no backend of this version of HiResMedSynth"
+            raise BackendError(ErrorInfo(what=what, remedy="Check the address, or update both ends."))
         return document
 
     def send_image(self, pixels: NDArray[Any], header: ImageHeader, *, name: str | None = None) -> str:
@@ -89,10 +96,25 @@ class BackendClient:
         return name
 
     def send_folder(self, folder: Path) -> str:
-        """The name under which the backend holds a folder, an annotation folder say, as a zip of its files."""
+        """The name under which the backend holds an annotation folder, as a zip: its tables, images and masks only.
+
+        Raises:
+            BackendError: the folder holds no COCO table, or more than may be sent at once.
+        """
+        tables = [file for file in sorted(folder.glob("*.json")) if file.is_file() and not file.is_symlink()]
+        named = {name for table in tables for name in _named_images(table)}
+        if not named:
+            what = "this folder holds no annotations_coco.json that names images"
+            raise BackendError(ErrorInfo(what=what, where=str(folder), remedy="Choose the folder that was saved."))
+        masks = {f"masks/{PurePosixPath(name).name}" for name in named}
+        inside = [folder / name for name in sorted({*named, *(f"images/{name}" for name in named), *masks})]
+        files = [*tables, *(file for file in inside if file.is_file() and not file.is_symlink())]
+        if sum(file.stat().st_size for file in files) > LARGEST_BODY:
+            what = "the folder is too large to be sent at once"
+            raise BackendError(ErrorInfo(what=what, where=str(folder), remedy="Split it into several."))
         stream = io.BytesIO()
         with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
-            for file in sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()):
+            for file in dict.fromkeys(files):
                 archive.write(file, file.relative_to(folder).as_posix())
         return self.send_bytes(stream.getvalue())
 
@@ -177,6 +199,17 @@ class BackendClient:
             ) from error
 
 
+def _named_images(table: Path) -> list[str]:
+    """Names of images inside the folder that a COCO table names."""
+    try:
+        document = json.loads(table.read_text(encoding="utf-8"))
+        names = [str(image["file_name"]) for image in document["images"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+    paths = [PurePosixPath(name) for name in names]
+    return [str(p) for p in paths if not p.is_absolute() and ".." not in p.parts and "\\" not in str(p)]
+
+
 def plain_header(header: ImageHeader) -> dict[str, Any]:
     """The header as it stands in JSON (tuples become lists)."""
     document = json.loads(json.dumps(dataclasses.asdict(header)))
@@ -209,7 +242,11 @@ def unpack_folder(stream: Any, out: Path) -> None:
                 with archive.open(entry) as source, target.open("xb") as sink:
                     shutil.copyfileobj(source, sink)
         aside.rename(out)
-    except (zipfile.BadZipFile, OSError, ValueError, RuntimeError) as error:
+    except OSError as error:
+        what = f"the export can't be written here ({error.strerror or type(error).__name__})"
+        remedy = "Is the folder writable, the disk full? Nothing was left behind."
+        raise BackendError(ErrorInfo(what=what, where=str(out), remedy=remedy)) from error
+    except (zipfile.BadZipFile, ValueError, RuntimeError) as error:
         raise _unsafe(f"it can't be unpacked: {error}") from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)

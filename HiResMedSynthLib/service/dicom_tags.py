@@ -24,6 +24,7 @@ from HiResMedSynthLib.read_header import KEYWORDS, SliceHeader, slice_headers
 SEQUENCES = ("ModalityLUTSequence", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
 MOST_TEXT = 1024  # characters of one tag
 SAME_PLACE_MM = 0.1  # Slicer averages the slice distance, headers round theirs
+LEFT_OUT = "the DICOM header was left out"
 WHERE = Path("the volume in Slicer")
 
 
@@ -49,8 +50,12 @@ def image_from_tags(values: NDArray[Any], tags: Sequence[Mapping[str, str]], pla
 
 
 def _noted(plain: MedicalImage, reason: str) -> MedicalImage:
-    note = f"the DICOM header was left out: {reason}"
-    return replace(plain, oddities=(*plain.oddities, note))
+    return replace(plain, oddities=(*plain.oddities, f"{LEFT_OUT}: {reason}"))
+
+
+def is_left_out(oddity: str) -> bool:
+    """Whether a note says that the header of a volume from Slicer couldn't be used."""
+    return oddity.startswith(LEFT_OUT)
 
 
 def _header(tags: Mapping[str, str]) -> SliceHeader:

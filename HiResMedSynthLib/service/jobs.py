@@ -16,7 +16,8 @@ from HiResMedSynthLib.errors import HiResMedSynthError
 from HiResMedSynthLib.service.protocol import ErrorInfo, JobKind, JobState, JobStatus
 
 MOST_QUEUED = 64
-MOST_FINISHED = 64  # results kept, the oldest goes first
+MOST_FINISHED = 64  # jobs remembered, the oldest goes first
+MOST_RESULT_BYTES = 512 * 2**20  # of results kept: of older ones only the newest is
 logger = logging.getLogger("hiresmedsynth.service")
 
 
@@ -134,7 +135,19 @@ class JobQueue:
             except Exception as problem:  # whatever a job meets must not end the backend
                 logger.exception("job %s failed", job.status.kind)
                 state, error = "failed", _told(problem)
+            job.task = _done_already  # it holds its image
+            self._drop_old_results(job)
             job.status = replace(job.status, state=state, error=error)
+
+    def _drop_old_results(self, newest: _Job) -> None:
+        """Keeps the newest result, and older ones within the budget."""
+        left = MOST_RESULT_BYTES
+        with self._lock:
+            for job in reversed(self._jobs.values()):
+                if job.result is not None:
+                    left -= len(job.result.body)
+                    if left < 0 and job is not newest:
+                        job.result = None
 
     def _run(self, job: _Job) -> Result:
         """The task's result; out of memory it is tried once more, on the CPU, with everything else let go."""
@@ -148,6 +161,10 @@ class JobQueue:
         step.device = "cpu"
         step.note("memory ran out: everything loaded was let go and the job was done again on the CPU")
         return job.task(step)
+
+
+def _done_already(_step: Step) -> Result:
+    raise JobCancelledError
 
 
 def _is_out_of_memory(problem: Exception) -> bool:

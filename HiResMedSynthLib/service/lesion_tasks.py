@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
+from HiResMedSynthLib.case import RequestType
 from HiResMedSynthLib.errors import SettingsError
 from HiResMedSynthLib.lesion.bank import Bank, bank_bytes, bank_from_bytes, load_bank
 from HiResMedSynthLib.lesion.lesion import Lesion, LesionType
@@ -109,7 +110,8 @@ def train_lesion(work: Work, step: Step) -> Result:
     wanted = parameters_of(CutParameters, work.parameters)
     if not (0 < len(wanted.name) <= LONGEST_NAME and wanted.name.isprintable()):
         raise SettingsError("the lesion needs a name", remedy=f"Give one of up to {LONGEST_NAME} characters.")
-    if wanted.name in load_bank().cards:
+    own = None if wanted.own_lesions is None else bank_from_bytes(_blob(work.store, wanted.own_lesions))
+    if wanted.name in load_bank().cards or wanted.name in get_args(RequestType) or (own and wanted.name in own.cards):
         raise SettingsError(f"the bank has a lesion '{wanted.name}' already", remedy="Choose another name.")
     arrays, document = unpack_arrays(_blob(work.store, wanted.mask))
     corner = document.get("corner") if isinstance(document, dict) else None
@@ -132,8 +134,7 @@ def train_lesion(work: Work, step: Step) -> Result:
         find=wanted.find,
     )
     step.progress(1, 2, "adding it to your own lesions")
-    before = [] if wanted.own_lesions is None else _lesions(bank_from_bytes(_blob(work.store, wanted.own_lesions)))
-    packed = bank_bytes([*(other for other in before if other.card.name != wanted.name), lesion])
+    packed = bank_bytes([*([] if own is None else _lesions(own)), lesion])
     return arrays_result(
         {"lesions": np.frombuffer(packed, dtype=np.uint8), "picture": thumbnail(lesion)},
         {"card": dataclasses.asdict(lesion.card)},

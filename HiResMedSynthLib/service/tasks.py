@@ -15,13 +15,14 @@ from HiResMedSynthLib.case import Case, CaseSettings
 from HiResMedSynthLib.case_file import ARRAYS_FILE, CASE_FILE, case_bytes, read_case
 from HiResMedSynthLib.compose import boxes_of, compose, compose_patches
 from HiResMedSynthLib.draw_case import draw_case
-from HiResMedSynthLib.errors import ForbiddenPlaceError, SettingsError
+from HiResMedSynthLib.errors import ForbiddenPlaceError, HiResMedSynthError, SettingsError
 from HiResMedSynthLib.export.patient import StudyLabels
 from HiResMedSynthLib.ground import Ground, prepare_ground
 from HiResMedSynthLib.image import MedicalImage
 from HiResMedSynthLib.placement.domain import Domain
 from HiResMedSynthLib.placement.margins import Margins
 from HiResMedSynthLib.service import annotation_jobs, lesion_tasks
+from HiResMedSynthLib.service.dicom_tags import is_left_out
 from HiResMedSynthLib.service.jobs import Result, Step
 from HiResMedSynthLib.service.messages import LengthMm, Seed, arrays_result, parameters_of, zip_result
 from HiResMedSynthLib.service.store import Store
@@ -74,7 +75,7 @@ class WhereParameters:
 class ComposeParameters:
     """Parameters of compose.
 
-    `leave_out_forbidden`: compose what is permitted, and say of the others why not and where the nearest place is.
+    `leave_out_forbidden`: compose what can be, and say of the others why not and where the nearest place is.
     `own_lesions`: blob with lesions of the user's own (bank format), beside the shipped ones.
     """
 
@@ -163,6 +164,7 @@ def compose_job(work: Work, step: Step) -> Result:
     ground = work.ground(settings.domain, settings.margins)
     bank = lesion_tasks.bank_with(work.store, wanted.own_lesions)
     kept, refused = list(range(len(settings.requests))), []
+    also = {"stored_values": image.units == "stored" and not any(map(is_left_out, image.oddities))}
     while kept:
         tried = dataclasses.replace(settings, requests=tuple(settings.requests[k] for k in kept))
         try:
@@ -175,14 +177,15 @@ def compose_job(work: Work, step: Step) -> Result:
                 source_slice=wanted.source_slice,
                 progress=step.progress,
             )
-        except ForbiddenPlaceError as error:
-            if not wanted.leave_out_forbidden:
+        except HiResMedSynthError as error:
+            if not wanted.leave_out_forbidden or error.lesion is None:
                 raise
+            nearest = error.nearest if isinstance(error, ForbiddenPlaceError) else None
             index = kept.pop(error.lesion - 1)
-            refused.append({"request": index, "what": error.what, "remedy": error.remedy, "nearest": error.nearest})
+            refused.append({"request": index, "what": error.what, "remedy": error.remedy, "nearest": nearest})
         else:
-            return _composed(case, compose_patches(image, case), {"requests": kept, "refused": refused})
-    return arrays_result({}, {"case": None, "corners": {}, "boxes": [], "requests": [], "refused": refused})
+            return _composed(case, compose_patches(image, case), {"requests": kept, "refused": refused, **also})
+    return arrays_result({}, {"case": None, "corners": {}, "boxes": [], "requests": [], "refused": refused, **also})
 
 
 def _composed(case: Case, patches: dict[int, Any], also: dict[str, Any]) -> Result:

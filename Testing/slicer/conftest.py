@@ -63,9 +63,7 @@ class Workbench:
 
         def idle() -> bool:
             nonlocal quiet
-            studio = self.studio
-            timers = (studio._later, studio._steps, studio._telling)
-            busy = studio.session.busy or any(timer.isActive() for timer in timers)
+            busy = not self.studio.is_idle
             quiet = 0 if busy else quiet + 1
             return quiet > 5
 
@@ -93,6 +91,17 @@ class Workbench:
             self.settle()
         widget.setPlaceModeEnabled(False)
         self.settle()
+
+    def click(self, button: Any) -> None:
+        """A click on an enabled button."""
+        self.settle()
+        assert button.enabled, button.toolTip
+        button.click()
+
+    def finish(self, button: Any) -> None:
+        """A click, and what it starts done."""
+        self.click(button)
+        self.until(lambda: self.studio.is_idle)
 
     def positions(self) -> list[tuple[float, ...]]:
         node = self.studio.parameters.points

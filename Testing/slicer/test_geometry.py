@@ -81,8 +81,7 @@ def test_an_export_equals_the_command_lines(bench: Workbench, tmp_path: Path, ki
         bench.settle()
     assert studio.composition.keys == (1,), studio.refused
     p.exportFolder, p.exportPair = str(tmp_path), True
-    bench.panel.export.export.click()
-    bench.until(lambda: not studio.session.busy)
+    bench.finish(bench.panel.export.export)
     ours = tmp_path / "synthetic-0001"
     assert ours.is_dir(), bench.panel.status.text
     requests = tmp_path / "requests.json"

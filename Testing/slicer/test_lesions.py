@@ -29,18 +29,18 @@ def test_undo_and_redo_bring_back_points_and_pixels(film: Workbench) -> None:
     two, places = composed(film), film.positions()
     assert (one != two).any()
     assert panel.compose.undo.toolTip == "place a lesion"
-    panel.compose.undo.click()
+    film.click(panel.compose.undo)
     film.settle()
     assert (composed(film) == one).all()
     assert len(film.positions()) == 1
-    panel.compose.redo.click()
+    film.click(panel.compose.redo)
     film.settle()
     assert (composed(film) == two).all()
     assert np.allclose(film.positions(), places)
     studio.delete(1)
     film.settle()
     assert studio.composition.keys == (2,)
-    panel.compose.undo.click()
+    film.click(panel.compose.undo)
     film.settle()
     assert (composed(film) == two).all(), "a deleted lesion comes back as it was"
     assert studio.composition.keys == (1, 2)
@@ -64,7 +64,7 @@ def test_the_editor_changes_one_lesion_and_leaves_the_others(film: Workbench) ->
     film.settle()
     assert studio.composition.drawn(2)["contrast"] == pytest.approx(500)
     seed = editor.seed.value
-    editor.another.click()
+    film.click(editor.another)
     film.settle()
     assert editor.seed.value != seed
     editor.seed.setValue(0)
@@ -112,11 +112,11 @@ def test_a_locked_lesion_is_neither_dragged_nor_varied(film: Workbench) -> None:
 
 def test_suggested_lesions_stand_where_they_may(film: Workbench) -> None:
     film.panel.lesions.count.setValue(4)
-    film.panel.lesions.suggest.click()
+    film.click(film.panel.lesions.suggest)
     film.settle()
     assert len(film.positions()) == 4
     assert len(film.studio.composition.keys) == 4
-    film.panel.compose.undo.click()
+    film.click(film.panel.compose.undo)
     film.settle()
     assert not film.positions()
     background = slicer.util.arrayFromVolume(film.studio.parameters.background)
@@ -137,7 +137,7 @@ def test_without_live_preview_nothing_changes_until_apply(film: Workbench) -> No
     film.place(film.view("Green"), RIGHT_LUNG)
     assert film.studio.composition is None
     assert "up-to-date" in film.panel.export.export.toolTip
-    film.panel.compose.apply.click()
+    film.click(film.panel.compose.apply)
     film.settle()
     assert film.studio.composition.keys == (1,)
     film.panel.compose.live.setChecked(True)

@@ -33,24 +33,26 @@ def test_a_killed_backend_is_told_within_two_seconds_and_starts_again(bench: Wor
     assert studio.composition.drawn(1)["diameter_mm"] == pytest.approx(24)
 
 
-def test_cancel_ends_a_job_and_says_so(bench: Workbench) -> None:
-    view = bench.load("film")
-    bench.place(view, RIGHT_LUNG)
-    studio = bench.studio
-    bench.panel.compose.apply.click()
-    bench.app.processEvents()
-    assert bench.panel.compose.apply.text == "Cancel"
-    bench.panel.compose.apply.click()
+def test_cancel_ends_what_is_under_way_and_the_preview_goes_on(bench: Workbench) -> None:
+    bench.place(bench.load("film"), RIGHT_LUNG)
+    studio, apply = bench.studio, bench.panel.compose.apply
+    studio.update_where()
+    studio.edit(1, "size", size_mm=(22.0, 22.0))
+    bench.until(lambda: apply.text == "Cancel")
+    apply.click()
     bench.settle()
-    assert not studio.session.busy
-    assert bench.panel.compose.apply.text == "Apply"
+    assert apply.text == "Apply"
+    assert any("cancelled" in text for text, _problem in bench.said)
+    studio.edit(1, "size", size_mm=(24.0, 24.0))
+    bench.settle()
+    assert studio.composition.drawn(1)["diameter_mm"] == pytest.approx(24)
+    assert not studio.stale
 
 
 def test_two_backgrounds_in_a_row(bench: Workbench) -> None:
     bench.place(bench.load("film"), RIGHT_LUNG)
     studio = bench.studio
     film = studio.parameters.background
-    studio.parameters.domain = ""
     bench.panel.background.sample_ct.click()
     bench.until(lambda: studio.parameters.background is not film)
     bench.settle()
@@ -119,7 +121,8 @@ def test_odd_images_are_refused_with_the_reason(bench: Workbench) -> None:
     for words, node in cases.items():
         bench.studio.parameters.background = node
         bench.settle()
-        assert words in bench.panel.background.about.text
+        told = bench.panel.background.about.text + "".join(text for text, _problem in bench.said)
+        assert words in told
     noise = np.random.default_rng(0).integers(0, 900, (1, 64, 64)).astype(np.int16)
     bench.studio.parameters.background = slicer.util.addVolumeFromArray(noise, None, "noise")
     bench.settle()
@@ -194,3 +197,177 @@ def test_a_label_map_is_no_background(bench: Workbench) -> None:
     bench.studio.parameters.background = label
     bench.settle()
     assert "label map" in bench.panel.background.about.text
+
+
+def test_what_is_changed_while_a_composition_is_under_way_wins(bench: Workbench) -> None:
+    bench.place(bench.load("film"), RIGHT_LUNG, (0, 360, 720))
+    studio = bench.studio
+    studio.edit(2, "size", size_mm=(16.0, 16.0))
+    studio.undo()
+    bench.settle()
+    assert studio.composition.drawn(2)["diameter_mm"] == pytest.approx(20)
+    studio.redo()
+    bench.settle()
+    assert studio.composition.drawn(2)["diameter_mm"] == pytest.approx(16)
+    studio.edit(1, "size", size_mm=(15.0, 15.0))
+    studio.delete(1)
+    studio.delete(2)
+    bench.settle()
+    assert studio.composition.keys == ()
+    background = slicer.util.arrayFromVolume(studio.parameters.background)
+    assert (slicer.util.arrayFromVolume(studio.parameters.composed) == background).all()
+
+
+def test_a_deleted_lesion_stays_deleted_in_a_saved_scene(bench: Workbench, tmp_path) -> None:
+    bench.place(bench.load("film"), RIGHT_LUNG)
+    bench.studio.delete(1)
+    bench.settle()
+    bench.app.save_scene(tmp_path / "leer.mrb")
+    bench.app.leave(bench.widget)
+    bench.app.close_scene()
+    bench.app.load_scene(tmp_path / "leer.mrb")
+    bench.app.enter(bench.widget)
+    bench.settle()
+    assert not bench.positions()
+    assert bench.studio.parameters.caseText is None
+    assert not bench.panel.export.export.enabled
+
+
+def test_every_setting_of_the_case_is_in_the_preview(bench: Workbench) -> None:
+    bench.place(bench.load("film"), RIGHT_LUNG)
+    studio, p = bench.studio, bench.studio.parameters
+    p.caseSeed, p.paperFusion, p.minDistance, p.pleuraMargin = 77, True, 33.0, 1.5
+    assert studio.stale
+    bench.settle()
+    assert not studio.stale
+    case = studio.composition.case
+    assert (case["seed"], case["settings"]["fusion"], case["settings"]["min_distance_mm"]) == (77, "paper", 33.0)
+    assert case["settings"]["margins"]["pleura_mm"] == 1.5
+
+
+def test_a_point_moved_by_other_means_is_followed(bench: Workbench) -> None:
+    bench.place(bench.load("film"), RIGHT_LUNG)
+    studio = bench.studio
+    studio.parameters.points.SetNthControlPointPositionWorld(0, *studio.image.world_of((0, 470, 350)))
+    bench.settle()
+    assert studio.composition.drawn(1)["center"][1:] == pytest.approx([470, 350])
+
+
+def test_an_image_that_changes_is_taken_anew(bench: Workbench) -> None:
+    bench.place(bench.load("film"), RIGHT_LUNG)
+    studio, node = bench.studio, bench.studio.parameters.background
+    slicer.util.arrayFromVolume(node)[0, :100, :100] = 500
+    slicer.util.arrayFromVolumeModified(node)
+    bench.settle()
+    assert (slicer.util.arrayFromVolume(studio.parameters.composed)[0, :100, :100] == 500).all()
+    assert studio.composition.keys == (1,)
+    node.SetOrigin(node.GetOrigin()[0] - 21.0, node.GetOrigin()[1], node.GetOrigin()[2])
+    bench.settle()
+    where = studio.image.place_of(bench.positions()[0])
+    refused = studio.refused.get(1)
+    assert refused or studio.composition.drawn(1)["center"] == pytest.approx(where, abs=0.02)
+
+
+def test_the_next_image_starts_without_the_last_ones_overlays_and_spacing(bench: Workbench) -> None:
+    bench.load("film")
+    p = bench.studio.parameters
+    p.assumedSpacing = 0.4
+    bench.settle()
+    noise = np.random.default_rng(0).integers(0, 900, (1, 64, 64)).astype(np.int16)
+    p.background = slicer.util.addVolumeFromArray(noise, np.diag([-0.2, -0.2, 1.0, 1.0]), "noise")
+    assert p.danger is None
+    bench.settle()
+    assert p.assumedSpacing == 0.0
+    assert bench.studio.image.header.pixel_spacing_mm == pytest.approx((0.2, 0.2))
+    assert p.danger is None, "no lung is found in it"
+
+
+def test_one_impossible_lesion_leaves_the_others(bench: Workbench) -> None:
+    bench.place(bench.load("film"), RIGHT_LUNG, (0, 360, 720))
+    bench.studio.edit(2, "size", size_mm=(150.0, 150.0))
+    bench.settle()
+    assert bench.studio.composition.keys == (1,)
+    assert list(bench.studio.refused) == [2]
+
+
+def test_a_pasted_point_becomes_a_lesion_of_its_own(bench: Workbench) -> None:
+    bench.place(bench.load("film"), RIGHT_LUNG)
+    node = bench.studio.parameters.points
+    description = node.GetNthControlPointDescription(0)
+    index = node.AddControlPointWorld(*bench.studio.image.world_of((0, 360, 720)))
+    node.SetNthControlPointDescription(index, description)
+    node.SetNthControlPointDescription(node.AddControlPointWorld(*bench.studio.image.world_of((0, 300, 700))), "12")
+    bench.settle()
+    seeds = [request["seed"] for request in bench.studio.settings()[0]["requests"]]
+    assert len(set(seeds)) == 3
+
+
+def test_results_do_not_reach_another_module(bench: Workbench) -> None:
+    bench.load("film")
+    bench.panel.where.show_prior.setChecked(True)
+    bench.studio.update_where()
+    bench.app.leave(bench.widget)
+    bench.settle()
+    composite = slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode")[0]
+    assert composite.GetForegroundVolumeID() is None
+    bench.app.enter(bench.widget)
+
+
+def test_a_foreign_server_gets_neither_image_nor_command(bench: Workbench) -> None:
+    import http.server
+    import threading
+
+    seen = []
+
+    class Foreign(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            seen.append(("GET", self.path))
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"<html>hello</html>")
+
+        def do_PUT(self) -> None:
+            seen.append(("PUT", self.path))
+            self.send_response(200)
+            self.end_headers()
+
+        do_POST = do_PUT  # noqa: N815
+
+        def log_message(self, *_arguments: object) -> None: ...
+
+    server = http.server.HTTPServer(("127.0.0.1", 0), Foreign)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    settings, backend = bench.app.userSettings(), bench.studio.session.backend
+    backend.stop()
+    try:
+        settings.setValue("HiResMedSynth/url", f"http://127.0.0.1:{server.server_port}")
+        bench.panel.background.sample_film.click()
+        bench.settle()
+        assert any("no backend of this version" in text for text, _problem in bench.said)
+        assert set(seen) == {("GET", "/health")}
+        backend.stop()
+        settings.setValue("HiResMedSynth/url", "http://example.org")
+        backend.start("secret")
+        assert "https" in backend.problem
+    finally:
+        settings.setValue("HiResMedSynth/url", "")
+        backend.stop()
+        server.shutdown()
+
+
+def test_typed_numbers_are_taken_whole(bench: Workbench) -> None:
+    import qt
+
+    bench.place(bench.load("film"), RIGHT_LUNG)
+    for box in bench.panel.widget.findChildren(qt.QAbstractSpinBox):
+        assert not box.keyboardTracking or not box.enabled, box.toolTip
+
+
+def test_remedies_name_fields_not_options() -> None:
+    from HiResMedSynthPanel.words import in_panel_words
+
+    told = in_panel_words("Say it with --domain lung-ct, --domain cxr or --domain kub.")
+    assert told == "Say it with the field Shows."
+    assert "--" not in in_panel_words("Choose one with --slice NUMBER, or name another --domain.")
+    assert "--" not in in_panel_words("Ask for a smaller lesion (--size-mm), or smaller margins.")
+    assert in_panel_words("Give a place inside the image.") == "Give a place inside the image."

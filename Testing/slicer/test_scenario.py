@@ -70,7 +70,7 @@ def test_from_an_empty_scene_to_an_export_and_back(bench: Workbench, tmp_path: P
     assert [bool(node.GetNthControlPointSelected(k)) for k in (0, 1)] == [True, False], "the forbidden one is red"
     photograph(bench, view, "panel_forbidden", tmp_path)
     assert panel.lesions.editor.nearest.enabled
-    panel.lesions.editor.nearest.click()
+    bench.click(panel.lesions.editor.nearest)
     bench.settle()
     assert not studio.refused
     assert len(studio.composition.keys) == 2
@@ -97,12 +97,11 @@ def test_from_an_empty_scene_to_an_export_and_back(bench: Workbench, tmp_path: P
     photograph(bench, view, "panel_film", tmp_path)
 
     panel.export.folder.setCurrentPath(str(tmp_path / "nicht da"))
-    panel.export.export.click()
+    bench.click(panel.export.export)
     assert "no folder" in panel.status.text
     panel.export.folder.setCurrentPath(str(tmp_path))
     studio.parameters.patientName = "Übung"
-    panel.export.export.click()
-    bench.until(lambda: not studio.session.busy)
+    bench.finish(panel.export.export)
     assert "Written" in panel.status.text, panel.status.text
     check_export(tmp_path / "synthetic-0001")
 
@@ -119,8 +118,7 @@ def test_from_an_empty_scene_to_an_export_and_back(bench: Workbench, tmp_path: P
     assert (slicer.util.arrayFromVolume(studio.parameters.composed) == kept).all()
     assert studio.parameters.danger.GetSegmentation().GetNumberOfSegments() == 3
     assert studio.parameters.patientName == "Übung"
-    panel.export.export.click()
-    bench.until(lambda: not studio.session.busy)
+    bench.finish(panel.export.export)
     first, second = (read(tmp_path / f"synthetic-000{k}") for k in (1, 2))
     assert (first.pixel_array == second.pixel_array).all()
     assert first.PatientID == second.PatientID

@@ -40,7 +40,7 @@ def test_a_lesion_is_cut_out_and_placed_elsewhere(bench: Workbench) -> None:
     roi.SetSize(26, 26, 26)
     bank.source.setCurrentNode(roi)
     bank.name.setText("mein Rundherd")
-    bank.make.click()
+    bench.click(bank.make)
     bench.settle()
     assert "mein Rundherd" in studio.cards, bench.said
     assert studio.cards["mein Rundherd"]["diameter_mm"] == pytest.approx(15, abs=2)
@@ -67,24 +67,22 @@ def test_a_case_made_elsewhere_is_opened_edited_and_exported(bench: Workbench, t
     bench.place(view, RIGHT_LUNG, LEFT_LUNG)
     pixels = slicer.util.arrayFromVolume(studio.parameters.composed).copy()
     panel.export.folder.setCurrentPath(str(tmp_path))
-    panel.export.export.click()
-    bench.until(lambda: not studio.session.busy)
+    bench.finish(panel.export.export)
     for key in (1, 2):
         studio.delete(key)
         bench.settle()
     studio.parameters.caseSeed = 99
     panel.cases.file.setCurrentPath(str(tmp_path / "synthetic-0001" / "boxes_coco.json"))
-    panel.cases.open.click()
+    bench.click(panel.cases.open)
     assert "can't be read as a case" in panel.status.text
     panel.cases.file.setCurrentPath(str(tmp_path / "synthetic-0001" / "case.json"))
-    panel.cases.open.click()
+    bench.click(panel.cases.open)
     bench.settle()
     assert any("this is the image that it was made from" in text for text, _problem in bench.said)
     assert (slicer.util.arrayFromVolume(studio.parameters.composed) == pixels).all(), "bit for bit"
     studio.edit(2, "size", size_mm=(14.0, 14.0))
     bench.settle()
-    panel.export.export.click()
-    bench.until(lambda: not studio.session.busy)
+    bench.finish(panel.export.export)
     case = json.loads((tmp_path / "synthetic-0002" / "case.json").read_text(encoding="utf-8"))
     assert [lesion["diameter_mm"] for lesion in case["lesions"]] == pytest.approx([20, 14])
 
@@ -98,7 +96,7 @@ def test_variants_differ_but_for_locked_lesions(bench: Workbench, tmp_path: Path
     bench.settle()
     panel.export.folder.setCurrentPath(str(tmp_path))
     panel.compose.count.setValue(2)
-    panel.compose.make.click()
+    bench.click(panel.compose.make)
     bench.until(lambda: not panel.compose.variants.is_running and not studio.session.busy)
     assert "2 of 2 variants" in panel.status.text, panel.status.text
     cases = [json.loads((tmp_path / f"variant-000{k}" / "case.json").read_text(encoding="utf-8")) for k in (1, 2)]
@@ -131,12 +129,11 @@ def test_annotations_are_saved_and_loaded(bench: Workbench, tmp_path: Path) -> N
     segment = segmentation.GetSegmentation().AddEmptySegment("", "scar")
     slicer.util.updateSegmentBinaryLabelmapFromArray(drawn, segmentation, segment, node)
     section.segments.setCurrentNode(segmentation)
-    section.take.click()
+    bench.click(section.take)
     texts = [section.list.item(k).text() for k in range(section.list.count)]
     assert texts == ["nodule: point, 15 mm (gut zu sehen)", "cyst: box, 20 mm (gut zu sehen)", "scar: segment"]
     section.folder.setCurrentPath(str(tmp_path))
-    section.save.click()
-    bench.until(lambda: not bench.studio.session.busy)
+    bench.finish(section.save)
     saved = tmp_path / "annotations-0001"
     assert saved.is_dir(), bench.panel.status.text
     coco = json.loads((saved / "annotations_coco.json").read_text(encoding="utf-8"))
@@ -147,10 +144,10 @@ def test_annotations_are_saved_and_loaded(bench: Workbench, tmp_path: Path) -> N
     bench.app.close_scene()
     bench.app.enter(bench.widget)
     section.folder.setCurrentPath(str(saved))
-    section.load.click()
-    bench.until(lambda: not bench.studio.session.busy)
+    bench.finish(section.load)
     bench.settle()
     loaded = section.image.currentNode()
+    assert loaded is not None, bench.said
     assert (slicer.util.arrayFromVolume(loaded) == slicer.util.arrayFromVolume(loaded)).all()
     marks = section.annotations.marks_of(loaded)
     assert sorted((mark.kind, mark.facts["class"]) for mark in marks) == [

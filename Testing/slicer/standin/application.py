@@ -172,7 +172,7 @@ class Application:
         return widget
 
     def reload(self, name: str) -> Any:
-        """What slicer.util.reloadScriptedModule does: old children hidden, cleanup, setup in the same parent, no enter."""
+        """As slicer.util.reloadScriptedModule: old children hidden, cleanup, setup in the same parent, no enter."""
         old = getattr(slicer.modules, f"{name}Widget")
         panel = old.parent
         for child in panel.findChildren(QtWidgets.QWidget):

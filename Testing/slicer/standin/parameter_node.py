@@ -114,7 +114,7 @@ def _connect_parameters(self: Any, widgets: dict[str, Any]) -> int:
     for name, widget in widgets.items():
         field = getattr(type(self), name, None)
         if not isinstance(field, _Field):
-            raise ValueError(f"no parameter '{name}'")
+            raise ValueError(f"no parameter '{name}'")  # noqa: TRY004 (as Slicer does)
         read, setter, signal, kinds = CONNECTORS.get(type(widget), ("", "", "", (object,)))
         if not signal or (field.kind not in kinds if kinds else not field.is_node):
             raise RuntimeError(f"Unable to create GUI connector from {type(widget).__name__} to {field.kind}")

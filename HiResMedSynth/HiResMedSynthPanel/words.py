@@ -1,0 +1,30 @@
+"""The library speaks to people at a command line; in the panel its options are fields."""
+
+import re
+
+from slicer.i18n import tr as _
+
+
+def in_panel_words(text):
+    """A remedy with the names of fields in place of options."""
+    fields = {
+        "--domain": _("the field Shows"),
+        "--spacing-mm": _("the field Pixel spacing"),
+        "--slice": _("the field Work on"),
+        "--size-mm": _("the field Diameter"),
+        "--min-distance-mm": _("the field Distance"),
+        "--pleura-margin-mm": _("the field Keep off pleura"),
+        "--vessel-margin-mm": _("the field Keep off vessels"),
+        "--type": _("the field Type"),
+        "--out": _("the field Into"),
+        "--series": _("Slicer's DICOM module"),
+    }
+
+    def field(found):
+        return fields.get(found.group(1), _("the panel"))
+
+    text = text.replace("hiresmedsynth lesion list", _("the section Bank"))
+    text = re.sub(r"(--[a-z-]+)( (?:[A-Z]+(?:\[,?[A-Z]+\])?|[a-z]+-[a-z]+|cxr|kub|\d[\d:.]*))?", field, text)
+    for name in fields.values():  # "--domain a, --domain b or --domain c" names one field
+        text = re.sub(rf"{re.escape(name)}(?:(?:, | or ){re.escape(name)})+", name, text)
+    return text
