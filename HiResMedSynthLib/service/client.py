@@ -203,8 +203,9 @@ def _named_images(table: Path) -> list[str]:
     """Names of images inside the folder that a COCO table names."""
     try:
         document = json.loads(table.read_text(encoding="utf-8"))
-        names = [str(image["file_name"]) for image in document["images"]]
-    except (OSError, ValueError, KeyError, TypeError):
+        own = document.get("hiresmedsynth") or {}
+        names = [str(image["file_name"]) for image in [*document["images"], *own.get("volumes", [])]]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return []
     paths = [PurePosixPath(name) for name in names]
     return [str(p) for p in paths if not p.is_absolute() and ".." not in p.parts and "\\" not in str(p)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import subprocess
 import zipfile
 from dataclasses import replace
@@ -79,9 +80,14 @@ def test_a_folder_packed_with_its_name_is_loaded(backend: Backend, tmp_path: Pat
     save(backend, [AnnotatedImage(image=ct_image())], tmp_path / "in" / "my case", seg=False)
     assert not (tmp_path / "in" / "my case" / "segmentations").exists()
     client = backend.client
-    job = client.submit("load_annotations", parameters={"folder": client.send_folder(tmp_path / "in")})
-    client.wait(job)
-    assert client.result(job)[1]["images"][0]["marks"] == []
+    packed = shutil.make_archive(str(tmp_path / "packed"), "zip", tmp_path / "in")
+    (tmp_path / "in" / "my case" / "letter.nrrd").write_bytes(b"not of this folder")
+    for folder in (client.send_bytes(Path(packed).read_bytes()), client.send_folder(tmp_path / "in" / "my case")):
+        job = client.submit("load_annotations", parameters={"folder": folder})
+        client.wait(job)
+        assert client.result(job)[1]["images"][0]["marks"] == []
+    with pytest.raises(BackendError, match="holds no annotations_coco"):
+        client.send_folder(tmp_path)
 
 
 def test_the_seg_is_of_real_lesions_and_of_nobody(images: list[AnnotatedImage], tmp_path: Path) -> None:

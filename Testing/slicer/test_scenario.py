@@ -165,3 +165,14 @@ def test_the_module_file_is_the_one_that_ships() -> None:
     import HiResMedSynth
 
     assert Path(HiResMedSynth.__file__) == ROOT / "HiResMedSynth" / "HiResMedSynth.py"
+
+
+def test_the_steps_for_a_real_slicer_pass_here_too(bench: Workbench, tmp_path: Path, monkeypatch: Any) -> None:
+    """in_slicer.py, with what only a real application has replaced: selecting modules, saving and loading scenes."""
+    from Testing.slicer import in_slicer
+
+    monkeypatch.delenv("HIRESMEDSYNTH_PYTHON", raising=False)
+    monkeypatch.setattr(slicer.util, "selectModule", lambda _name: bench.app.enter(bench.widget))
+    monkeypatch.setattr(slicer.util, "saveScene", lambda path: bench.app.save_scene(Path(path)) is None)
+    monkeypatch.setattr(slicer.util, "loadScene", lambda path: bench.app.load_scene(Path(path)))
+    in_slicer.run(tmp_path)
