@@ -7,7 +7,6 @@ Standard library and packaging only, Python 3.9 to 3.13. What takes time is a `C
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
 import json
 import os
 import re
@@ -23,7 +22,6 @@ from pathlib import Path
 from HiResMedSynthPanel.wheel_folder import AGAIN, InstallationError, Wheel, read_requirements, satisfies
 
 LOWEST_PYTHON = (3, 11)
-BUNDLE = ("numpy", "scipy", "SimpleITK", "pydicom", "pillow", "requests", "vtk")
 OWNER = "made-by-hiresmedsynth.json"  # written first: this folder is ours to remove
 COMPLETE = "complete.json"  # written last: a folder without it counts as absent
 LOCK = "backend.lock"
@@ -377,14 +375,3 @@ def disk_size(folder: Path) -> int:
 def size_text(size: int) -> str:
     """A size for people: "1.7 GB", "35 MB"."""
     return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{max(size / 1e6, 1):.0f} MB"
-
-
-def bundle_constraints() -> str:
-    """Lines for pip that keep the packages of the running interpreter (Slicer's bundle) at their versions."""
-    lines = []
-    for name in BUNDLE:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError, KeyError):
-            version = importlib.metadata.version(name)
-            if version:
-                lines.append(f"{name}=={version}\n")
-    return "".join(lines)

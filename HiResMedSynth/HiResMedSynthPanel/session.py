@@ -1,5 +1,6 @@
 """Session: jobs on the backend. Starts it when needed, sends what a job lacks, hands results to the main thread."""
 
+import logging
 from pathlib import Path
 
 from slicer.i18n import tr as _
@@ -116,8 +117,12 @@ class Session:
             if ticket.cancelled.is_set() and not isinstance(result, Path):  # a folder that was written is told of
                 problem(None)
                 return
-            if done is not None:
-                done(result)
+            try:
+                if done is not None:
+                    done(result)
+            except Exception as error:  # a bug of ours: the user must not wait for what never comes
+                logging.exception("HiResMedSynth: a result could not be shown")
+                problem(error)
             self.changed.emit()
 
         def problem(error):

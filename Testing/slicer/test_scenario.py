@@ -99,11 +99,15 @@ def test_from_an_empty_scene_to_an_export_and_back(bench: Workbench, tmp_path: P
     panel.export.folder.setCurrentPath(str(tmp_path / "nicht da"))
     bench.click(panel.export.export)
     assert "no folder" in panel.status.text
-    panel.export.folder.setCurrentPath(str(tmp_path))
+    folder = tmp_path / "Ausgabe für Ärzte"
+    folder.mkdir()
+    panel.export.folder.setCurrentPath(str(folder))
     studio.parameters.patientName = "Übung"
+    panel.export.database.setChecked(True)
     bench.finish(panel.export.export)
-    assert "Written" in panel.status.text, panel.status.text
-    check_export(tmp_path / "synthetic-0001")
+    assert "imported into the DICOM database" in panel.status.text, panel.status.text
+    check_export(folder / "synthetic-0001")
+    assert slicer.dicomDatabase.fileForInstance(read(folder / "synthetic-0001").SOPInstanceUID)
 
     bench.app.save_scene(tmp_path / "Fall ä.mrb")
     kept, points = after.copy(), bench.positions()
@@ -119,7 +123,7 @@ def test_from_an_empty_scene_to_an_export_and_back(bench: Workbench, tmp_path: P
     assert studio.parameters.danger.GetSegmentation().GetNumberOfSegments() == 3
     assert studio.parameters.patientName == "Übung"
     bench.finish(panel.export.export)
-    first, second = (read(tmp_path / f"synthetic-000{k}") for k in (1, 2))
+    first, second = (read(folder / f"synthetic-000{k}") for k in (1, 2))
     assert (first.pixel_array == second.pixel_array).all()
     assert first.PatientID == second.PatientID
 

@@ -171,3 +171,36 @@ def test_samples_are_registered(bench: Workbench) -> None:
     test.test_parameters_survive()
     test.test_sample_becomes_an_image()
     assert (ROOT / "HiResMedSynth" / "HiResMedSynth.py").is_file()
+
+
+def test_what_is_composed_lies_in_a_synthetic_study(bench: Workbench) -> None:
+    bench.place(bench.load("film"), RIGHT_LUNG)
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
+    item = hierarchy.GetItemByDataNode(bench.studio.parameters.composed)
+    study = hierarchy.GetItemParent(item)
+    assert hierarchy.GetItemName(study) == "SYNTHETIC, research only"
+    assert hierarchy.GetItemName(hierarchy.GetItemParent(study)) == "SYNTHETIC"
+    assert hierarchy.GetItemLevel(study) == "Study"
+
+
+def test_the_backend_section_tells_what_a_python_has(bench: Workbench, tmp_path: Path) -> None:
+    backend = bench.panel.backend
+    backend.check.click()
+    bench.until(lambda: backend._ticket is None)
+    assert "with torch" in backend.told.text, backend.told.text
+    wheels = tmp_path / "Räder"
+    wheels.mkdir()
+    backend.folder.setCurrentPath(str(wheels))
+    bench.settle()
+    bench.click(backend.look)
+    bench.until(lambda: backend._ticket is None)
+    assert "SHA256SUMS" in backend.told.text, backend.told.text
+    assert not backend.install.enabled
+    assert "press Check folder" in backend.install.toolTip
+    backend.copy.click()
+    import qt
+
+    report = qt.QApplication.clipboard().text()
+    assert "protocol" in report
+    assert str(Path.home()) not in report
+    backend.folder.setCurrentPath("")

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pydicom
+import pydicom.misc
 import slicer
 import vtk
 
@@ -23,7 +24,7 @@ class DICOMDatabase:
     def add(self, folder: Path) -> list[str]:
         """The series found in a folder."""
         series = {}
-        for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+        for file in sorted(path for path in folder.rglob("*") if path.is_file() and pydicom.misc.is_dicom(path)):
             header = pydicom.dcmread(file, stop_before_pixels=True)
             self._files[str(header.SOPInstanceUID)] = file
             series[str(header.SeriesInstanceUID)] = True
