@@ -1,13 +1,16 @@
-"""Builds the lesion bank from LIDC-IDRI nodule volumes: chooses, cuts out, resamples once, writes safetensors + hash.
+r"""Builds the lesion bank from LIDC-IDRI nodule volumes: chooses, cuts out, resamples once, writes safetensors + hash.
 
-python -m Training.build_bank FOLDER_OF_lidc_nodule_voi_hu --out HiResMedSynthLib/lesion/bank_data/nodules.safetensors
+python -m Training.build_bank FOLDER_OF_lidc_nodule_voi_hu --stones FOLDER_OF_ct_abdomen_kub_totalseg \
+    --out HiResMedSynthLib/lesion/bank_data/nodules.safetensors
 """
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import string
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import click
@@ -25,18 +28,18 @@ ATTRIBUTION = (
     "Armato SG III et al. Data From LIDC-IDRI. The Cancer Imaging Archive, 2015, doi 10.7937/K9/TCIA.2015.LO9QL9SX; "
     "Armato SG III et al. Med Phys 2011;38:915-931; crops: Computer Vision Center, Universitat Autonoma de Barcelona"
 )
+STONE_ATTRIBUTION = (
+    "Wasserthal J et al. TotalSegmentator: Robust Segmentation of 104 Anatomic Structures in CT Images. "
+    "Radiology: Artificial Intelligence 2023, doi 10.1148/ryai.230024; University Hospital Basel"
+)
 FAINTEST_HU = 120  # mean over the surrounding parenchyma: fainter ones vanish in thick slices
 DENSEST_SOLID_HU = 200
+NOISIEST_HU, NOISIEST_SOFT_HU = 20, 12  # noise looks like texture in ground glass
 DENSE_HU = -500  # a voxel of the shell above this is vessel, pleura or wall
-# (type, smallest, largest mm, least spiculation): one entry of the first edition for each line
-WANTED = (
-    *(("solid", low, high, 0.0) for low, high in zip(
-        (4, 5.2, 6.4, 7.6, 9, 10.5, 12, 14, 17, 21), (5.2, 6.4, 7.6, 9, 10.5, 12, 14, 17, 21, 29), strict=True)),
-    ("solid", 8, 11, 3.5), ("solid", 11, 14, 3.5), ("solid", 14, 20, 3.5),
-    ("part-solid", 6, 10, 0.0), ("part-solid", 10, 16, 0.0),
-    ("ground-glass", 6, 10, 0.0), ("ground-glass", 10, 18, 0.0),
-    ("calcified", 4, 8, 0.0), ("calcified", 8, 15, 0.0),
-)  # fmt: skip
+SIZES_MM = (4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.5, 12.0, 14.0, 17.0, 21.0, 30.0)
+SPICULATED = 3.0  # readers' mean from here on
+# type -> (entries a size bin, entries that must be spiculated where the bin has any)
+WANTED = {"solid": (4, 1), "calcified": (2, 0), "part-solid": (4, 0), "ground-glass": (4, 0)}
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,8 @@ def judge(nodule: SourceNodule) -> Judged | None:
     if nodule.type == "solid" and np.percentile(nodule.hu[mask], 95) > DENSEST_SOLID_HU:
         return None  # calcified or strongly enhancing, whatever the readers' code says
     dense = float((nodule.hu[(outside > 1) & (outside <= 3)] > DENSE_HU).mean())
-    return Judged(nodule, noise, dense, background) if noise <= 20 and dense <= 0.25 else None
+    noisiest = NOISIEST_SOFT_HU if nodule.type in ("part-solid", "ground-glass") else NOISIEST_HU
+    return Judged(nodule, noise, dense, background) if noise <= noisiest and dense <= 0.25 else None
 
 
 def entry(judged: Judged, name: str) -> Lesion:
@@ -97,33 +101,73 @@ def entry(judged: Judged, name: str) -> Lesion:
     return cut_out(nodule.hu, nodule.readers, spacing_mm=nodule.spacing_mm, card=card)
 
 
+def chosen(worthy: list[Judged]) -> list[Judged]:
+    """The cleanest nodules of each type and size, one a patient; spiculated ones among the solid."""
+    used: set[str] = set()
+    found: list[Judged] = []
+    for kind, (count, spiculated) in WANTED.items():
+        for low, high in pairwise(SIZES_MM):
+            fitting = [
+                judged
+                for judged in worthy
+                if judged.nodule.type == kind and low <= judged.nodule.rating("diam_equiv_mm") < high
+            ]
+            fitting.sort(key=lambda judged: judged.badness)
+            first = [judged for judged in fitting if judged.nodule.rating("spiculation") >= SPICULATED][:spiculated]
+            taken = 0
+            for judged in [*first, *(judged for judged in fitting if judged not in first)]:
+                if taken < count and judged.nodule.patient_id not in used:
+                    used.add(judged.nodule.patient_id)
+                    found.append(judged)
+                    taken += 1
+    return found
+
+
+def stones(folder: Path) -> list[Lesion]:
+    """The real kidney stones that stones.csv names: coarse (3 mm voxels), but of true density and shape."""
+    import SimpleITK as sitk
+
+    image = sitk.ReadImage(str(folder / "ct_3mm.nrrd"))
+    hu = sitk.GetArrayFromImage(image)
+    spacing = tuple(reversed(image.GetSpacing()))
+    found = []
+    with (folder / "stones.csv").open(newline="") as stream:
+        for number, row in enumerate(csv.DictReader(stream)):
+            at = [round(float(row[name])) for name in ("slice", "row", "col")]
+            around = tuple(slice(max(c - 8, 0), c + 9) for c in at)
+            crop = hu[around].astype(np.int16)
+            center = [c - part.start for c, part in zip(at, around, strict=True)]
+            tissue = float(np.median(crop))
+            pieces, _ = label(crop > (tissue + float(crop[tuple(center)])) / 2, np.ones((3, 3, 3)))
+            inside = pieces == pieces[tuple(center)]
+            diameter = float((6 * inside.sum() * np.prod(spacing) / np.pi) ** (1 / 3))
+            card = LesionCard(
+                name=f"stone-{round(diameter):02d}mm-{string.ascii_lowercase[number]}", origin="real cut-out",
+                type="stone", diameter_mm=round(diameter, 1), licence="Apache-2.0", attribution=STONE_ATTRIBUTION,
+                collection="TotalSegmentator example CT", background_hu=tissue, slice_spacing_mm=float(spacing[0]),
+            )  # fmt: skip
+            found.append(cut_out(crop, inside.astype(np.uint8), spacing_mm=spacing, card=card))
+    return found
+
+
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path, exists=True))
+@click.option(
+    "--stones", "stones_folder", type=click.Path(path_type=Path, exists=True), help="ct_abdomen_kub_totalseg."
+)
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The safetensors file to write.")
-def main(folder: Path, out: Path) -> None:
+def main(folder: Path, stones_folder: Path | None, out: Path) -> None:
     """Chooses nodules of FOLDER by the strict rules, one for each wanted type and size, and writes the bank."""
     worthy = [judged for nodule in nodules(folder) if (judged := judge(nodule)) is not None]
     click.echo(f"{len(worthy)} nodules pass the strict rules")
     lesions: list[Lesion] = []
-    used: set[str] = set()
-    for kind, low, high, spiculation in WANTED:
-        fitting = [
-            judged
-            for judged in worthy
-            if judged.nodule.type == kind
-            and low <= judged.nodule.rating("diam_equiv_mm") < high
-            and judged.nodule.rating("spiculation") >= spiculation
-            and judged.nodule.patient_id not in used
-        ]
-        if not fitting:
-            click.echo(f"none left: {kind} {low}-{high} mm, spiculation >= {spiculation}")
-            continue
-        best = min(fitting, key=lambda judged: judged.badness)
-        used.add(best.nodule.patient_id)
-        stem = f"{kind}-{round(best.nodule.rating('diam_equiv_mm')):02d}mm"
+    for best in chosen(worthy):
+        kind, diameter = best.nodule.type, best.nodule.rating("diam_equiv_mm")
+        stem = f"{kind}-{round(diameter):02d}mm"
         letter = next(c for c in string.ascii_lowercase if f"{stem}-{c}" not in {x.card.name for x in lesions})
         lesions.append(entry(best, f"{stem}-{letter}"))
         click.echo(f"{lesions[-1].card.name}: {best.nodule.patient_id}, noise {best.noise_hu:.1f} HU")
+    lesions += stones(stones_folder) if stones_folder is not None else []
     packed = bank_bytes(sorted(lesions, key=lambda lesion: lesion.card.name))
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_bytes(packed)

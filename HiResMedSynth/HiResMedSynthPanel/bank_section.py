@@ -9,6 +9,7 @@ from HiResMedSynthLib.service.protocol import pack_arrays
 from HiResMedSynthPanel import composed, form
 from HiResMedSynthPanel.outlines import roi_outline, segment_outline
 
+OWN_LICENCE = "the owner's own"  # as HiResMedSynthLib.lesion.own writes it
 TYPES = ("solid", "part-solid", "ground-glass", "calcified")
 
 
@@ -87,7 +88,7 @@ class BankSection:
         from HiResMedSynthPanel.lesion_editor import picture_icon
 
         self.list.clear()
-        own = [name for name, card in studio.cards.items() if card["patient_id"] is None]
+        own = [name for name, card in studio.cards.items() if card["licence"] == OWN_LICENCE]
         for name in [*own, *(name for name in sorted(studio.cards) if name not in own)]:
             card = studio.cards[name]
             text = f"{name}: {card['type']}, {card['diameter_mm']:g} mm"

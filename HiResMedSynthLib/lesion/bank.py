@@ -23,7 +23,7 @@ from HiResMedSynthLib.lesion.lesion import Lesion, LesionCard
 
 BANK_FORMAT = "hiresmedsynth-lesion-bank-1"
 SHIPPED = Path(__file__).parent / "bank_data" / "nodules.safetensors"
-SHIPPED_SHA256 = "213a342f350e41e8d889ed823ab8880392a3ca05937b342325bbfac4a1c1f287"
+SHIPPED_SHA256 = "4eb4d398b4e8c010ab39c8e148086f39305c9b8cfc9cd4706e64752e839af000"
 OWN_SIZE = (0.7, 1.4)  # a wanted diameter is met by entries of this share of it, so that texture isn't stretched
 TYPES_OF_REQUEST: dict[str, tuple[str, ...]] = {
     "any": ("solid", "part-solid", "ground-glass", "calcified"),

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from HiResMedSynthLib.errors import BankError
 from HiResMedSynthLib.inpaint import inpaint
+from HiResMedSynthLib.lesion.closed_form import closed_form_alpha
 
 GATE_MM = (0.3, 2.0)  # outside the readers' union the gate falls from 1 to 0 over this distance
 CORE_MM = 1.0  # deeper than this inside the union, alpha is 1
@@ -80,7 +81,8 @@ def pull_matte(
     foreground = _foreground(intensity, majority, depth, spacing_mm)
     gate = np.clip((GATE_MM[1] - outside) / (GATE_MM[1] - GATE_MM[0]), 0, 1)
     if soft:
-        alpha = ramp * gate
+        sure = (readers_padded == readers_padded.max()) & (depth >= min(CORE_MM, 0.5 * float(depth.max())))
+        alpha = closed_form_alpha(intensity, sure, outside >= GATE_MM[1], ramp) * gate
     else:
         span = foreground - background
         share = np.clip((intensity - background) / np.where(np.abs(span) < FLAT_HU, FLAT_HU, span), 0, 1)
@@ -131,7 +133,7 @@ def _own_tissue(
     alpha: NDArray[np.floating],
 ) -> NDArray[np.float32]:
     """F solved from I where alpha is large (keeps the lesion's texture), the smooth core value elsewhere."""
-    solved = (intensity - (1 - alpha) * background) / np.maximum(alpha, 0.15)
-    trust = np.clip((alpha - 0.15) / 0.25, 0, 1)
-    low, high = foreground.min() - 250, foreground.max() + 250
+    solved = (intensity - (1 - alpha) * background) / np.maximum(alpha, 0.05)
+    trust = np.clip((alpha - 0.05) / 0.1, 0, 1)
+    low, high = foreground.min() - 400, foreground.max() + 400
     return np.asarray(np.clip(trust * solved + (1 - trust) * foreground, low, high), dtype=np.float32)

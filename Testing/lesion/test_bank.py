@@ -15,15 +15,32 @@ from HiResMedSynthLib.lesion.lesion import ALPHA_ONE, Lesion
 
 def test_the_shipped_bank_holds_real_nodules_of_different_patients() -> None:
     bank = load_bank()
-    patients = [card.patient_id for card in bank.cards.values()]
-    assert len(patients) >= 12
+    nodules = [card for card in bank.cards.values() if card.type != "stone"]
+    patients = [card.patient_id for card in nodules]
+    assert len(patients) >= 60
     assert len(set(patients)) == len(patients)
-    assert {card.type for card in bank.cards.values()} == {"solid", "part-solid", "ground-glass", "calcified"}
-    for card in bank.cards.values():
+    assert {card.type for card in nodules} == {"solid", "part-solid", "ground-glass", "calcified"}
+    sizes = [card.diameter_mm for card in nodules]
+    assert min(sizes) < 5
+    assert max(sizes) > 20
+    assert sum((card.spiculation or 0) >= 3 for card in nodules) >= 6
+    assert SHIPPED.stat().st_size <= 4_000_000
+    for card in nodules:
         assert card.origin == "real cut-out"
         assert card.licence == "CC BY 3.0"
         assert "Armato" in card.attribution
         assert int(str(card.patient_id).rsplit("-", 1)[1]) % 8 != 7  # kept back for measuring us
+
+
+def test_the_shipped_stones_are_real_and_dense() -> None:
+    bank = load_bank()
+    stones = [card for card in bank.cards.values() if card.type == "stone"]
+    assert len(stones) == 3
+    for card in stones:
+        lesion = bank.lesion(card.name)
+        assert card.licence == "Apache-2.0"
+        assert 3 <= card.diameter_mm <= 10
+        assert lesion.intensity_hu[lesion.alpha > ALPHA_ONE * 0.8].mean() > 500
 
 
 @pytest.mark.parametrize("name", sorted(load_bank().cards))
