@@ -17,6 +17,7 @@ from HiResMedSynthPanel import installation
 from HiResMedSynthPanel.signals import Signal
 
 INTERPRETER_KEY, URL_KEY = "HiResMedSynth/interpreter", "HiResMedSynth/url"
+CERTIFICATE_KEY = "HiResMedSynth/certificate"
 LOG_LINES = 200
 START_MS = 60_000
 
@@ -33,6 +34,32 @@ def user_data_folder():
     return Path(slicer.app.userSettings().fileName()).parent
 
 
+def base_interpreter():
+    """The Python that may make an environment: the one in the settings, else Slicer's own; never the environment's."""
+    setting = slicer.util.settingsValue(INTERPRETER_KEY, "").strip()
+    chosen = installation.interpreter_in(Path(setting)) if setting else Path(sys.executable)
+    inside = installation.environment_folder(user_data_folder()) in chosen.parents
+    return Path(sys.executable) if inside else chosen
+
+
+def server_client(token):
+    """A client of the server in the settings; None where none is named.
+
+    Raises:
+        ValueError: an address that must not be used, in words for the user.
+    """
+    url = slicer.util.settingsValue(URL_KEY, "")
+    if not url:
+        return None
+    parts = urlsplit(url)
+    if parts.scheme != "https" and parts.hostname not in ("127.0.0.1", "localhost", "::1"):
+        raise ValueError(_("A server beyond this machine must be reached by https, so that nobody reads along."))
+    certificate = slicer.util.settingsValue(CERTIFICATE_KEY, "").strip()
+    if certificate and not Path(certificate).is_file():
+        raise ValueError(_("There is no certificate {path}.").format(path=certificate))
+    return BackendClient(url, token, verify=certificate or True)
+
+
 def chosen_interpreter():
     """The Python that runs the backend: the one in the settings, the installed environment, or Slicer's own."""
     setting = slicer.util.settingsValue(INTERPRETER_KEY, "")
@@ -45,7 +72,7 @@ class Backend:
     def __init__(self):
         self.changed = Signal()
         self.state, self.problem = "stopped", ""
-        self.client = None
+        self.client, self.is_remote = None, False
         self.log = []
         self._process, self._token, self._ending = None, "", False
         self._patience = qt.QTimer()
@@ -67,9 +94,9 @@ class Backend:
         """Starts it, or connects to the server in the settings; `ready` follows as a change of state."""
         if self.is_running:
             return
-        url = slicer.util.settingsValue(URL_KEY, "")
-        if url:
-            self._connect(url, token)
+        self.is_remote = bool(slicer.util.settingsValue(URL_KEY, ""))
+        if self.is_remote:
+            self._connect(token)
             return
         interpreter = chosen_interpreter()
         self._token, self._ending = secrets.token_hex(32), False
@@ -88,14 +115,26 @@ class Backend:
         self._patience.start()
         process.start(str(interpreter), ["-m", "HiResMedSynthLib.cli.main", "serve", "--end-with-stdin"])
 
-    def _connect(self, url, token):
-        """Uses the server at an address, once it has shown that it is one of ours."""
-        host = urlsplit(url).hostname or ""
-        if urlsplit(url).scheme != "https" and host not in ("127.0.0.1", "localhost", "::1"):
-            self._set("failed", _("A server beyond this machine must be reached by https, so that nobody reads along."))
+    def _connect(self, token):
+        """Takes up a server: it counts as ready once `accept` was told that it answers as one of ours."""
+        try:
+            self.client = server_client(token)
+        except ValueError as error:
+            self._set("failed", str(error))
             return
-        self.client = BackendClient(url, token)
-        self._set("ready")
+        self._set("starting")
+
+    def accept(self):
+        """The server has answered."""
+        if self.is_remote and self.state == "starting":
+            self._set("ready")
+
+    def refuse(self, reason):
+        """The server hasn't answered, or not as one of ours."""
+        if self.is_remote and self.is_running:
+            self.client = None
+            told = _("The server in the settings can't be used: {why}. Check its address, certificate and token.")
+            self._set("failed", told.format(why=reason))
 
     def stop(self):
         """Ends it; it also ends by itself when Slicer's end of the pipe closes."""

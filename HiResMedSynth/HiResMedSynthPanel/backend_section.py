@@ -1,6 +1,5 @@
 """Section Backend: which Python or server computes, and its installation from a folder, without a network."""
 
-import subprocess
 import sys
 from pathlib import Path
 
@@ -11,9 +10,17 @@ from slicer.i18n import tr as _
 from HiResMedSynthLib import __version__
 from HiResMedSynthLib.errors import HiResMedSynthError
 from HiResMedSynthLib.service.protocol import PROTOCOL_VERSION
-from HiResMedSynthPanel import form, installation
-from HiResMedSynthPanel.backend import INTERPRETER_KEY, URL_KEY, chosen_interpreter, library_folder, user_data_folder
-from HiResMedSynthPanel.wheel_folder import WheelFolder
+from HiResMedSynthPanel import form, install_job, installation
+from HiResMedSynthPanel.backend import (
+    CERTIFICATE_KEY,
+    INTERPRETER_KEY,
+    URL_KEY,
+    base_interpreter,
+    chosen_interpreter,
+    library_folder,
+    server_client,
+    user_data_folder,
+)
 from HiResMedSynthPanel.work import Ticket, Work
 
 
@@ -27,18 +34,22 @@ class BackendSection:
         self.state = form.note()
         layout.addRow(_("State:"), self.state)
         tip = _("A Python with torch. Empty: the installed one, else Slicer's own.")
-        self.interpreter = form.path(self._interpreter_chosen, tip=tip)
+        self.interpreter = form.path(self._interpreter_chosen, tip=tip + _(" A virtual environment's folder will do."))
         self.interpreter.setCurrentPath(slicer.util.settingsValue(INTERPRETER_KEY, ""))
         layout.addRow(_("Python:"), self.interpreter)
         self.url = qt.QLineEdit(slicer.util.settingsValue(URL_KEY, ""))
         self.url.setPlaceholderText(_("https://... of a GPU server; empty: this machine"))
         self.url.connect("editingFinished()", self._url_chosen)
+        tip = _("Certificate file (.pem) of a server that signs for itself; empty: the usual authorities.")
+        self.certificate = form.path(self._url_chosen, tip=tip)
         self.token = qt.QLineEdit()
         self.token.setEchoMode(qt.QLineEdit.Password)
         self.token.setPlaceholderText(_("its token; never stored"))
         self.token.connect("editingFinished()", self._url_chosen)
         layout.addRow(_("Server:"), self.url)
         layout.addRow(_("Token:"), self.token)
+        layout.addRow(_("Certificate:"), self.certificate)
+        self.certificate.setCurrentPath(slicer.util.settingsValue(CERTIFICATE_KEY, ""))
         self.start = form.button(_("Restart"), self._restart, _("Ends the backend and starts it anew."))
         self.check = form.button(_("Check"), self._check, _("Asks this Python what it has."))
         self.copy = form.button(_("Copy report"), self._copy, _("Versions and log, for a report; no patient data."))
@@ -92,8 +103,11 @@ class BackendSection:
 
     def _url_chosen(self):
         session, url, token = self._studio.session, self.url.text.strip(), self.token.text.strip()
-        if (url, token) != (slicer.util.settingsValue(URL_KEY, ""), session.token):
-            slicer.app.userSettings().setValue(URL_KEY, url)
+        certificate, settings = self.certificate.currentPath.strip(), slicer.app.userSettings()
+        before = (slicer.util.settingsValue(URL_KEY, ""), slicer.util.settingsValue(CERTIFICATE_KEY, ""), session.token)
+        if (url, certificate, token) != before:
+            settings.setValue(URL_KEY, url)
+            settings.setValue(CERTIFICATE_KEY, certificate)
             session.token = token
             session.backend.stop()  # the next action uses the new one
 
@@ -135,16 +149,23 @@ class BackendSection:
         self.refresh()
 
     def _check(self):
-        interpreter, base = chosen_interpreter(), slicer.util.startupEnvironment()
-
-        def call(_ticket):
-            command = installation.probe_command(interpreter, library_folder(), base)
-            answer = subprocess.run(
-                command.arguments, env=command.environment, capture_output=True, text=True, timeout=30, check=False
+        try:
+            client = server_client(self.token.text.strip())
+        except ValueError as error:
+            self.told.setText(str(error))
+            return
+        if client is not None:
+            told = _("The server answers: computes on {device}, {n} package versions known.")
+            self._do(
+                lambda _ticket: client.health(),
+                lambda health: self.told.setText(told.format(device=health["device"], n=len(health["versions"]))),
             )
-            return installation.read_probe(answer.stdout, answer.returncode, interpreter)
-
-        self._do(call, lambda answer: self.told.setText(answer.sentence))
+            return
+        interpreter, base = chosen_interpreter(), slicer.util.startupEnvironment()
+        self._do(
+            lambda _ticket: installation.probe(interpreter, library_folder(), 30.0, base),
+            lambda answer: self.told.setText(answer.sentence),
+        )
 
     def _folder_chosen(self):
         self._wheels = None
@@ -165,28 +186,32 @@ class BackendSection:
             text = told.format(n=len(needed), packed=packed, unpacked=unpacked, folder=self.environment)
             self.told.setText(text)
 
-        self._do(lambda _ticket: WheelFolder.read(folder).select(), done)
+        interpreter, base = base_interpreter(), slicer.util.startupEnvironment()
+        self._do(lambda _ticket: install_job.check_folder(folder, interpreter, base), done)
 
     def _install(self):
         if self._ticket is not None:
             self._ticket.cancel()
             return
-        folder, environment, wheels = Path(self.folder.currentPath.strip()), self.environment, self._wheels
-        base, interpreter, work = slicer.util.startupEnvironment(), chosen_interpreter(), self._work
+        work = self._work
+        wanted = {
+            "interpreter": base_interpreter(),
+            "folder": Path(self.folder.currentPath.strip()),
+            "environment": self.environment,
+            "wheels": self._wheels,
+            "library_folder": library_folder(),
+            "base": slicer.util.startupEnvironment(),
+        }
+        self._studio.session.backend.stop()  # it may run in the environment that is replaced
 
         def call(ticket):
-            if environment.exists():
-                installation.remove(environment)
-            installation.prepare(environment, wheels)
-            commands = installation.install_commands(interpreter, folder, environment, base)
-            for number, command in enumerate(commands):
-                work.report(ticket, number, len(commands), command.title + "...")
-                _run(command, ticket)
-            answer = installation.probe(installation.environment_python(environment), library_folder(), 60.0)
-            installation.complete(environment, answer)
-            return answer
+            return install_job.install(ticket, lambda *told: work.report(ticket, *told), **wanted)
 
-        self._do(call, lambda answer: self.told.setText(_("Installed. ") + answer.sentence))
+        def done(answer):
+            self.interpreter.setCurrentPath("")  # else it would come before what was just installed
+            self.told.setText(_("Installed. ") + answer.sentence)
+
+        self._do(call, done)
 
     def _remove(self):
         environment = self.environment
@@ -198,27 +223,3 @@ class BackendSection:
         self._do(
             lambda _ticket: installation.remove(environment), lambda _nothing: self.told.setText(_("It is removed."))
         )
-
-
-def _run(command, ticket):
-    """Runs one command of the installation; cancelling kills it."""
-    process = subprocess.Popen(
-        command.arguments,
-        env=command.environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        encoding="utf-8",
-        errors="replace",
-    )
-    while True:
-        try:
-            output, _nothing = process.communicate(timeout=0.3)
-            break
-        except subprocess.TimeoutExpired:
-            if ticket.cancelled.is_set():
-                process.kill()
-                process.communicate()
-                raise RuntimeError(_("Cancelled. What was begun is removed at the next installation.")) from None
-    if process.returncode != 0:
-        raise installation.explain(output, process.returncode)

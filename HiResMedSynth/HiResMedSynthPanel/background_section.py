@@ -38,12 +38,15 @@ class BackgroundSection:
         self.domain = form.choice(domains(), _("What the image shows: decides where lesions may go."))
         self.domain.connect("currentIndexChanged(int)", self._domain_chosen)
         layout.addRow(_("Shows:"), self.domain)
-        self.spacing = form.number(
-            0.0, 100.0, suffix=" mm", decimals=4, step=0.01, parameter="assumedSpacing",
-            tip=_("Distance of pixels, for a picture that doesn't tell it (PNG, JPEG). 0: as the image says."),
-        )  # fmt: skip
+        tip = _("Distance of rows, for a picture that doesn't tell it (PNG, JPEG, some films). 0: as the image says.")
+        self.spacing = form.number(0.0, 100.0, suffix=" mm", decimals=4, step=0.01, parameter="assumedSpacing", tip=tip)
         self.spacing.setSpecialValueText(_("as the image says"))
-        layout.addRow(_("Pixel spacing:"), self.spacing)
+        tip = _("Distance of columns, where it differs from that of rows.")
+        self.column_spacing = form.number(
+            0.0, 100.0, suffix=" mm", decimals=4, step=0.01, parameter="assumedColumnSpacing", tip=tip
+        )
+        self.column_spacing.setSpecialValueText(_("the same"))
+        layout.addRow(_("Pixel spacing:"), form.row(self.spacing, self.column_spacing, stretch=0))
         self.one_slice = form.check(_("only slice"), "oneSlice", _("Works on one slice of the volume by itself."))
         self.slice = form.whole("slice", 0, 100000, _("Number of the slice, from 0."))
         self.here = form.button(_("Shown"), self._take_shown, _("Takes the slice that the red view shows."))
@@ -80,6 +83,7 @@ class BackgroundSection:
             widget.setVisible(slices > 1)
         self.slice.setMaximum(max(slices - 1, 0))
         self.slice.setEnabled(studio.parameters.oneSlice)
+        self.column_spacing.setEnabled(studio.parameters.assumedSpacing > 0)
         self.here.setEnabled(slices > 1)
         if studio.problem:
             self.about.setText(studio.problem)

@@ -153,14 +153,18 @@ def read_probe(output: str, returncode: int | None, interpreter: Path) -> Probe:
     how = "took too long and was stopped" if returncode is None else f"ended with exit code {returncode}"
     problem = ""
     if not re.fullmatch(r"\d+\.\d+\.\d+", python):
-        problem = f"{interpreter} didn't answer like a Python interpreter ({how}). Choose another one in the settings."
+        problem = (
+            f"{interpreter} didn't answer like a Python interpreter ({how}). Choose another one in the field Python."
+        )
     elif tuple(map(int, python.split(".")[:2])) < LOWEST_PYTHON:
         lowest = ".".join(map(str, LOWEST_PYTHON))
         problem = f"{interpreter} is Python {python}; the backend needs {lowest} or newer. Choose a newer one."
     elif said_versions is None:
-        problem = f"{interpreter} gave only half an answer ({how}). Try again, or choose another one in the settings."
+        problem = (
+            f"{interpreter} gave only half an answer ({how}). Try again, or choose another one in the field Python."
+        )
     elif missing:
-        problem = f"{interpreter} lacks {', '.join(missing)}. Use 'Install from folder...', or choose another one."
+        problem = f"{interpreter} lacks {', '.join(missing)}. Install the backend from a folder of wheels."
     elif not facts.get("library"):
         problem = f"{interpreter} doesn't find HiResMedSynthLib. Install the extension again."
     elif "device_error" in facts or ("device" not in facts and returncode is not None):
@@ -171,12 +175,16 @@ def read_probe(output: str, returncode: int | None, interpreter: Path) -> Probe:
 
 def not_started(interpreter: Path, reason: str) -> Probe:
     """The probe of a program that couldn't even be started."""
-    return Probe(interpreter, problem=f"{interpreter} can't be started ({reason}). Choose another one in the settings.")
+    return Probe(
+        interpreter, problem=f"{interpreter} can't be started ({reason}). Choose another one in the field Python."
+    )
 
 
-def probe(interpreter: Path, library_folder: Path, timeout_s: float = 10.0) -> Probe:
+def probe(
+    interpreter: Path, library_folder: Path, timeout_s: float = 10.0, base: Mapping[str, str] | None = None
+) -> Probe:
     """Asks an interpreter and waits for the answer; never raises for what the program does."""
-    command = probe_command(interpreter, library_folder)
+    command = probe_command(interpreter, library_folder, base)
     try:
         process = subprocess.Popen(
             command.arguments,
@@ -231,11 +239,16 @@ def is_complete(environment: Path) -> bool:
     return (environment / COMPLETE).is_file() and environment_python(environment).is_file()
 
 
+def interpreter_in(path: Path) -> Path:
+    """The interpreter of a virtual environment whose folder was named; any other path as it is."""
+    return environment_python(path) if path.is_dir() else path
+
+
 def candidates(settings_interpreter: str, user_data: Path, slicer_python: Path | None = None) -> list[Candidate]:
     """The interpreters to probe, best first: the one in the settings, our virtual environment, PythonSlicer."""
     found = []
     if settings_interpreter.strip():
-        found.append(Candidate("chosen in the settings", Path(settings_interpreter.strip())))
+        found.append(Candidate("chosen in the settings", interpreter_in(Path(settings_interpreter.strip()))))
     if is_complete(environment_folder(user_data)):
         found.append(Candidate("installed from a folder", environment_python(environment_folder(user_data))))
     bundled = shutil.which("PythonSlicer") if slicer_python is None else str(slicer_python)

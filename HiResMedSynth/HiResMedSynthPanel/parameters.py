@@ -29,6 +29,7 @@ class Parameters:
     oneSlice: bool = False
     slice: Annotated[int, WithinRange(0, 100000)] = 0
     assumedSpacing: Annotated[float, WithinRange(0.0, 100.0)] = 0.0
+    assumedColumnSpacing: Annotated[float, WithinRange(0.0, 100.0)] = 0.0
 
     showDanger: bool = True
     dangerOpacity: Annotated[int, WithinRange(0, 100)] = 35

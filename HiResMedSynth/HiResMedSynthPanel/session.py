@@ -22,7 +22,7 @@ class Session:
         self.token = ""  # of a server of one's own; never stored
         self._work = Work(self._progressed)
         self._waiting = []
-        self._known = None
+        self._asked = None
         self.tickets = []
 
     @property
@@ -56,9 +56,6 @@ class Session:
             client = self.backend.client
             if client is None:
                 raise BackendError(ErrorInfo(what=_("the backend stopped"), remedy=_("Try again.")))
-            if client is not self._known:
-                client.health()  # nothing is sent to what isn't one of ours
-                self._known = client
             name = None if image is None else image.send(client)
             wanted = parameters(client) if callable(parameters) else parameters
             job = client.submit(kind, image=name, parameters=wanted)
@@ -137,6 +134,9 @@ class Session:
         if ticket.cancelled.is_set():
             return ErrorInfo(what=_("cancelled"), remedy="")
         if isinstance(error, BackendError):
+            if self.backend.is_remote and isinstance(error.__cause__, OSError):  # requests' errors are
+                self.backend.refuse(error.info.what)
+                return ErrorInfo(what=error.info.what, remedy=_("Is the server running? The next action asks again."))
             return error.info
         return ErrorInfo(what=str(error), remedy=_("Look at the backend's log."))
 
@@ -155,9 +155,30 @@ class Session:
             self._waiting = []
             for item in waiting:
                 self._work.start(*item)
+        elif state == "starting" and self.backend.is_remote:
+            self._ask_server()
         elif state in ("failed", "stopped") and waiting:
             self._waiting = []
             error = BackendError(ErrorInfo(what=self.backend.problem or _("the backend stopped"), remedy=""))
             for _ticket, _call, _done, failed in waiting:
                 failed(error)
         self.changed.emit()
+
+    def _ask_server(self):
+        """Whether the server in the settings is one of ours; nothing else is sent before that."""
+        client = self.backend.client
+        if client is None or client is self._asked:
+            return
+        self._asked = client
+
+        def done(_health):
+            if client is self.backend.client:
+                self.backend.accept()
+
+        def failed(error):
+            self._asked = None
+            if client is self.backend.client:
+                self.backend.refuse(error.info.what if isinstance(error, BackendError) else str(error))
+
+        ticket = Ticket("")
+        self._work.start(ticket, lambda _ticket: client.health(), done, failed)

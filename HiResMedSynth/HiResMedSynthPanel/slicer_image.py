@@ -19,10 +19,10 @@ class SlicerImage:
         node: the scalar volume node.
         slice_index: work on this slice only, or None.
         tags: one mapping a slice of the whole volume (DICOM keyword -> text), or ().
-        assumed_spacing: mm, where the image has no spacing of its own (0: it has).
+        assumed_spacing: (rows, columns) in mm, where the image has no spacing of its own (0: it has; the same).
     """
 
-    def __init__(self, node, *, slice_index=None, tags=(), assumed_spacing=0.0):
+    def __init__(self, node, *, slice_index=None, tags=(), assumed_spacing=(0.0, 0.0)):
         self.node, self.slice_index = node, slice_index
         self.ijk_to_ras = slicer.util.arrayFromVTKMatrix(_matrix_of(node))
         array = slicer.util.arrayFromVolume(node)
@@ -73,11 +73,12 @@ class SlicerImage:
         modality = tags[0].get("Modality", "") if tags else ""
         lowest = self.pixels[len(self.pixels) // 2].min()
         is_ct = modality == "CT" or (not modality and lowest <= AIR_HU)
-        assumed = bool(assumed_spacing) and not is_ct
+        rows_mm, columns_mm = assumed_spacing
+        assumed = rows_mm > 0 and not is_ct
         return ImageHeader(
             modality=modality or ("CT" if is_ct else "OT"),
             units="HU" if is_ct else "stored",
-            pixel_spacing_mm=(assumed_spacing, assumed_spacing) if assumed else (float(spacing[1]), float(spacing[0])),
+            pixel_spacing_mm=(rows_mm, columns_mm or rows_mm) if assumed else (float(spacing[1]), float(spacing[0])),
             spacing_source="assumed" if assumed else "header",
             positions_lps_mm=positions,
             directions_lps=[(to_lps[:3, k] / spacing[k]).tolist() for k in (0, 1)],
@@ -116,7 +117,7 @@ def refusal(node):
     if node.GetImageData() is None or node.GetImageData().GetNumberOfPoints() == 0:
         return _("This volume holds no image.")
     if node.GetImageData().GetNumberOfScalarComponents() != 1:
-        return _("This is a colour image. Choose one with one grey value a pixel.")
+        return _("This is a colour image. Make it grey first (module Vector to Scalar Volume), or choose another.")
     if node.IsA("vtkMRMLLabelMapVolumeNode"):
         return _("This is a label map. Choose an image.")
     if node.GetAttribute("HiResMedSynth.role"):

@@ -114,18 +114,25 @@ class Studio(StudioWhere, StudioPoints, StudioCompose, slicer.util.VTKObservatio
     def _parameters_changed(self, _caller=None, _event=None):
         p = self.parameters
         node = p.background
-        wanted = (None if node is None else node.GetID(), p.slice if p.oneSlice else None, p.assumedSpacing)
+        wanted = (None if node is None else node.GetID(), p.slice if p.oneSlice else None, self.spacing())
         if wanted != self._background:
             new_node = self._background is not None and self._background[0] not in (None, wanted[0])
             self._background = wanted
-            if new_node and p.assumedSpacing:
-                p.assumedSpacing = 0.0  # of the image before: this one may have its own
+            if new_node and any(self.spacing()):  # of the image before: this one may have its own
+                was = p.StartModify()
+                p.assumedSpacing = p.assumedColumnSpacing = 0.0
+                p.EndModify(was)
                 return  # which brings us here again
             self._take_background(node)
         self._ask_where()
         self._compose_if_settings_changed()
         self.restyle()
         self.tell()
+
+    def spacing(self):
+        """(rows, columns) in mm as the user gave them; 0: as the image says, or the same."""
+        rows = self.parameters.assumedSpacing
+        return rows, self.parameters.assumedColumnSpacing if rows else 0.0
 
     def _backend_changed(self):
         if self.session.backend.state == "ready" and self.parameters is not None:
@@ -181,7 +188,7 @@ class Studio(StudioWhere, StudioPoints, StudioCompose, slicer.util.VTKObservatio
             p.background,
             slice_index=p.slice if p.oneSlice else None,
             tags=tags,
-            assumed_spacing=p.assumedSpacing,
+            assumed_spacing=self.spacing(),
         )
         is_ct = image.header.units == "HU"
         if p.domain and is_ct != (p.domain == "lung-ct"):

@@ -32,8 +32,8 @@ from HiResMedSynthLib.export.sop_class import object_kind
 from HiResMedSynthLib.image import HeaderFacts, MedicalImage
 from HiResMedSynthLib.service.client import BackendError, plain_header, unpack_folder
 from HiResMedSynthLib.service.jobs import Result, Step
-from HiResMedSynthLib.service.messages import arrays_result, parameters_of, zip_result
-from HiResMedSynthLib.service.protocol import LARGEST_ARRAYS, ImageHeader, ProtocolError, unpack_arrays
+from HiResMedSynthLib.service.messages import arrays_result, header_of, parameters_of, zip_result
+from HiResMedSynthLib.service.protocol import LARGEST_ARRAYS, ProtocolError, unpack_arrays
 from HiResMedSynthLib.service.store import Store
 
 if TYPE_CHECKING:
@@ -181,17 +181,6 @@ def _refused() -> ReadError:
         "the zip can't be unpacked: it is damaged, too large, or a file in it leads out of its folder",
         remedy="Pack the annotation folder anew.",
     )
-
-
-def header_of(image: MedicalImage) -> ImageHeader:
-    """The header of an image as it travels; the inverse of `image_from`."""
-    names = {f.name for f in dataclasses.fields(ImageHeader)} - {"tags"}
-    values = {name: getattr(image, name) for name in names}
-    values["positions_lps_mm"] = np.asarray(image.positions_lps_mm).tolist()
-    values["directions_lps"] = image.directions_lps.tolist()
-    values["window"] = None if image.window is None else (image.window.center, image.window.width)
-    values["facts"] = dataclasses.asdict(image.facts)
-    return ImageHeader(**values)
 
 
 def annotation_segmentation(annotated: AnnotatedImage) -> Segmentation:

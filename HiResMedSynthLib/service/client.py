@@ -51,6 +51,18 @@ class BackendError(Exception):
 class BackendClient:
     """Talks to one backend.
 
+    In a script::
+
+        image = read_image("ct_folder")
+        client = BackendClient("http://127.0.0.1:PORT", token)
+        name = client.send_image(image.pixels, header_of(image))  # HiResMedSynthLib.service.messages.header_of
+        wanted = {"settings": {"requests": [{"size_mm": [8, 10]}]}, "seed": 1}
+        job = client.submit("compose", image=name, parameters=wanted)
+        client.wait(job)
+        arrays, document = client.result(job)  # "1.pixels", "1.alpha", "lesions"; case, corners, boxes
+
+    The parameters of each kind of job are the dataclasses in tasks.py, lesion_tasks.py and annotation_jobs.py.
+
     Args:
         url: "http://127.0.0.1:PORT", or the https address of a GPU server.
         token: the secret that the backend was started with.

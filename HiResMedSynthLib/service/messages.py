@@ -56,6 +56,17 @@ def image_from(pixels: np.ndarray, header: dict[str, Any]) -> MedicalImage:
     return image_from_tags(pixels, told.tags, MedicalImage(pixels=as_held, **fields))
 
 
+def header_of(image: MedicalImage) -> ImageHeader:
+    """The header of an image as it travels; the inverse of `image_from`."""
+    names = {f.name for f in dataclasses.fields(ImageHeader)} - {"tags"}
+    values = {name: getattr(image, name) for name in names}
+    values["positions_lps_mm"] = np.asarray(image.positions_lps_mm).tolist()
+    values["directions_lps"] = image.directions_lps.tolist()
+    values["window"] = None if image.window is None else (image.window.center, image.window.width)
+    values["facts"] = dataclasses.asdict(image.facts)
+    return ImageHeader(**values)
+
+
 def parameters_of(kind: type[T], document: Any) -> T:
     """A parameter object from JSON; refuses unknown names and values that can't be."""
     if not isinstance(document, dict):

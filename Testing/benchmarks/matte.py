@@ -1,6 +1,6 @@
 """How well a nodule is taken apart: recomposed in its own place, error inside and in the rim.
 
-    python -m Testing.benchmarks.matte FOLDER_OF_lidc_nodule_voi_hu
+python -m Testing.benchmarks.matte FOLDER_OF_lidc_nodule_voi_hu
 """
 
 from __future__ import annotations

@@ -414,7 +414,7 @@ def test_probe_of_a_python_without_torch(plain_python: Path) -> None:
     answer = probe(plain_python, ROOT)
     assert not answer.usable
     assert "torch>=2.6" in answer.missing
-    assert "Install from folder" in answer.sentence
+    assert "Install the backend from a folder of wheels" in answer.sentence
 
 
 def test_probe_says_that_the_library_is_not_there(tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ def test_an_export_equals_the_command_lines(bench: Workbench, tmp_path: Path, ki
     if kind == "one slice":
         p.oneSlice, p.slice = True, 6
     if film:
-        p.assumedSpacing = 0.4  # its header tells none
+        p.assumedSpacing, p.assumedColumnSpacing = 0.342, 0.4175  # its header tells none
     choose(bench, node)
     assert studio.image is not None, studio.problem
     where = {"ct": (6.0, 250.0, 150.0), "one slice": (0.0, 250.0, 150.0), "film": (0.0, 500.0, 300.0)}[kind]
@@ -88,7 +88,7 @@ def test_an_export_equals_the_command_lines(bench: Workbench, tmp_path: Path, ki
     requests.write_text(json.dumps([studio.settings()[0]["requests"][0]]))
     options = ["--request", requests, "--seed", str(p.caseSeed), "--pair", "--out", tmp_path / "cli"]
     source = next(FILM.glob("*.dcm")) if film else CT
-    options += {"one slice": ["--slice", "6"], "film": ["--spacing-mm", "0.4"], "ct": []}[kind]
+    options += {"one slice": ["--slice", "6"], "film": ["--spacing-mm", "0.342,0.4175"], "ct": []}[kind]
     command = [BACKEND_PYTHON, "-m", "HiResMedSynthLib.cli.main", "compose", source, *options]
     subprocess.run([str(part) for part in command], check=True, capture_output=True, cwd=ROOT)
     theirs = tmp_path / "cli"

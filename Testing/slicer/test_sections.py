@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,7 @@ import pytest
 import slicer
 import vtk
 
-from Testing.slicer.conftest import ROOT, Workbench
+from Testing.slicer.conftest import BACKEND_PYTHON, ROOT, Workbench
 
 RIGHT_LUNG, LEFT_LUNG = (0, 450, 340), (0, 360, 720)
 
@@ -204,3 +206,101 @@ def test_the_backend_section_tells_what_a_python_has(bench: Workbench, tmp_path:
     assert "protocol" in report
     assert str(Path.home()) not in report
     backend.folder.setCurrentPath("")
+
+
+def test_the_backend_is_installed_replaced_and_removed(
+    bench: Workbench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From a folder of tiny wheels, by a plain Python whose folder is named, all by clicks."""
+    from HiResMedSynthPanel.backend import chosen_interpreter
+    from HiResMedSynthPanel.wheel_folder import read_requirements
+    from packaging.requirements import Requirement
+
+    from Testing.extension.test_installation import FAKE_TORCH, build_wheel, write_sums
+
+    wheels, plain = tmp_path / "Räder 画像", tmp_path / "plain python"
+    wheels.mkdir()
+    for line in read_requirements():
+        wanted = Requirement(line)
+        version = str(next(iter(wanted.specifier)).version)
+        build_wheel(wheels, wanted.name, version, body=FAKE_TORCH if wanted.name == "torch" else "")
+    write_sums(wheels)
+    subprocess.run([sys.executable, "-m", "venv", str(plain)], check=True)
+    backend = bench.panel.backend
+    try:
+        for _time in ("installed", "replaced"):
+            backend.interpreter.setCurrentPath(str(plain))
+            backend.folder.setCurrentPath("")
+            backend.folder.setCurrentPath(str(wheels))
+            bench.click(backend.look)
+            bench.until(lambda: backend._ticket is None)
+            assert "Press Install" in backend.told.text, backend.told.text
+            bench.click(backend.install)
+            bench.until(lambda: backend._ticket is None)
+            assert "Installed." in backend.told.text, backend.told.text
+            assert backend.interpreter.currentPath == ""
+            assert backend.environment in chosen_interpreter().parents
+        monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", lambda _text: True)
+        bench.click(backend.remove)
+        bench.until(lambda: backend._ticket is None)
+        assert not backend.environment.exists()
+    finally:
+        backend.folder.setCurrentPath("")
+        backend.interpreter.setCurrentPath(BACKEND_PYTHON)
+
+
+def test_a_server_that_is_not_there_is_told(bench: Workbench) -> None:
+    settings, backend = bench.app.userSettings(), bench.studio.session.backend
+    backend.stop()
+    try:
+        settings.setValue("HiResMedSynth/url", "http://127.0.0.1:9")
+        backend.start("secret")
+        assert backend.state == "starting", "not ready before it has answered"
+        bench.until(lambda: backend.state == "failed")
+        assert "server in the settings can't be used" in backend.problem
+        bench.panel.backend.check.click()
+        bench.until(lambda: bench.panel.backend._ticket is None)
+        assert "doesn't answer" in bench.panel.backend.told.text
+        settings.setValue("HiResMedSynth/certificate", "/nowhere.pem")
+        backend.start("secret")
+        assert "no certificate" in backend.problem
+    finally:
+        settings.setValue("HiResMedSynth/url", "")
+        settings.setValue("HiResMedSynth/certificate", "")
+        backend.stop()
+
+
+def test_a_server_of_ones_own_computes_with_tls_and_its_certificate(bench: Workbench, tmp_path: Path) -> None:
+    import os
+    import secrets
+
+    settings, backend, session = bench.app.userSettings(), bench.studio.session.backend, bench.studio.session
+    key, certificate = tmp_path / "key.pem", tmp_path / "server.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
+    names = ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
+    made = subprocess.run([*command, *names, "-keyout", key, "-out", certificate], capture_output=True, check=False)
+    if made.returncode:
+        pytest.skip("openssl is not here")
+    token = secrets.token_hex(32)
+    server = subprocess.Popen(
+        [BACKEND_PYTHON, "-m", "HiResMedSynthLib.cli.main", "serve", "--end-with-stdin", "--tls-certificate",
+         str(certificate), "--tls-key", str(key)],
+        cwd=ROOT, env={**os.environ, "HIRESMEDSYNTH_TOKEN": token}, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    )  # fmt: skip
+    backend.stop()
+    try:
+        port = json.loads(server.stdout.readline())["port"]
+        settings.setValue("HiResMedSynth/url", f"https://127.0.0.1:{port}")
+        settings.setValue("HiResMedSynth/certificate", str(certificate))
+        session.token = token
+        bench.place(bench.load("film"), RIGHT_LUNG)
+        assert backend.is_remote
+        assert backend.process_id == 0
+        assert bench.studio.composition.keys == (1,)
+    finally:
+        settings.setValue("HiResMedSynth/url", "")
+        settings.setValue("HiResMedSynth/certificate", "")
+        session.token = ""
+        backend.stop()
+        server.stdin.close()
+        server.wait(timeout=20)

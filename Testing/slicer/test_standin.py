@@ -13,7 +13,7 @@ from Testing.slicer.conftest import ROOT, Workbench
 from Testing.slicer.standin.names import HEADERS
 
 
-def test_every_module_and_widget_names_its_source() -> None:
+def test_every_module_and_widget_names_its_source(bench: Workbench) -> None:
     from Testing.slicer.standin import ctk_widgets, qmrml_widgets
 
     offered = {f"ctk.{name}" for name in ctk_widgets.NAMES} | {f"slicer.{name}" for name in qmrml_widgets.NAMES}
@@ -44,7 +44,7 @@ def test_an_unknown_name_raises(bench: Workbench) -> None:
         bench.studio.parameters.dangerOpacity = 101
 
 
-def test_properties_are_attributes_as_under_pythonqt() -> None:
+def test_properties_are_attributes_as_under_pythonqt(bench: Workbench) -> None:
     import qt
 
     button = qt.QPushButton("x")
