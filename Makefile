@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 FIND_LINKS := $(if $(PIP_FIND_LINKS),--find-links $(PIP_FIND_LINKS))
 
-.PHONY: demo test test-slicer lint bench venv venv-slicer clean
+.PHONY: demo test test-slicer lint bench bench-slicer venv venv-slicer clean
 
 venv: $(BIN)/hiresmedsynth
 
@@ -41,6 +41,9 @@ lint: venv
 
 bench: venv
 	$(BIN)/python -m Testing.benchmarks
+
+bench-slicer: venv venv-slicer
+	.venv-slicer/bin/python -m Testing.benchmarks.slicer_panel
 
 clean:
 	rm -rf $(VENV) .venv-slicer .boot demo

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from HiResMedSynthLib import __version__
 from HiResMedSynthLib.compose import Composition
@@ -29,10 +30,10 @@ def segmentation(composition: Composition, headers: Sequence[Dataset], study: Sy
         study: shared by all objects of the export.
     """
     from highdicom import AlgorithmIdentificationSequence
-    from highdicom.seg import SegmentAlgorithmTypeValues, Segmentation, SegmentationTypeValues, SegmentDescription
+    from highdicom.seg import SegmentAlgorithmTypeValues, SegmentDescription
     from pydicom.sr.codedict import codes
     from pydicom.sr.coding import Code
-    from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+    from pydicom.uid import generate_uid
 
     algorithm = AlgorithmIdentificationSequence(
         name=MODEL, version=__version__, family=codes.cid7162.ArtificialIntelligence
@@ -57,11 +58,43 @@ def segmentation(composition: Composition, headers: Sequence[Dataset], study: Sy
     mask = composition.instance_mask[slices]
     segment_of = np.zeros(max(numbers) + 1, dtype=np.uint8 if len(numbers) < 256 else np.uint16)
     segment_of[numbers] = np.arange(1, len(numbers) + 1)
+    result = binary_segmentation(
+        headers,
+        segment_of[mask],
+        descriptions,
+        series_description="SYNTHETIC lesions, masks",
+        content_label="SYNTHETIC",
+        content_description="Masks of synthetic lesions (alpha >= 0.5)",
+    )
+    add_marks(result, study)
+    return result
+
+
+def binary_segmentation(
+    headers: Sequence[Dataset],
+    frames: NDArray[Any],
+    descriptions: Sequence[Any],
+    *,
+    series_description: str,
+    content_label: str,
+    content_description: str,
+) -> Segmentation:
+    """A BINARY SEG over some slices, written by us, with new ids.
+
+    Args:
+        headers: data sets of the slices, without pixels.
+        frames: `[slice, row, column]` segment numbers, or `[slice, row, column, segment]` where segments overlap.
+        descriptions: highdicom SegmentDescriptions.
+        series_description, content_label, content_description: what readers see.
+    """
+    from highdicom.seg import Segmentation, SegmentationTypeValues
+    from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+
     result = Segmentation(
         source_images=list(headers),
-        pixel_array=segment_of[mask],
+        pixel_array=frames,
         segmentation_type=SegmentationTypeValues.BINARY,
-        segment_descriptions=descriptions,
+        segment_descriptions=list(descriptions),
         series_instance_uid=generate_uid(),
         series_number=100,
         sop_instance_uid=generate_uid(),
@@ -72,11 +105,10 @@ def segmentation(composition: Composition, headers: Sequence[Dataset], study: Sy
         device_serial_number="1",
         transfer_syntax_uid=ExplicitVRLittleEndian,
         omit_empty_frames=True,
-        series_description="SYNTHETIC lesions, masks",
-        content_label="SYNTHETIC",
-        content_description="Masks of synthetic lesions (alpha >= 0.5)",
+        series_description=series_description,
+        content_label=content_label,
+        content_description=content_description,
     )
     if "ImageOrientationPatient" not in headers[0]:  # a film has no plane in the patient (PS3.3 C.7.6.1.1.1)
         result.PatientOrientation = headers[0].PatientOrientation
-    add_marks(result, study)
     return result

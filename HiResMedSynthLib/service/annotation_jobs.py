@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ConfigDict
 
-from HiResMedSynthLib import __version__
 from HiResMedSynthLib.annotations import (
     COCO_FILE,
     AnnotatedImage,
@@ -26,8 +25,8 @@ from HiResMedSynthLib.annotations import (
 )
 from HiResMedSynthLib.errors import ReadError, SettingsError
 from HiResMedSynthLib.export.dicom_series import SECTIONAL, series_datasets
-from HiResMedSynthLib.export.patient import MANUFACTURER, MODEL, SyntheticStudy
-from HiResMedSynthLib.export.segmentation import CATEGORY, NODULE, STONE
+from HiResMedSynthLib.export.patient import SyntheticStudy
+from HiResMedSynthLib.export.segmentation import CATEGORY, NODULE, STONE, binary_segmentation
 from HiResMedSynthLib.export.sop_class import object_kind
 from HiResMedSynthLib.image import HeaderFacts, MedicalImage
 from HiResMedSynthLib.service.client import BackendError, plain_header, unpack_folder
@@ -188,9 +187,9 @@ def annotation_segmentation(annotated: AnnotatedImage) -> Segmentation:
 
     It refers to image objects that stay where they are, under ids of its own: its place is told by its geometry.
     """
-    from highdicom.seg import SegmentAlgorithmTypeValues, Segmentation, SegmentationTypeValues, SegmentDescription
+    from highdicom.seg import SegmentAlgorithmTypeValues, SegmentDescription
     from pydicom.sr.coding import Code
-    from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+    from pydicom.uid import generate_uid
 
     kept = HeaderFacts(
         sop_class_uid=annotated.image.facts.sop_class_uid,
@@ -231,27 +230,14 @@ def annotation_segmentation(annotated: AnnotatedImage) -> Segmentation:
                 tracking_id=f"lesion {index}",
             )
         )
-    result = Segmentation(
-        source_images=headers,
-        pixel_array=_frames(annotated, labels, held),
-        segmentation_type=SegmentationTypeValues.BINARY,
-        segment_descriptions=descriptions,
-        series_instance_uid=generate_uid(),
-        series_number=100,
-        sop_instance_uid=generate_uid(),
-        instance_number=1,
-        manufacturer=MANUFACTURER,
-        manufacturer_model_name=MODEL,
-        software_versions=__version__,
-        device_serial_number="1",
-        transfer_syntax_uid=ExplicitVRLittleEndian,
-        omit_empty_frames=True,
+    result = binary_segmentation(
+        headers,
+        _frames(annotated, labels, held),
+        descriptions,
         series_description="Marked lesions",
         content_label="ANNOTATION",
         content_description="Lesions marked by a person",
     )
-    if "ImageOrientationPatient" not in headers[0]:  # a film has no plane in the patient (PS3.3 C.7.6.1.1.1)
-        result.PatientOrientation = headers[0].PatientOrientation
     result.PatientIdentityRemoved = "YES"
     result.DeidentificationMethod = "Header built anew; nothing of the source's header is kept"
     return result
