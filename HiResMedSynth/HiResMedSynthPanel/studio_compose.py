@@ -35,8 +35,8 @@ class StudioCompose:
         if self.image.slice_index is not None:
             placed = [item for item in placed if self.image.slice_of(item[2]) == self.image.slice_index]
         places = [self.image.place_of(position) for _index, _wish, position in placed]
-        if self._dragging:  # by whole pixels: the backend then need not render the lesion anew
-            places = [(place[0], float(round(place[1])), float(round(place[2]))) for place in places]
+        if self._dragging:
+            places = [self._by_whole_pixels(item[1].key, at) for item, at in zip(placed, places, strict=True)]
         document = {
             **self.where(),
             "requests": [wish.request(place) for (_index, wish, _at), place in zip(placed, places, strict=True)],
@@ -44,6 +44,14 @@ class StudioCompose:
             "min_distance_mm": self.parameters.minDistance,
         }
         return document, tuple(wish.key for _index, wish, _position in placed)
+
+    def _by_whole_pixels(self, key, place):
+        """A place that is a whole number of pixels from where the lesion was drawn: it need not be rendered anew."""
+        drawn = self.composition.drawn(key) if self.composition is not None else None
+        before = drawn["request"]["place"] if drawn is not None else (0.0, 0.0, 0.0)
+        offsets = [value - round(value) for value in before]
+        row, column = (round(value - offset) + offset for value, offset in zip(place[1:], offsets[1:], strict=True))
+        return place[0], float(row), float(column)
 
     def made_from_now(self):
         """What a composition would be made from now; None without an image."""
