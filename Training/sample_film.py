@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from HiResMedSynthLib.background.cascade import REDUCTION, FilmCascade, load_cascade
+from HiResMedSynthLib.background.cascade import REDUCTION, FilmCascade, SamplingSettings, load_cascade
 from HiResMedSynthLib.evaluation.band_power import BANDS_CYCLES_PER_PIXEL, band_power
 from Training.augment import Pixels, reduce
 from Training.film_data import FilmSet, load_films
@@ -66,7 +66,9 @@ def rebuilt(cascade: FilmCascade, films: FilmSet, *, noise: tuple[float, float])
             goal = films.pixels[index] if factor == 1 else reduce(films.pixels[index], factor)
             coarse = torch.from_numpy(reduce(goal, REDUCTION))[None, None]
             generator = torch.Generator().manual_seed(index)
-            made = cascade.add_detail(stage, coarse, generator, steps=10, condition_noise=level)[0, 0].numpy()
+            made = cascade.add_detail(
+                stage, coarse, generator, steps=SamplingSettings().detail_steps, condition_noise=level
+            )[0, 0].numpy()
             top, left, rows, columns = (value // factor for value in films.films[index].field)
             field = (top, left, rows, columns)
             ratios.append(band_power(made, field=field) / band_power(goal, field=field))
