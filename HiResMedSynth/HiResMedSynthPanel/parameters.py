@@ -23,7 +23,6 @@ class Parameters:
     caseText: vtkMRMLTextNode
     drawnLesions: vtkMRMLTextNode
     ownLesions: vtkMRMLTextNode
-    annotations: vtkMRMLTextNode
 
     domain: str = ""
     oneSlice: bool = False

@@ -4,8 +4,6 @@ import dataclasses
 import json
 from dataclasses import dataclass
 
-LABEL = "{number}"
-
 
 @dataclass(frozen=True)
 class Wish:

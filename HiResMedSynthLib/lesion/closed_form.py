@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 WINDOW = 3  # voxels a side
 NOISE_HU = 12.0  # intensity differences below this carry no alpha
-KNOWN_WEIGHT = 100.0
+KNOWN_WEIGHT, PRIOR_WEIGHT = 100.0, 1e-3  # against the Laplacian's 1
 MOST_STEPS = 400
 TOLERANCE = 1e-4
 
@@ -47,11 +47,8 @@ def closed_form_alpha(
     return np.clip(solved, 0, 1).astype(np.float32)
 
 
-PRIOR_WEIGHT = 1e-3
-
-
 def _box(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Mean over the window around each voxel; beyond the edges nothing counts (symmetric, so the solver converges)."""
+    """Mean over the window around each voxel; beyond the edges the outermost voxels go on."""
     from scipy.ndimage import uniform_filter
 
     return np.asarray(uniform_filter(values, WINDOW, mode="nearest"))

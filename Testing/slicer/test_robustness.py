@@ -68,7 +68,7 @@ def test_a_closed_scene_and_a_reload_leave_a_working_panel(bench: Workbench) -> 
     bench.settle()
     assert bench.studio.parameters is not None
     assert not bench.studio.is_ready
-    assert not bench.positions() if bench.studio.parameters.points else True
+    assert bench.studio.parameters.points is None
     bench.place(bench.load("film"), RIGHT_LUNG)
     process = bench.studio.session.backend.process_id
     entered = bench.widget

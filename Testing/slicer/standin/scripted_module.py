@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import unittest
 from pathlib import Path
 from typing import Any
@@ -101,8 +100,3 @@ class ScriptedLoadableModuleTest(unittest.TestCase):
 
     def delayDisplay(self, message: str, msec: int | None = None, **_options: Any) -> None:
         slicer.app.processEvents()
-
-
-def load_module(name: str, path: Path) -> Any:
-    """The Python module of a scripted module, imported by its name (its folder must be on sys.path)."""
-    return importlib.import_module(name)
