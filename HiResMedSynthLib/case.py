@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from HiResMedSynthLib.errors import CaseError, SettingsError
 from HiResMedSynthLib.fusion import ALPHA_HALF
 from HiResMedSynthLib.image import MedicalImage
+from HiResMedSynthLib.lesion.generators import GeneratorName
 from HiResMedSynthLib.placement.domain import DOMAINS, Domain
 from HiResMedSynthLib.placement.margins import Margins
 
@@ -42,6 +43,9 @@ class LesionRequest:
         rotation_degrees: in-plane turn; None: drawn.
         seed: own random stream of this lesion: others may come and go without changing it.
         attempt: which shape of that stream is taken; `draw_case` raises it where the first ones found no room.
+        generator: where its form comes from (`lesion.generators`).
+        model: name of the generator's model; None: one that fits, or none is used.
+        model_sha256: hash of that model's file, filled in when it is drawn: another file under its name is refused.
     """
 
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012 (read by pydantic where JSON comes in)
@@ -55,6 +59,9 @@ class LesionRequest:
     rotation_degrees: float | None = None
     seed: int = 0
     attempt: int = 0
+    generator: GeneratorName = "deform"
+    model: str | None = None
+    model_sha256: str | None = None
 
     def __post_init__(self) -> None:
         low, high = self.size_mm
@@ -77,6 +84,13 @@ class LesionRequest:
             raise SettingsError(f"{self.place} is no place", remedy="Give (slice, row, column) indices.")
         if self.seed < 0 or self.attempt < 0:
             raise SettingsError(f"a seed of {self.seed} can't be", remedy="Give a whole number from 0 up.")
+        if self.generator not in get_args(GeneratorName):
+            raise SettingsError(
+                f"there is no generator '{self.generator}'",
+                remedy=f"Choose one of {', '.join(get_args(GeneratorName))}.",
+            )
+        if self.generator == "deform" and (self.model, self.model_sha256) != (None, None):
+            raise SettingsError("the generator 'deform' uses no model", remedy="Leave the model out, or choose singan.")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -94,8 +94,18 @@ def case_bytes(case: Case) -> tuple[bytes, bytes]:
         log=list(case.log),
         versions=case.versions,
     )
-    text = json.dumps(record.model_dump(mode="json"), indent=2, ensure_ascii=False)
+    document = record.model_dump(mode="json")
+    for request in (*document["settings"]["requests"], *(lesion["request"] for lesion in document["lesions"])):
+        _leave_out_defaults(request)
+    text = json.dumps(document, indent=2, ensure_ascii=False)
     return text.encode() + b"\n", packed
+
+
+def _leave_out_defaults(request: dict[str, Any]) -> None:
+    """Drops the fields about generators where none is named, so that such a case reads as it did before them."""
+    for name, default in (("generator", "deform"), ("model", None), ("model_sha256", None)):
+        if request[name] == default:
+            del request[name]
 
 
 def case_sha256(case: Case) -> str:

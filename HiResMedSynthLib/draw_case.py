@@ -9,17 +9,18 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from HiResMedSynthLib.case import BackgroundReference, Case, CaseSettings, LesionRequest, PlacedLesion
-from HiResMedSynthLib.draw_lesion import DrawnShape, Index, draw_shape, place_shape, split_place
+from HiResMedSynthLib.draw_lesion import DrawnShape, Index, draw_shape, generator_of, place_shape, split_place
 from HiResMedSynthLib.errors import ForbiddenPlaceError, HiResMedSynthError, PlacementError, SettingsError
 from HiResMedSynthLib.ground import Ground, prepare_ground
 from HiResMedSynthLib.image import MedicalImage
 from HiResMedSynthLib.lesion.bank import Bank, load_bank
+from HiResMedSynthLib.lesion.generators import Generator
 from HiResMedSynthLib.placement.candidates import footprint_problem, nearest_permitted
 from HiResMedSynthLib.versions import installed_versions
 
@@ -103,6 +104,7 @@ class _Drawing:
     log: list[str]
     lesions: list[PlacedLesion]
     occupied: NDArray[np.bool_] | None = None
+    generators: dict[tuple[str, str | None, str | None], Generator] = field(default_factory=dict)
 
     def add(self, number: int, request: LesionRequest) -> None:
         """Draws one lesion and adds it; raises PlacementError where it can't go."""
@@ -139,18 +141,26 @@ class _Drawing:
         So a lesion that is dragged by whole voxels is rendered once, and those beside it not again.
         """
         rng, ground = self._stream(request, SHAPE_STREAM, request.attempt), self.ground
+        generator = self._generator(request)
         if request.place is None:
-            return draw_shape(request, ground, self.bank, rng, fusion=self.settings.fusion)
+            return draw_shape(request, ground, self.bank, rng, fusion=self.settings.fusion, generator=generator)
         anchor, fraction = split_place(request.place, one_slice=ground.image.slices == 1)
         form = replace(request, place=fraction, contrast=None, cnr=None)
-        key = (form, self.seed, self.settings.fusion, self.bank.sha256)
+        key = (form, self.seed, self.settings.fusion, self.bank.sha256, generator.identity)
         shape = ground.shapes.get(key)
         if shape is None:
-            shape = draw_shape(request, ground, self.bank, rng, fusion=self.settings.fusion)
+            shape = draw_shape(request, ground, self.bank, rng, fusion=self.settings.fusion, generator=generator)
             ground.shapes[key] = shape
             while len(ground.shapes) > SHAPES_KEPT:
                 del ground.shapes[next(iter(ground.shapes))]
         return replace(shape, anchor=anchor)
+
+    def _generator(self, request: LesionRequest) -> Generator:
+        """The request's generator; its model is looked up and checked once for a case."""
+        key = (request.generator, request.model, request.model_sha256)
+        if key not in self.generators:
+            self.generators[key] = generator_of(request)
+        return self.generators[key]
 
     def _refuse_giant(self, request: LesionRequest) -> None:
         """A lesion that can fit nowhere is refused before it is rendered."""

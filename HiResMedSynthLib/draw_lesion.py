@@ -19,9 +19,7 @@ from HiResMedSynthLib.fusion import ALPHA_ONE, edge_band
 from HiResMedSynthLib.ground import Ground
 from HiResMedSynthLib.image import MedicalImage
 from HiResMedSynthLib.lesion.bank import Bank
-from HiResMedSynthLib.lesion.deform import draw_deformation
-from HiResMedSynthLib.lesion.lesion import Lesion
-from HiResMedSynthLib.lesion.procedural import stone
+from HiResMedSynthLib.lesion.generators import Generator, Wish, generator_for
 from HiResMedSynthLib.lesion.render import render, render_projection
 from HiResMedSynthLib.placement.danger import PLEURA_MARGIN
 
@@ -86,18 +84,30 @@ class DrawnShape:
 
 
 def draw_shape(
-    request: LesionRequest, ground: Ground, bank: Bank, rng: np.random.Generator, *, fusion: FusionName
+    request: LesionRequest,
+    ground: Ground,
+    bank: Bank,
+    rng: np.random.Generator,
+    *,
+    fusion: FusionName,
+    generator: Generator | None = None,
 ) -> DrawnShape:
     """A lesion's form, size and texture, drawn from its own stream.
 
+    Args:
+        request, ground, bank, rng, fusion: what is wanted, where, from what.
+        generator: that of the request, where the caller has it already.
+
     Raises:
         SettingsError: a type that this kind of picture can't hold.
+        ModelError: the generator's model is missing or changed.
         BankError: an entry that doesn't exist.
     """
     low, high = request.size_mm
     diameter_mm = float(math.exp(rng.uniform(math.log(low), math.log(high))))
-    lesion = _choose(request, ground, bank, rng, diameter_mm)
-    deformation = draw_deformation(rng, rotation_degrees=request.rotation_degrees)
+    wish = _wish(request, ground, diameter_mm)
+    drawn = (generator or generator_of(request)).draw(wish, bank, rng)
+    lesion, deformation = drawn.lesion, drawn.deformation
     jitter = rng.integers(-FRACTION_STEPS // 2 + 1, FRACTION_STEPS // 2, size=3) / FRACTION_STEPS
     contrast_share = float(rng.uniform())
     anchor, fraction = _anchor(request, ground, jitter, diameter_mm)
@@ -136,7 +146,7 @@ def draw_shape(
         density=density,
         contrast_share=contrast_share,
         source_background_hu=lesion.card.background_hu,
-        details={"deformation": deformation.record()},
+        details={"deformation": deformation.record(), **({"generator": drawn.model} if drawn.model else {})},
     )
 
 
@@ -146,7 +156,15 @@ def place_shape(
     """The lesion at `anchor`, its values set against the surroundings and the noise found there.
 
     The place must already be permitted: the patch has to lie inside the image.
+
+    Raises:
+        SettingsError: a CNR on a radiograph.
     """
+    if request.cnr is not None and ground.is_projection:
+        raise SettingsError(
+            "a CNR says nothing on a radiograph: anatomy hides a lesion there, not the noise",
+            remedy="Give the contrast in stored values (--contrast), or leave it to the lesion.",
+        )
     image = ground.image
     corner = shape.corner_at(anchor)
     surroundings, noise = _surroundings(shape, ground, corner)
@@ -180,7 +198,7 @@ def place_shape(
     x, y, z = image.index_to_lps([center])[0]
     return PlacedLesion(
         number=number,
-        request=replace(request, place=center),
+        request=replace(request, place=center, **_model_of(shape)),
         bank_entry=shape.bank_entry,
         origin=shape.origin,
         type=shape.type,
@@ -225,25 +243,32 @@ def _within_range(values: NDArray[np.float64], image: MedicalImage, *, added: bo
     return np.clip(values, max(low, int16.min), min(high, int16.max))
 
 
-def _choose(request: LesionRequest, ground: Ground, bank: Bank, rng: np.random.Generator, diameter_mm: float) -> Lesion:
+def generator_of(request: LesionRequest) -> Generator:
+    """The generator that a request names, with its model."""
+    return generator_for(request.generator, model=request.model, sha256=request.model_sha256)
+
+
+def _wish(request: LesionRequest, ground: Ground, diameter_mm: float) -> Wish:
     wants_stone = request.type == "stone" or (request.type == "any" and ground.domain == "kub")
     if wants_stone != (ground.domain == "kub"):
         raise SettingsError(
             f"a lesion of type '{request.type}' doesn't belong into a picture of domain {ground.domain}",
             remedy="Stones go into --domain kub, nodules into lung-ct and cxr.",
         )
-    if wants_stone and request.bank_entry is None:
-        return stone(diameter_mm)
-    if request.bank_entry is not None:
-        lesion = bank.lesion(request.bank_entry)
-        if lesion.card.type not in bank.types_for(request.type):
-            raise SettingsError(
-                f"the bank's '{lesion.card.name}' is {lesion.card.type}, not {request.type}",
-                remedy="Leave the type out, or choose an entry of that type.",
-            )
-        return lesion
-    types = bank.types_for(request.type, film=ground.is_projection)
-    return bank.lesion(bank.choose(types=types, diameter_mm=diameter_mm, rng=rng))
+    return Wish(
+        type=request.type,
+        diameter_mm=diameter_mm,
+        stone=wants_stone,
+        film=ground.is_projection,
+        entry=request.bank_entry,
+        rotation_degrees=request.rotation_degrees,
+    )
+
+
+def _model_of(shape: DrawnShape) -> dict[str, Any]:
+    """The fields of a request that pin the model which drew this shape."""
+    used = shape.details.get("generator")
+    return {} if used is None else {"model": used["model"], "model_sha256": used["model_sha256"]}
 
 
 def split_place(place: Point, *, one_slice: bool) -> tuple[Index, Point]:

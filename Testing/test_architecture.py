@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LIBRARY = ROOT / "HiResMedSynthLib"
 HEAVY = {"torch", "torchvision", "SimpleITK", "pydicom", "cv2", "highdicom", "gdcm", "vtk"}
 
-FOUNDATION = {"errors", "versions", "torchvision_guard"}
+FOUNDATION = {"errors", "versions", "torchvision_guard", "layers", "flow"}
 IMAGE = {"image"}
 PIXELS = {"write_volume", "read", "read_dicom", "inpaint", "project", "measure", "annotations", "mark"}
 ROOMS = {"lesion", "placement", "background", "fusion", "privacy"}  # these never import each other

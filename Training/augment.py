@@ -1,4 +1,4 @@
-"""Augmentation of films, drawn then applied: no flips (heart and stomach have a side).
+"""Augmentation of films, drawn then applied to a batch on its device: no flips (heart and stomach have a side).
 
 Interpolation takes power from the finest detail, so every warp reads a finer film than it writes and averages down.
 """
@@ -7,83 +7,100 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor, nn
 
 Pixels = NDArray[np.float32]
+CONTROL_POINTS = 5
 
 
 @dataclass(frozen=True, kw_only=True)
 class FilmChange:
-    """One drawn change.
+    """Drawn changes of B films.
 
     Attributes:
-        shift: (row, column) as a share of the canvas.
-        rotation_deg: about the canvas's centre.
-        scale: above 1 magnifies.
-        elastic: [2, 5, 5] control points of a cubic B-spline, as a share of the canvas.
-        gamma: exponent of the grey value in 0..1.
+        shift: [B, 2] (row, column) as a share of the canvas.
+        rotation: [B] radians about the canvas's centre.
+        scale: [B], above 1 magnifies.
+        elastic: [B, 2, 5, 5] control points of a cubic B-spline, as a share of the canvas.
+        gamma: [B] exponent of the grey value in 0..1.
     """
 
-    shift: tuple[float, float]
-    rotation_deg: float
-    scale: float
+    shift: Pixels
+    rotation: Pixels
+    scale: Pixels
     elastic: Pixels
-    gamma: float
+    gamma: Pixels
 
 
-def draw_film_change(rng: np.random.Generator) -> FilmChange:
-    """A change within what positioning and exposure do: 5 %, 4 degrees, 8 %, 1 % elastic, gamma 0.8-1.25."""
+def draw_film_change(rng: np.random.Generator, count: int) -> FilmChange:
+    """Changes within what positioning and exposure do: 5 %, 4 degrees, 8 %, 1 % elastic, gamma 0.8-1.25."""
     return FilmChange(
-        shift=(float(rng.uniform(-0.05, 0.05)), float(rng.uniform(-0.05, 0.05))),
-        rotation_deg=float(rng.uniform(-4, 4)),
-        scale=float(rng.uniform(0.94, 1.08)),
-        elastic=rng.normal(0, 0.014, (2, 5, 5)).astype(np.float32),
-        gamma=float(np.exp(rng.uniform(np.log(0.8), np.log(1.25)))),
+        shift=rng.uniform(-0.05, 0.05, (count, 2)).astype(np.float32),
+        rotation=np.deg2rad(rng.uniform(-4, 4, count)).astype(np.float32),
+        scale=rng.uniform(0.94, 1.08, count).astype(np.float32),
+        elastic=rng.normal(0, 0.014, (count, 2, CONTROL_POINTS, CONTROL_POINTS)).astype(np.float32),
+        gamma=np.exp(rng.uniform(np.log(0.8), np.log(1.25), count)).astype(np.float32),
     )
 
 
 def apply_film_change(
-    film: Pixels, mask: NDArray[np.bool_], change: FilmChange, *, corner: tuple[int, int], size: int
-) -> tuple[Pixels, Pixels]:
-    """(film, mask) of a square part of the changed canvas: rows and columns from `corner`, `size` on a side.
+    films: Tensor, fields: Tensor, change: FilmChange, *, corners: Tensor, size: int
+) -> tuple[Tensor, Tensor]:
+    """(films, masks) [B, 1, size, size]: square parts of the changed canvases.
 
-    `film` is [row, column] in -1..1; the mask returned is 1 inside the field and 0 outside it.
+    Args:
+        films: [B, 1, canvas, canvas] in -1..1, or [B, 2, ...] with a mask of its own as the second channel.
+        fields: [B, 4] (top, left, rows, columns): what is film and not padding.
+        change: what to do to each.
+        corners: [B, 2] first row and column of each part in the changed canvas.
+        size: side of the parts.
     """
-    canvas = film.shape[0]
+    device, canvas = films.device, films.shape[-1]
     middle = (canvas - 1) / 2
-    rows, columns = (np.arange(first, first + size, dtype=np.float32) for first in corner)
-    bent = [canvas * (_weights(rows, canvas) @ part @ _weights(columns, canvas).T) for part in change.elastic]
-    y = rows[:, None] - middle - change.shift[0] * canvas
-    x = columns[None, :] - middle - change.shift[1] * canvas
-    angle = np.deg2rad(change.rotation_deg)
-    sine, cosine = np.float32(np.sin(angle) / change.scale), np.float32(np.cos(angle) / change.scale)
-    source_row = (cosine * y - sine * x + middle + bent[0]).astype(np.float32)
-    source_column = (sine * y + cosine * x + middle + bent[1]).astype(np.float32)
-    moved = cv2.remap(film, source_column, source_row, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    inside = cv2.remap(
-        mask.astype(np.float32), source_column, source_row, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT
-    )
-    return apply_gamma(np.asarray(moved, dtype=np.float32), change.gamma), np.asarray(inside, dtype=np.float32)
+    shift, elastic = _put(change.shift, device), _put(change.elastic, device)
+    rotation, scale = _put(change.rotation, device), _put(change.scale, device)
+    positions = corners.to(device)[:, :, None] + torch.arange(size, device=device)  # [B, 2, size]
+    rows, columns = positions.float().unbind(1)
+    row_weights, column_weights = _spline(rows, canvas), _spline(columns, canvas)  # [B, size, 5]
+    bent = canvas * torch.einsum("bri,bkij,bcj->bkrc", row_weights, elastic, column_weights)
+    y = (rows - middle - shift[:, :1] * canvas)[:, :, None]
+    x = (columns - middle - shift[:, 1:] * canvas)[:, None, :]
+    sine, cosine = (rotation.sin() / scale)[:, None, None], (rotation.cos() / scale)[:, None, None]
+    source_row = cosine * y - sine * x + middle + bent[:, 0]
+    source_column = sine * y + cosine * x + middle + bent[:, 1]
+    grid = torch.stack([source_column, source_row], dim=-1) * (2 / (canvas - 1)) - 1  # last axis (x, y), as torch wants
+    moved = nn.functional.grid_sample(films.float(), grid, mode="bilinear", padding_mode="border", align_corners=True)
+    top, left, height, width = fields.to(device).float()[:, :, None, None].unbind(1)
+    inside = (source_row >= top) & (source_row <= top + height - 1)
+    inside &= (source_column >= left) & (source_column <= left + width - 1)
+    masks = inside[:, None].float()
+    if moved.shape[1] == 2:
+        moved, own = moved.split(1, dim=1)
+        masks = masks * (own > 0.5)
+    return apply_gamma(moved, _put(change.gamma, device)), masks
 
 
-def _weights(positions: Pixels, canvas: int) -> Pixels:
-    """[position, 5]: cubic B-spline weights of five control points spread over the canvas; fading beyond them."""
-    distance = np.abs((positions[:, None] + 0.5) * 5 / canvas - 0.5 - np.arange(5, dtype=np.float32))
+def apply_gamma(films: Tensor, gamma: Tensor) -> Tensor:
+    """Films [B, 1, H, W] in -1..1 with another exposure: the grey value in 0..1 to the power of gamma [B]."""
+    return 2 * ((films + 1) / 2).clamp(0, 1).pow(gamma[:, None, None, None]) - 1
+
+
+def reduce(films: Tensor, factor: int) -> Tensor:
+    """[B, C, H / factor, W / factor]: the mean of each factor x factor block."""
+    return nn.functional.avg_pool2d(films, factor) if factor > 1 else films
+
+
+def _spline(positions: Tensor, canvas: int) -> Tensor:
+    """[..., 5]: cubic B-spline weights of five control points spread over the canvas; fading beyond them."""
+    points = torch.arange(CONTROL_POINTS, device=positions.device)
+    distance = ((positions[..., None] + 0.5) * CONTROL_POINTS / canvas - 0.5 - points).abs()
     near = 2 / 3 - distance**2 + distance**3 / 2
-    far = np.clip(2 - distance, 0, None) ** 3 / 6
-    return np.where(distance < 1, near, far).astype(np.float32)
+    far = (2 - distance).clamp(min=0) ** 3 / 6
+    return torch.where(distance < 1, near, far)
 
 
-def apply_gamma(film: Pixels, gamma: float) -> Pixels:
-    """The film in -1..1 with another exposure: its grey value in 0..1 to the power of gamma."""
-    return (2 * np.power(np.clip((film + 1) / 2, 0, 1), np.float32(gamma)) - 1).astype(np.float32)
-
-
-def reduce(image: Pixels, factor: int) -> Pixels:
-    """[row / factor, column / factor]: the mean of each factor x factor block."""
-    rows, columns = image.shape
-    blocks = image.reshape(rows // factor, factor, columns // factor, factor)
-    mean: Pixels = blocks.mean(axis=(1, 3), dtype=np.float32)
-    return mean
+def _put(values: Pixels, device: torch.device) -> Tensor:
+    return torch.from_numpy(values).to(device)

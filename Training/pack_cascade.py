@@ -1,46 +1,53 @@
-"""Packs finished runs of the three stages into one release file: averaged weights in float16, nothing else."""
+"""Packs finished runs into one release file: the best averaged weights in float16, nothing else."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import click
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from HiResMedSynthLib.background.cascade import STAGES
-from Training.loop import CHECKPOINT
+from HiResMedSynthLib.errors import SettingsError
+from Training.loop import best_weights
+from Training.train_background import read_preset, stages_of
 
 
-def pack(runs: Path, target: Path) -> dict[str, int]:
-    """Weights of each stage found in `runs`/STAGE, written to `target`."""
+def pack(runs: Path, target: Path, *, preset: str = "better", domain: str = "cxr") -> dict[str, int]:
+    """Number of weights of each stage, written to `target`; a distilled run `STAGE-fast` wins over `STAGE`.
+
+    Raises:
+        SettingsError: a stage of the preset has no run.
+    """
     tensors: dict[str, torch.Tensor] = {}
-    described = {}
-    for stage in STAGES:
-        path = runs / stage / CHECKPOINT
-        if not path.is_file():
-            continue
-        with safe_open(path, framework="pt") as file:
+    stages: dict[str, dict[str, Any]] = {}
+    for stage in stages_of(read_preset(preset)):
+        found = [runs / name for name in (f"{stage}-fast", stage) if best_weights(runs / name).is_file()]
+        if not found:
+            raise SettingsError(f"There is no run of stage {stage}", where=runs, remedy="Train it first.")
+        with safe_open(best_weights(found[0]), framework="pt") as file:
             state = json.loads(file.metadata()["state"])
             for name in file.keys():  # noqa: SIM118 (it is no dict)
                 if name.startswith("average."):
                     tensors[f"{stage}.{name.removeprefix('average.')}"] = file.get_tensor(name).half()
-        described[stage] = {**state["description"], "steps": state["progress"]["step"]}
-    save_file(tensors, target, metadata={"cascade": json.dumps(described)})
+        stages[stage] = {**state["description"], "steps": state.get("step", state.get("progress", {}).get("step"))}
+    save_file(tensors, target, metadata={"cascade": json.dumps({"domain": domain, "stages": stages})})
     return {
-        stage: sum(value.numel() for name, value in tensors.items() if name.startswith(f"{stage}."))
-        for stage in described
+        stage: sum(value.numel() for name, value in tensors.items() if name.startswith(f"{stage}.")) for stage in stages
     }
 
 
 @click.command()
 @click.argument("runs", type=click.Path(path_type=Path, exists=True))
 @click.argument("target", type=click.Path(path_type=Path))
-def main(runs: Path, target: Path) -> None:
+@click.option("--preset", default="better", show_default=True)
+@click.option("--domain", default="cxr", show_default=True, help="cxr or lung-ct.")
+def main(runs: Path, target: Path, preset: str, domain: str) -> None:
     """Packs the stages in RUNS into TARGET (.safetensors)."""
-    for stage, count in pack(runs, target).items():
+    for stage, count in pack(runs, target, preset=preset, domain=domain).items():
         click.echo(f"{stage}: {count / 1e6:.2f} M weights")
 
 

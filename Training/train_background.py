@@ -1,12 +1,15 @@
-"""Trains the film cascade, one stage a call.
+"""Trains a film cascade, one stage a call.
 
 `python -m Training.train_background --stage film --data FOLDER --out runs/film`
-Input format: Training/film_data.py. Stages learn from real films alone, so they may be trained in any order.
+Input format: Training/film_data.py (radiographs), Training/ct_data.py (CT), or a set that `write_slices` packed. Stages
+learn from real films alone, so they may be trained in any order. `--teacher RUN` distils a trained detail stage into
+one that needs a few steps only; `--start-from RUN` goes on from its weights with other data or settings.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import tomllib
 from pathlib import Path
@@ -14,16 +17,21 @@ from typing import Any
 
 import click
 import torch
+from safetensors import safe_open
+from torch import nn
 
-from HiResMedSynthLib.background.flow_unet import FlowUNet, FlowUNetShape
+from HiResMedSynthLib.background.cascade import build_network
+from HiResMedSynthLib.background.film_network import PICTURE, STEM
 from HiResMedSynthLib.errors import HiResMedSynthError, SettingsError
+from Training.ct_data import load_slices, read_slices
 from Training.film_data import FilmSet, load_films
 from Training.film_stages import CoarseFilm, Detail
-from Training.loop import LoopSettings, Stage, stored_unit, train
+from Training.folder_of_images import identity
+from Training.loop import LoopSettings, Stage, best_weights, stored_unit, train
+from Training.objective import Shortcut
 from Training.report import write_report
 
 PRESETS = Path(__file__).resolve().parent / "presets"
-STAGES = ("film", "detail-256", "detail-1024")
 
 
 def read_preset(name: str) -> dict[str, Any]:
@@ -34,27 +42,73 @@ def read_preset(name: str) -> dict[str, Any]:
     """
     path = Path(name) if name.endswith(".toml") else PRESETS / f"{name}.toml"
     if not path.is_file():
-        raise SettingsError(f"There is no preset {name}", where=path, remedy="Use better, tiny or a TOML file.")
+        raise SettingsError(
+            f"There is no preset {name}", where=path, remedy="Use better, lung_ct, tiny or a TOML file."
+        )
     return tomllib.loads(path.read_text(encoding="utf-8"))
 
 
-def make_stage(name: str, preset: dict[str, Any], films: FilmSet, *, unit: float | None = None) -> Stage:
+def stages_of(preset: dict[str, Any]) -> list[str]:
+    """Names of the stages that a preset has tables for, first to last."""
+    return [name for name, table in preset.items() if "network" in table]
+
+
+def make_stage(
+    name: str, preset: dict[str, Any], films: FilmSet, *, unit: float | None = None, device: str = "cpu"
+) -> Stage:
     """The stage of that name, over these films; a resumed run keeps the unit it began with."""
     table = preset[name]
-    if name == "film":
-        return CoarseFilm(films, batch=table["batch"], label_drop=table["label_drop"], unit=unit)
-    return Detail(films, batch=table["batch"], crop=table["crop"], finest=name == "detail-1024", unit=unit)
+    if "code" not in table:
+        return Detail(films, batch=table["batch"], crop=table["crop"], step=table["step"], unit=unit, device=device)
+    reduction = table["reduction"]
+    picture = films.pixels.shape[-1] // reduction * PICTURE
+    grid = picture // (STEM * 2 ** (len(table["code"]["widths"]) - 1))
+    return CoarseFilm(
+        films, batch=table["batch"], label_drop=table["label_drop"], reduction=reduction, grid=grid, unit=unit,
+        device=device,
+    )  # fmt: skip
 
 
-@click.command()
-@click.option("--stage", type=click.Choice(STAGES), required=True)
-@click.option("--data", type=click.Path(path_type=Path), required=True, help="Folder with index.csv.")
-@click.option("--preset", default="better", show_default=True, help="better, tiny, or a TOML file.")
+def load_set(data: Path, cache: Path, *, canvas_px: int, spacing_mm: float | None = None) -> tuple[FilmSet, str]:
+    """The films (or, where the preset states no spacing, the CT slices) in `data`, and a hash of what was there."""
+    if data.suffix == ".npz":
+        return read_slices(data), hashlib.sha256(data.read_bytes()).hexdigest()
+    if spacing_mm is None:
+        return load_slices([data], cache, canvas_px=canvas_px), identity(data, index=None)
+    return load_films(data, cache, canvas_px=canvas_px, spacing_mm=spacing_mm), identity(data)
+
+
+def load_teacher(run: Path) -> tuple[nn.Module, dict[str, Any]]:
+    """The network of a finished run with its best averaged weights, and the run's description.
+
+    Raises:
+        SettingsError: there is no such run.
+    """
+    try:
+        with safe_open(best_weights(run), framework="pt") as file:
+            described: dict[str, Any] = json.loads(file.metadata()["state"])["description"]
+            network = build_network(described)
+            network.load_state_dict({name: file.get_tensor(f"average.{name}") for name in network.state_dict()})
+    except (OSError, KeyError, RuntimeError, ValueError) as problem:
+        raise SettingsError(f"No finished run ({str(problem)[:120]})", where=run, remedy="Train it first.") from None
+    return network, described
+
+
+@click.command(epilog="Example: python -m Training.train_background --stage film --data films --out runs/film")
+@click.option("--stage", required=True, help="A stage of the preset: film, detail-256, detail-1024.")
+@click.option(
+    "--data", type=click.Path(path_type=Path), required=True, help="Folder of films or CT, or a packed set (npz)."
+)
+@click.option("--preset", default="better", show_default=True, help="better, lung_ct, tiny, or a TOML file.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the run.")
 @click.option("--cache", type=click.Path(path_type=Path), help="Folder of prepared films; default: OUT/../cache.")
+@click.option("--teacher", type=click.Path(path_type=Path), help="Run to distil: detail in a few steps.")
+@click.option("--start-from", type=click.Path(path_type=Path), help="Run whose weights to begin with (fine-tuning).")
 @click.option("--resume", is_flag=True, help="Go on from the checkpoint in OUT.")
 @click.option("--time-limit", type=float, default=math.inf, help="Minutes; the learning rate falls towards the end.")
 @click.option("--steps", type=int, help="Steps in all, in place of the preset's.")
+@click.option("--batch", type=int, help="Films or crops a step, in place of the preset's.")
+@click.option("--loop", "loop_changes", multiple=True, help="KEY=NUMBER of the loop's settings, repeatable.")
 @click.option("--device", default="cpu", show_default=True)
 @click.option("--threads", type=int, default=1, show_default=True)
 def main(
@@ -63,39 +117,63 @@ def main(
     preset: str,
     out: Path,
     cache: Path | None,
+    teacher: Path | None,
+    start_from: Path | None,
     resume: bool,
     time_limit: float,
     steps: int | None,
+    batch: int | None,
+    loop_changes: tuple[str, ...],
     device: str,
     threads: int,
 ) -> None:
-    """Trains one stage of the film cascade."""
+    """Trains one stage of a film cascade."""
     torch.set_num_threads(threads)
     try:
         tables = read_preset(preset)
-        films = load_films(data, cache or out.parent / "cache", **tables["data"])
-        settings = LoopSettings(**{**tables[stage]["loop"], **({} if steps is None else {"steps": steps})})
-        shape = FlowUNetShape.from_json(tables[stage]["network"])
+        if stage not in stages_of(tables):
+            raise SettingsError(f"There is no stage {stage}", remedy=f"Use one of: {', '.join(stages_of(tables))}.")
+        table = tables[stage]
+        table.update({} if batch is None else {"batch": batch})
+        films, data_sha256 = load_set(data, cache or out.parent / "cache", **tables["data"])
+        settings = LoopSettings.changed(
+            table["loop"], table["shortcut"]["loop"] if teacher else {}, changes=loop_changes, steps=steps
+        )
         torch.manual_seed(settings.seed)
-        network = FlowUNet(shape)
+        network, objective, shortcut = build_network(table), None, None
+        unit = stored_unit(out) if resume else None
+        if teacher is not None:
+            taught, told = load_teacher(teacher)
+            unit, shortcut = float(told["unit"]), table["shortcut"]["times"]
+            network.load_state_dict(taught.state_dict())
+            objective = Shortcut(taught.to(device), shortcut, substeps=table["shortcut"]["substeps"])
+        elif start_from is not None:
+            begun, told = load_teacher(start_from)
+            unit = float(told["unit"])
+            network.load_state_dict(begun.state_dict())
         weights = sum(parameter.numel() for parameter in network.parameters())
         sides = [len(films.side(held_out=held_out)) for held_out in (False, True)]
         click.echo(f"{stage}: {weights / 1e6:.2f} M weights, {sides[0]} films to train on, {sides[1]} held out")
         described = {
             "stage": stage,
-            "network": shape.to_json(),
-            "index_sha256": hashlib.sha256((data / "index.csv").read_bytes()).hexdigest(),
+            "network": table["network"],
+            **({"code": table["code"]} if "code" in table else {}),
+            **({"shortcut": shortcut} if shortcut else {}),
+            "data_sha256": data_sha256,
             "films": sides[0],
+            "seed": settings.seed,
+            "batch": table["batch"],
         }
         train(
             network,
-            make_stage(stage, tables, films, unit=stored_unit(out) if resume else None),
+            make_stage(stage, tables, films, unit=unit, device=device),
             settings,
             out=out,
             description=described,
             resume=resume,
             time_limit_s=time_limit * 60,
             device=device,
+            objective=objective,
         )
         write_report(out, described)
     except HiResMedSynthError as problem:

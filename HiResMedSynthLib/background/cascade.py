@@ -1,7 +1,8 @@
-"""Films from noise: the film at 64 px, its detail to 256 px, its detail to 1024 px.
+"""Backgrounds from noise: a coarse film told any part of its codes, then its detail x4, once or twice.
 
-The release is one safetensors file; its header's `cascade` entry (JSON) names for each stage the network's shape, the
-unit of its residual and the pixel spacing it makes. Values are -1..1 of the film's own grey range.
+The release is one safetensors file; its header's `cascade` entry (JSON) names the domain and, for each stage in order,
+the network's shape, the unit of its values and the pixel spacing it makes. Values are -1..1 of the film's own grey
+range, or of the domain's window.
 """
 
 from __future__ import annotations
@@ -18,21 +19,31 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from HiResMedSynthLib.background.flow import guided, sample
+from HiResMedSynthLib.background.calibration import calibrated
+from HiResMedSynthLib.background.film_network import PICTURE, CodeShape, FilmNetwork
 from HiResMedSynthLib.background.flow_unet import FlowUNet, FlowUNetShape
 from HiResMedSynthLib.errors import ReadError, SettingsError
+from HiResMedSynthLib.flow import guided, sample, sampling_times
 
-STAGES = ("film", "detail-256", "detail-1024")
 REDUCTION = 4  # between one stage's film and the next
+SEXES = {None: 0, "F": 1, "M": 2}
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainedStage:
-    """One network, ready to sample: `unit` is the standard deviation its values are scaled by."""
+    """One network, ready to sample.
+
+    Attributes:
+        network: a FilmNetwork for the first stage, a FlowUNet for detail.
+        unit: the standard deviation its values are scaled by.
+        spacing_mm: of the pixels it makes.
+        shortcut: the times that a distilled network walks in Euler steps; None for a network that isn't distilled.
+    """
 
     network: nn.Module
     unit: float
     spacing_mm: float
+    shortcut: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,63 +51,109 @@ class SamplingSettings:
     """How a film is walked from noise; the defaults are those measured in the training report.
 
     Attributes:
-        film_steps, detail_steps: Heun steps of the first stage and of the two others (Euler's lose fine detail).
-        film_jump: time from which the first stage goes to the film in one step (see `flow.sample`).
+        film_steps, detail_steps: Heun steps of the first stage and of the others (Euler's lose fine detail).
+        film_jump: time from which the first stage goes to the film in one step (see `flow.sampling_times`).
         guidance: strength of the sex as class, 1 for none.
         condition_noise: share of the residual's SD that is added to a coarse film before its detail is drawn, for each
-            of the two detail stages; the networks learned to undo it.
+            detail stage in order; the networks learned to undo it.
     """
 
-    film_steps: int = 30
+    film_steps: int = 20
     detail_steps: int = 8
-    film_jump: float = 0.9
+    film_jump: float = 0.97
     guidance: float = 1.0
-    condition_noise: tuple[float, float] = (0.3, 0.2)
+    condition_noise: tuple[float, ...] = (0.3, 0.2)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """Gains at frequencies (cycles/pixel) for a finished film; see `calibration.calibrated`."""
+
+    frequencies: tuple[float, ...]
+    gains: tuple[float, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class FilmCascade:
-    """The three stages of one release."""
+    """The stages of one release in order; `film_side` and `grid` are the sides of the first film and of its codes."""
 
+    domain: str
     stages: Mapping[str, TrainedStage]
-    size: int
+    film_side: int
+    grid: int
+    calibration: Calibration | None = None
+
+    @property
+    def side(self) -> int:
+        """Side of the finished film."""
+        side: int = self.film_side * REDUCTION ** (len(self.stages) - 1)
+        return side
+
+    @property
+    def spacing_mm(self) -> float:
+        """Pixel spacing of the finished film."""
+        return list(self.stages.values())[-1].spacing_mm
 
     def generate(
         self,
         *,
         seed: int,
         sex: str | None = None,
+        codes: Tensor | None = None,
+        known: Tensor | None = None,
         settings: SamplingSettings | None = None,
-        until: str = "detail-1024",
+        until: str | None = None,
         on_step: Callable[[str], None] | None = None,
     ) -> NDArray[np.float32]:
-        """[row, column] in -1..1: one film, the same for the same seed; `until` stops after an earlier stage.
+        """[row, column] in -1..1: one film, the same for the same seed.
 
         Args:
             seed: of all noise.
             sex: "F", "M" or None for unknown.
+            codes: [1, digits, grid, grid] from `encode`; None: none.
+            known: [1, 1, grid, grid], 1 where the codes hold; None: everywhere, if there are any.
             settings: how to sample.
-            until: the last stage to run.
+            until: the last stage to run; None: all.
             on_step: told each stage's name before it starts.
 
         Raises:
             SettingsError: no such stage or sex.
         """
-        if until not in STAGES or sex not in (None, "F", "M"):
-            raise SettingsError(f"no stage {until} or sex {sex}", remedy=f"Stages: {', '.join(STAGES)}; sex F or M.")
+        names = list(self.stages)
+        if until not in (None, *names) or sex not in SEXES:
+            raise SettingsError(f"no stage {until} or sex {sex}", remedy=f"Stages: {', '.join(names)}; sex F or M.")
         settings = settings or SamplingSettings()
         generator = torch.Generator().manual_seed(seed)
         film = torch.zeros(0)
-        for name in STAGES[: STAGES.index(until) + 1]:
+        for number, name in enumerate(names if until is None else names[: names.index(until) + 1]):
             if on_step is not None:
                 on_step(name)
-            if name == "film":
-                film = self._coarse(generator, sex, settings)
+            if number == 0:
+                film = self._coarse(generator, SEXES[sex], codes, known, settings)
             else:
-                noise = settings.condition_noise[STAGES.index(name) - 1]
+                noise = settings.condition_noise[number - 1]
                 film = self.add_detail(name, film, generator, steps=settings.detail_steps, condition_noise=noise)
-        made: NDArray[np.float32] = film[0, 0].clamp(-1, 1).numpy()
-        return made
+        made: NDArray[np.float32] = film[0, 0].numpy()
+        if self.calibration is not None and name == names[-1]:
+            made = calibrated(made, self.calibration.frequencies, self.calibration.gains)
+        return np.clip(made, -1, 1)
+
+    @torch.no_grad()
+    def encode(self, film: NDArray[np.float32], field: NDArray[np.bool_] | None = None) -> Tensor:
+        """[1, digits, grid, grid]: the codes of a finished film [row, column] in -1..1; `field` is False in padding."""
+        inside = np.ones(film.shape, dtype=np.float32) if field is None else field.astype(np.float32)
+        picture = torch.from_numpy(np.stack([film, inside]).astype(np.float32))[None]
+        factor = film.shape[0] // (self.film_side * PICTURE)
+        reduced = nn.functional.avg_pool2d(picture, factor) if factor > 1 else picture
+        codes: Tensor = self.first.encoder(reduced)
+        return codes
+
+    @property
+    def first(self) -> FilmNetwork:
+        """The network of the first stage."""
+        network = next(iter(self.stages.values())).network
+        assert isinstance(network, FilmNetwork)
+        return network
 
     @torch.no_grad()
     def add_detail(
@@ -106,27 +163,50 @@ class FilmCascade:
         stage = self.stages[name]
         grain = torch.randn(coarse.shape, generator=generator)
         upsampled = upsample(coarse + condition_noise * stage.unit * grain)
-        mask = torch.ones_like(upsampled)
         velocity = guided(
             stage.network,
-            condition=torch.cat([upsampled, mask], dim=1),
+            condition=torch.cat([upsampled, torch.ones_like(upsampled)], dim=1),
             level=torch.full((1,), condition_noise),
         )
         noise = torch.randn(upsampled.shape, generator=generator)
-        return upsampled + stage.unit * sample(velocity, noise, steps=steps, mask=mask)
+        times = sampling_times(steps) if stage.shortcut is None else torch.tensor(stage.shortcut)
+        return upsampled + stage.unit * sample(velocity, noise, times=times, heun=stage.shortcut is None)
 
-    def _coarse(self, generator: torch.Generator, sex: str | None, settings: SamplingSettings) -> Tensor:
-        stage = self.stages["film"]
-        noise = torch.randn(1, 1, self.size, self.size, generator=generator)
-        mask = torch.ones_like(noise)
-        label = torch.tensor([{None: 0, "F": 1, "M": 2}[sex]])
-        velocity = guided(stage.network, condition=mask, label=label, guidance=settings.guidance)
-        return stage.unit * sample(velocity, noise, steps=settings.film_steps, mask=mask, jump=settings.film_jump)
+    def _coarse(
+        self,
+        generator: torch.Generator,
+        label: int,
+        codes: Tensor | None,
+        known: Tensor | None,
+        settings: SamplingSettings,
+    ) -> Tensor:
+        stage = next(iter(self.stages.values()))
+        noise = torch.randn(1, 1, self.film_side, self.film_side, generator=generator)
+        if codes is None:
+            codes = torch.zeros(1, len(self.first.code_shape.levels), self.grid, self.grid)
+            known = torch.zeros(1, 1, self.grid, self.grid)
+        elif known is None:
+            known = torch.ones(1, 1, self.grid, self.grid)
+        told = {
+            "condition": torch.ones_like(noise),
+            "label": torch.tensor([label]),
+            "codes": codes,
+            "known": known,
+        }
+        velocity = guided(stage.network, guidance=settings.guidance, **told)
+        times = sampling_times(settings.film_steps, jump=settings.film_jump)
+        return stage.unit * sample(velocity, noise, times=times)
 
 
 def upsample(coarse: Tensor) -> Tensor:
     """[B, 1, 4 H, 4 W]: bicubic, edges replicated."""
     return nn.functional.interpolate(coarse, scale_factor=REDUCTION, mode="bicubic", align_corners=False)
+
+
+def build_network(described: Mapping[str, Any]) -> nn.Module:
+    """The untrained network that a stage's description (or a preset's table) asks for."""
+    shape = FlowUNetShape.from_json(described["network"])
+    return FilmNetwork(shape, CodeShape.from_json(described["code"])) if "code" in described else FlowUNet(shape)
 
 
 def load_cascade(path: Path) -> FilmCascade:
@@ -137,22 +217,28 @@ def load_cascade(path: Path) -> FilmCascade:
     """
     try:
         with safe_open(path, framework="pt") as file:
-            described: dict[str, dict[str, Any]] = json.loads(file.metadata()["cascade"])
+            described: dict[str, Any] = json.loads(file.metadata()["cascade"])
             stored = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 (it is no dict)
         stages = {}
-        for name in STAGES:
-            if name not in described:
-                continue
-            network = FlowUNet(FlowUNetShape.from_json(described[name]["network"]))
+        for name, entry in described["stages"].items():
+            network = build_network(entry)
             network.load_state_dict({key: stored[f"{name}.{key}"] for key in network.state_dict()})
             placed: Any = network.eval()
             placed.to(memory_format=torch.channels_last)  # its overload is not in torch's types
+            shortcut = tuple(entry["shortcut"]) if entry.get("shortcut") else None
             stages[name] = TrainedStage(
-                network=network, unit=described[name]["unit"], spacing_mm=described[name]["spacing_mm"]
+                network=network, unit=entry["unit"], spacing_mm=entry["spacing_mm"], shortcut=shortcut
             )
-        size = int(described["film"]["size"])
-    except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as problem:
+        first = next(iter(described["stages"].values()))
+        told = described.get("calibration")
+        return FilmCascade(
+            domain=str(described["domain"]),
+            stages=stages,
+            film_side=int(first["size"]),
+            grid=int(first["grid"]),
+            calibration=None if told is None else Calibration(**{key: tuple(told[key]) for key in told}),
+        )
+    except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError, StopIteration) as problem:
         raise ReadError(
             f"This is no film cascade ({str(problem)[:120]})", where=path, remedy="Use the file of a release."
         ) from None
-    return FilmCascade(stages=stages, size=size)

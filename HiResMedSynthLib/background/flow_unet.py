@@ -6,14 +6,14 @@ the speed. Shapes: B batch, H and W pixels, p patch, c width of a level.
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from HiResMedSynthLib.background.hdfb import HDFB, group_norm
+from HiResMedSynthLib.background.hdfb import HDFB
+from HiResMedSynthLib.layers import group_norm, waves
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +120,7 @@ class FlowUNet(nn.Module):
         """
         shape = self.shape
         level = torch.zeros_like(time) if level is None else level
-        told = self.embed(torch.cat([_waves(time), _waves(level)], dim=1))  # [B, features]
+        told = self.embed(torch.cat([waves(time), waves(level)], dim=1))  # [B, features]
         if self.label is not None:
             told = told + self.label(torch.zeros_like(time, dtype=torch.long) if label is None else label)
         told = nn.functional.silu(told)
@@ -159,13 +159,6 @@ def _through(blocks: nn.Module, x: Tensor, told: Tensor) -> Tensor:
     for block in blocks.children():
         x = block(x, told) if isinstance(block, HDFB) else block(x)
     return x
-
-
-def _waves(value: Tensor) -> Tensor:
-    """[B, 64]: sines and cosines of a number in 0..1 at 32 frequencies from 1 to 1000."""
-    frequency = torch.exp(torch.linspace(0, math.log(1000), 32, device=value.device))
-    angle = value.float()[:, None] * frequency[None, :]
-    return torch.cat([angle.sin(), angle.cos()], dim=1)
 
 
 def _coordinates(x: Tensor) -> Tensor:

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from HiResMedSynthLib.layers import group_norm
+
 
 @dataclass(frozen=True, kw_only=True)
 class BlockReading:
@@ -34,14 +36,6 @@ class BlockReading:
 
 PAPER = BlockReading(activation="relu", inner_skip=True, zero_tail=False, drop_path=0.1)
 BETTER = BlockReading()
-
-
-def group_norm(channels: int) -> nn.GroupNorm:
-    """GroupNorm with the largest of 16, 8, 4, 2, 1 groups that divides the channels into groups of four or more."""
-    groups = next(
-        count for count in (16, 8, 4, 2, 1) if channels % count == 0 and channels // count >= min(4, channels)
-    )
-    return nn.GroupNorm(groups, channels, eps=1e-6)
 
 
 class DropPath(nn.Module):

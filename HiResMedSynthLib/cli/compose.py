@@ -13,15 +13,18 @@ from HiResMedSynthLib.cli.options import NumberRange, Numbers, image_options, pr
 from HiResMedSynthLib.errors import CaseError, SettingsError
 
 if TYPE_CHECKING:
-    from HiResMedSynthLib.case import Case, LesionRequest
+    from HiResMedSynthLib.case import Case, CaseSettings, LesionRequest
     from HiResMedSynthLib.image import MedicalImage
+    from HiResMedSynthLib.lesion.bank import Bank
 
+GENERATORS = ("deform", "singan", "learned")
 TYPES = ("any", "solid", "part-solid", "ground-glass", "calcified", "juxtapleural", "stone")
 OPTION_NAMES = {"places": "at", "lesion_type": "type", "request_file": "request"}
 EXAMPLES = """\b
 Examples:
   hiresmedsynth compose CT_FOLDER --lesions 3 --seed 7 --out case7
   hiresmedsynth compose CT_FOLDER --slice 6 --at 250,150 --size-mm 8:10 --out one
+  hiresmedsynth compose CT_FOLDER --generator singan --model my-lesion --contrast-hu 600:800 --out own
   hiresmedsynth compose FILM.png --domain cxr --spacing-mm 0.143 --out film
   hiresmedsynth compose CT_FOLDER --case case7/case.json --out again
 """
@@ -43,8 +46,17 @@ Examples:
 )
 @click.option("--bank-entry", help="Use this lesion of the bank (hiresmedsynth lesion list).")
 @click.option("--contrast", type=NumberRange(), help="Mean difference to the surroundings, HU or stored values.")
-@click.option("--cnr", type=NumberRange(), help="The same as a multiple of the background's noise.")
+@click.option("--contrast-hu", type=NumberRange(), help="The same in HU where alpha is >= .5; CT only.")
+@click.option("--cnr", type=NumberRange(), help="The same over the noise at the place; not for films.")
 @click.option("--rotation", type=float, help="In-plane rotation in degrees [default: drawn].")
+@click.option(
+    "--generator",
+    type=click.Choice(GENERATORS),
+    default="deform",
+    show_default=True,
+    help="Where a lesion's form comes from: a bank entry deformed, the network of one lesion, or of many.",
+)
+@click.option("--model", help="Model of that generator (hiresmedsynth models list) [default: one that fits].")
 @click.option(
     "--request",
     "request_file",
@@ -90,7 +102,17 @@ def compose_command(
 def _refuse_ignored(replays: bool, has_requests: bool) -> None:
     """Refuses options that a case or a request file would leave without effect."""
     source = click.get_current_context().get_parameter_source
-    per_lesion = ("lesions", "places", "size_mm", "lesion_type", "bank_entry", "contrast", "cnr", "rotation")
+    per_lesion: tuple[str, ...] = (
+        "lesions",
+        "places",
+        "size_mm",
+        "lesion_type",
+        "bank_entry",
+        "contrast",
+        "contrast_hu",
+        "cnr",
+    )
+    per_lesion += ("rotation", "generator", "model")
     drawing = ("seed", "fusion", "domain", "pleura_margin_mm", "vessel_margin_mm", "min_distance_mm", "request_file")
     ignored = (*per_lesion, *drawing) if replays else per_lesion if has_requests else ()
     given = [name for name in ignored if source(name) == ParameterSource.COMMANDLINE]
@@ -127,8 +149,33 @@ def _draw(background: Path | None, options: dict[str, Any]) -> tuple[MedicalImag
         )
     if image.slices == 1 and any(len(place) == 3 and place[2] != 0 for place in options["places"]):
         raise SettingsError("this image has one slice", remedy="Leave the SLICE out: --at ROW,COL.")
-    case = draw_case(image, settings, options["seed"], source_slice=options["slice_index"], progress=progress_line)
+    if options["contrast_hu"] is not None and image.units != "HU":
+        raise SettingsError(
+            f"this image ({image.modality}) has stored values, no HU: a film sums all tissue along the ray",
+            remedy="Give --contrast in stored values.",
+        )
+    case = draw_case(
+        image,
+        settings,
+        options["seed"],
+        bank=_bank(settings),
+        source_slice=options["slice_index"],
+        progress=progress_line,
+    )
     return image, case
+
+
+def _bank(settings: CaseSettings) -> Bank:
+    """The shipped bank, and those of the user's own lesions that are asked for by name."""
+    from HiResMedSynthLib import weights
+    from HiResMedSynthLib.lesion.bank import load_bank
+    from HiResMedSynthLib.lesion.trained import KIND, own_bank
+
+    bank = load_bank()
+    asked = sorted({request.bank_entry for request in settings.requests if request.bank_entry is not None})
+    own = {model.card.name for model in weights.models(KIND)} if asked else set()
+    named = tuple(name for name in asked if name not in bank.cards and name in own)
+    return bank.with_own(own_bank(named)) if named else bank
 
 
 def _replay(background: Path | None, case_file: Path, options: dict[str, Any]) -> tuple[MedicalImage, Case]:
@@ -168,13 +215,17 @@ def _requests(options: dict[str, Any]) -> tuple[LesionRequest, ...]:
         raise SettingsError(
             f"{len(places)} places are given for {count} lesions", remedy="Raise --lesions, or leave it out."
         )
+    if options["contrast"] is not None and options["contrast_hu"] is not None:
+        raise SettingsError("--contrast and --contrast-hu are both given", remedy="Give one of them.")
     one = LesionRequest(
         type=options["lesion_type"],
         size_mm=options["size_mm"],
         bank_entry=options["bank_entry"],
-        contrast=options["contrast"],
+        contrast=options["contrast"] or options["contrast_hu"],
         cnr=options["cnr"],
         rotation_degrees=options["rotation"],
+        generator=options["generator"],
+        model=options["model"],
     )
     requests = []
     for index in range(count):

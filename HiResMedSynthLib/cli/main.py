@@ -15,7 +15,8 @@ from HiResMedSynthLib.errors import HiResMedSynthError
 COMMANDS = {
     "compose": ("compose", "compose_command", "Place lesions in an image and export the synthetic case."),
     "inspect": ("inspect", "inspect_command", "Show what is understood of an image, and what is odd about it."),
-    "lesion": ("lesion", "lesion_group", "List and show the lesions of the bank."),
+    "lesion": ("lesion", "lesion_group", "List and show the lesions of the bank, train your own, draw samples."),
+    "models": ("models", "models_group", "List, show, add and remove trained models."),
     "danger": ("placement", "danger_command", "Show where lesions must not go."),
     "prior": ("placement", "prior_command", "Show where lesions are likely."),
     "serve": ("serve", "serve_command", "Run the backend that the Slicer panel talks to."),

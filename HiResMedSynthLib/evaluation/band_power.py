@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -11,6 +13,19 @@ PATCH_PX = 256
 
 def band_power(image: NDArray[np.floating], *, field: tuple[int, int, int, int] | None = None) -> NDArray[np.float64]:
     """[6] mean spectral power of an image [row, column] in each band, in its grey units squared.
+
+    `field` is (top, left, rows, columns), outside which nothing counts.
+    """
+    return power_in(image, BANDS_CYCLES_PER_PIXEL, field=field)
+
+
+def power_in(
+    image: NDArray[np.floating],
+    bands: Sequence[tuple[float, float]],
+    *,
+    field: tuple[int, int, int, int] | None = None,
+) -> NDArray[np.float64]:
+    """[band] mean spectral power of an image [row, column] between (low, high) cycles/pixel.
 
     Hann-windowed patches of 256 px (of the image's size where that is smaller), half overlapping, each minus its mean,
     all inside `field` (top, left, rows, columns), so that padding doesn't count.
@@ -29,4 +44,4 @@ def band_power(image: NDArray[np.floating], *, field: tuple[int, int, int, int] 
             patch = image[row : row + side, column : column + side].astype(np.float64)
             total += np.abs(np.fft.fft2((patch - patch.mean()) * window)) ** 2
     total /= len(starts[0]) * len(starts[1]) * (window**2).sum()
-    return np.array([total[(radius >= low) & (radius < high)].mean() for low, high in BANDS_CYCLES_PER_PIXEL])
+    return np.array([total[(radius >= low) & (radius < high)].mean() for low, high in bands])

@@ -21,7 +21,7 @@ from HiResMedSynthLib.ground import Ground, prepare_ground
 from HiResMedSynthLib.image import MedicalImage
 from HiResMedSynthLib.placement.domain import Domain
 from HiResMedSynthLib.placement.margins import Margins
-from HiResMedSynthLib.service import annotation_jobs, lesion_tasks
+from HiResMedSynthLib.service import annotation_jobs, background_tasks, lesion_tasks
 from HiResMedSynthLib.service.dicom_tags import is_left_out
 from HiResMedSynthLib.service.jobs import Result, Step
 from HiResMedSynthLib.service.messages import LengthMm, Seed, arrays_result, parameters_of, zip_result
@@ -226,13 +226,6 @@ def export_job(work: Work, step: Step) -> Result:
         return zip_result(out)
 
 
-def not_installed(_work: Work, _step: Step) -> Result:
-    """For kinds whose model or code comes with a later release."""
-    raise SettingsError(
-        "the model that this needs is not installed", remedy="It comes with a later release; see CHANGELOG.md."
-    )
-
-
 TASKS: dict[str, Callable[[Work, Step], Result]] = {
     "inspect": inspect,
     "danger": danger,
@@ -243,8 +236,8 @@ TASKS: dict[str, Callable[[Work, Step], Result]] = {
     "compose": compose_job,
     "export": export_job,
     "train_lesion": lesion_tasks.train_lesion,
-    "generate": not_installed,
-    "reconstruct": not_installed,
+    "generate": background_tasks.generate,
+    "reconstruct": background_tasks.reconstruct,
     "save_annotations": annotation_jobs.save_annotations,
     "load_annotations": annotation_jobs.load_annotations,
 }

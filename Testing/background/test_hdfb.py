@@ -9,9 +9,9 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from HiResMedSynthLib.background.flow import draw_times, sample, spread_times
 from HiResMedSynthLib.background.flow_unet import FlowUNet, FlowUNetShape
 from HiResMedSynthLib.background.hdfb import BETTER, HDFB, PAPER, DropPath, MSConvFE, initialise_as_paper
+from HiResMedSynthLib.flow import draw_times, sample, sampling_times, spread_times
 
 Array = NDArray[np.float64]
 
@@ -141,14 +141,14 @@ def test_shape_survives_json() -> None:
 def test_sampler_follows_a_straight_flow_exactly() -> None:
     goal, noise = torch.full((2, 1, 4, 4), 3.0), torch.randn(2, 1, 4, 4)
     for jump in (1.0, 0.9):
-        made = sample(lambda _x, _t: goal - noise, noise, steps=3, mask=torch.ones_like(noise), jump=jump)
+        made = sample(lambda _x, _t: goal - noise, noise, times=sampling_times(3, jump=jump))
         assert torch.allclose(made, goal, atol=1e-5)
 
 
 def test_heun_is_nearer_than_euler_on_a_bent_flow() -> None:
-    start, mask = torch.ones(1, 1, 2, 2), torch.ones(1, 1, 2, 2)
+    start = torch.ones(1, 1, 2, 2)
     errors = [
-        abs(float(sample(lambda x, _t: -x, start, steps=4, mask=mask, heun=h)[0, 0, 0, 0]) - np.exp(-1))
+        abs(float(sample(lambda x, _t: -x, start, times=sampling_times(4), heun=h)[0, 0, 0, 0]) - np.exp(-1))
         for h in (True, False)
     ]
     assert errors[0] < errors[1]

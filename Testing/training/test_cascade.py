@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 
-from HiResMedSynthLib.background.cascade import FilmCascade, load_cascade
-from HiResMedSynthLib.background.flow_unet import FlowUNet, FlowUNetShape
+from HiResMedSynthLib.background.cascade import FilmCascade, build_network, load_cascade
 from HiResMedSynthLib.errors import ReadError, SettingsError
 from Training.loop import CHECKPOINT, Progress, save_checkpoint
 from Training.pack_cascade import pack
 from Training.sample_film import nearest_correlation
-from Training.train_background import STAGES, read_preset
+from Training.train_background import read_preset, stages_of
+
+SIZES = {"film": 16, "detail-256": 64, "detail-1024": 256}
 
 
 @pytest.fixture(scope="module")
@@ -22,9 +26,9 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Untrained tiny networks; what starts at zero (tails, modulation) is set at random."""
     runs = tmp_path_factory.mktemp("runs")
     torch.manual_seed(0)
-    for stage in STAGES:
-        shape = FlowUNetShape.from_json(read_preset("tiny")[stage]["network"])
-        network = FlowUNet(shape)
+    preset = read_preset("tiny")
+    for stage in stages_of(preset):
+        network = build_network(preset[stage])
         for parameter in network.parameters():
             if not parameter.detach().any():
                 torch.nn.init.normal_(parameter, std=0.1)
@@ -35,9 +39,15 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
             network.state_dict(),
             torch.optim.AdamW(network.parameters()),
             progress=Progress(step=3),
-            description={"network": shape.to_json(), "unit": 0.5, "size": 16, "spacing_mm": 1.68},
+            description={
+                **{name: preset[stage][name] for name in ("network", "code") if name in preset[stage]},
+                "unit": 0.5,
+                "size": 16,
+                "grid": 4,
+                "spacing_mm": 1.68 * 16 / SIZES[stage],
+            },
         )
-    assert set(pack(runs, runs / "release.safetensors")) == set(STAGES)
+    assert set(pack(runs, runs / "release.safetensors", preset="tiny")) == set(SIZES)
     return runs / "release.safetensors"
 
 
@@ -63,6 +73,46 @@ def test_stages_can_be_stopped_and_are_told(cascade: FilmCascade) -> None:
 def test_sex_matters_where_given(cascade: FilmCascade) -> None:
     female, male = (cascade.generate(seed=1, sex=sex, until="film") for sex in ("F", "M"))
     assert not np.array_equal(female, male)
+
+
+def test_codes_keep_what_is_known_and_leave_the_rest_open(cascade: FilmCascade) -> None:
+    film = cascade.generate(seed=1)
+    codes = cascade.encode(film)
+    assert codes.shape == (1, 4, 4, 4)
+    assert torch.equal(codes, cascade.encode(film))
+    free = cascade.generate(seed=2, until="film")
+    nothing_known = cascade.generate(seed=2, until="film", codes=codes, known=torch.zeros(1, 1, 4, 4))
+    all_known = cascade.generate(seed=2, until="film", codes=codes)
+    np.testing.assert_array_equal(free, nothing_known)
+    assert np.abs(free - all_known).mean() > 0.01
+
+
+def test_nothing_of_the_picture_passes_beside_the_codes(cascade: FilmCascade) -> None:
+    network = cascade.first
+    picture = torch.randn(1, 2, 64, 64, requires_grad=True)
+    told = {"condition": torch.ones(1, 1, 16, 16), "known": torch.ones(1, 1, 4, 4), "label": torch.zeros(1).long()}
+    noisy, time = torch.randn(1, 1, 16, 16), torch.full((1,), 0.5)
+    codes = network.encoder(picture)
+    steps = (codes + 1) * 0.5 * (torch.tensor([8, 5, 5, 5]) - 1)[:, None, None]
+    assert torch.allclose(steps, steps.round(), atol=1e-4)
+    by_picture = network(noisy, time, picture=picture, **told)
+    by_codes = network(noisy, time, codes=codes.detach(), **told)
+    assert torch.equal(by_picture, by_codes)
+
+
+def test_a_distilled_stage_walks_its_own_few_steps(release: Path, tmp_path: Path) -> None:
+    runs = release.parent
+    assert load_cascade(release).stages["detail-1024"].shortcut is None
+    (runs / "detail-1024-fast").mkdir()
+    with safe_open(runs / "detail-1024" / CHECKPOINT, framework="pt") as file:
+        state = json.loads(file.metadata()["state"])
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
+    state["description"]["shortcut"] = [0.0, 0.5, 1.0]
+    save_file(tensors, runs / "detail-1024-fast" / CHECKPOINT, metadata={"state": json.dumps(state)})
+    pack(runs, tmp_path / "fast.safetensors", preset="tiny")
+    fast = load_cascade(tmp_path / "fast.safetensors")
+    assert fast.stages["detail-1024"].shortcut == (0.0, 0.5, 1.0)
+    assert fast.generate(seed=4).shape == (256, 256)
 
 
 def test_impossible_choices_are_refused(cascade: FilmCascade) -> None:

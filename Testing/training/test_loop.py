@@ -4,17 +4,22 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from time import sleep
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from safetensors import safe_open
 from torch import Tensor, nn
 
-from HiResMedSynthLib.background.flow import FlowBatch
-from HiResMedSynthLib.errors import HiResMedSynthError
-from Training.loop import BAD_STEPS_ALLOWED, CHECKPOINT, LoopSettings, _rate_share, train
+from HiResMedSynthLib.errors import HiResMedSynthError, SettingsError
+from HiResMedSynthLib.flow import FlowBatch
+from Training.loop import BAD_STEPS_ALLOWED, CHECKPOINT, LoopSettings, _rate_share, best_weights, train
+from Training.objective import Shortcut
+from Training.precision import faster_precision
 
 
 class OneWeight(nn.Module):
@@ -24,15 +29,7 @@ class OneWeight(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(1))
 
-    def forward(
-        self,
-        noisy: Tensor,
-        time: Tensor,
-        *,
-        condition: Tensor,
-        label: Tensor | None = None,
-        level: Tensor | None = None,
-    ) -> Tensor:
+    def forward(self, noisy: Tensor, time: Tensor) -> Tensor:
         return self.weight * noisy
 
 
@@ -50,11 +47,11 @@ class Constant:
             raise KeyboardInterrupt
         self.drawn += 1
         data = torch.full((2, 1, 4, 4), float("nan") if self.nan else 1.0)
-        return FlowBatch(data=data, mask=torch.ones_like(data), condition=torch.ones_like(data))
+        return FlowBatch(data=data, mask=torch.ones_like(data))
 
     def measured_batches(self, *, held_out: bool) -> list[FlowBatch]:
         data = torch.ones(2, 1, 4, 4)
-        return [FlowBatch(data=data, mask=data, condition=data)]
+        return [FlowBatch(data=data, mask=data)]
 
     def sheet(self, network: nn.Module, *, seed: int) -> NDArray[np.uint8]:
         return np.zeros((2, 2), dtype=np.uint8)
@@ -63,12 +60,12 @@ class Constant:
 def test_a_loss_that_stays_nan_stops_the_run_with_the_reason(tmp_path: Path) -> None:
     network = OneWeight()
     with pytest.raises(HiResMedSynthError, match=f"in {BAD_STEPS_ALLOWED} steps running"):
-        train(network, Constant(nan=True), LoopSettings(steps=100), out=tmp_path, description={})
+        train(network, Constant(nan=True), LoopSettings(steps=100, precision="float32"), out=tmp_path, description={})
     assert float(network.weight.detach()) == 0
 
 
 def test_ctrl_c_keeps_the_run_and_resume_goes_on(tmp_path: Path) -> None:
-    settings = LoopSettings(steps=12, report_every=4)
+    settings = LoopSettings(steps=12, report_every=4, precision="float32")
     with pytest.raises(KeyboardInterrupt):
         train(OneWeight(), Constant(interrupt_at=5), settings, out=tmp_path, description={})
     assert (tmp_path / CHECKPOINT).is_file()
@@ -79,7 +76,14 @@ def test_ctrl_c_keeps_the_run_and_resume_goes_on(tmp_path: Path) -> None:
 
 def test_time_limit_ends_a_run(tmp_path: Path) -> None:
     stage = Constant()
-    train(OneWeight(), stage, LoopSettings(steps=10**9), out=tmp_path, description={}, time_limit_s=0.3)
+    train(
+        OneWeight(),
+        stage,
+        LoopSettings(steps=10**9, precision="float32"),
+        out=tmp_path,
+        description={},
+        time_limit_s=0.3,
+    )
     assert 0 < stage.drawn < 10_000
 
 
@@ -88,3 +92,50 @@ def test_time_limit_ends_a_run(tmp_path: Path) -> None:
 )
 def test_rate_warms_up_and_falls_at_the_end_of_steps_or_of_time(step: int, used: float, share: float) -> None:
     assert _rate_share(step, used, LoopSettings(steps=1000)) == pytest.approx(share)
+
+
+def test_the_weights_with_the_lowest_held_out_loss_are_kept(tmp_path: Path) -> None:
+    settings = LoopSettings(steps=12, report_every=4, precision="float32")
+    train(OneWeight(), Constant(), settings, out=tmp_path, description={"told": 1})
+    assert best_weights(tmp_path) == tmp_path / "best.safetensors"
+    with safe_open(best_weights(tmp_path), framework="pt") as file:
+        state = json.loads(file.metadata()["state"])
+        assert list(file.keys()) == ["average.weight"]
+    logged = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert state["step"] == min(logged, key=lambda entry: entry["measured_held_out"])["step"]
+    assert state["description"] == {"told": 1, "unit": 1.0}
+
+
+@pytest.mark.parametrize("change", ["batch=3", "steps", "clip=much"])
+def test_changes_that_mean_nothing_are_refused(change: str) -> None:
+    with pytest.raises(SettingsError, match="can't be understood"):
+        LoopSettings.changed({}, changes=[change])
+
+
+def test_changes_win_over_presets() -> None:
+    settings = LoopSettings.changed({"clip": 2.0, "steps": 5}, {"steps": 6}, changes=["clip=0.5"], steps=7)
+    assert (settings.clip, settings.steps) == (0.5, 7)
+
+
+def test_the_faster_precision_is_taken() -> None:
+    slow = {"float32": 0.002, "bfloat16": 0.01}
+    chosen, seconds = faster_precision(lambda name: sleep(slow[name]), "cpu")
+    assert chosen == "float32"
+    assert seconds["bfloat16"] > seconds["float32"] > 0
+
+
+def test_a_shortcut_asks_for_the_teachers_mean_velocity() -> None:
+    class Accelerating(nn.Module):
+        """Velocity 6 t at every pixel: from 0 to 1 the image moves by 3, from .5 on by 2.25."""
+
+        def forward(self, noisy: Tensor, time: Tensor) -> Tensor:
+            return 6 * time[:, None, None, None] + 0 * noisy
+
+    shortcut = Shortcut(Accelerating(), [0.0, 0.5, 1.0], substeps=8)
+    data = torch.zeros(2, 1, 4, 4)
+    batch = FlowBatch(data=data, mask=torch.ones_like(data))
+    starts = shortcut.measured_times(2)
+    assert starts.tolist() == [0.0, 0.5]
+    target = shortcut.target(batch, torch.zeros_like(data), starts, torch.zeros_like(data))
+    assert target[0].mean() == pytest.approx(0.75 / 0.5, abs=0.1)
+    assert target[1].mean() == pytest.approx(2.25 / 0.5, abs=0.1)

@@ -17,7 +17,9 @@ from safetensors.torch import load_file
 from HiResMedSynthLib.errors import ReadError
 from Training.augment import apply_film_change, draw_film_change
 from Training.film_data import NEEDED, is_held_out, load_films
-from Training.train_background import STAGES, main
+from Training.film_stages import draw_known, no_change
+from Training.loop import best_weights
+from Training.train_background import main, read_preset, stages_of
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +50,7 @@ def run(folder: Path, out: Path, *more: str) -> Result:
     return CliRunner().invoke(main, line)
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", stages_of(read_preset("tiny")))
 def test_each_stage_trains_and_leaves_a_whole_run(folder: Path, tmp_path: Path, stage: str) -> None:
     result = run(folder, tmp_path / "run", "--stage", stage)
     assert result.exit_code == 0, result.output
@@ -118,12 +120,63 @@ def test_missing_column_and_damaged_film_are_named(folder: Path, tmp_path: Path)
 
 def test_a_part_of_a_changed_film_is_that_part_of_the_whole() -> None:
     rng = np.random.default_rng(3)
-    film = rng.uniform(-1, 1, (64, 64)).astype(np.float32)
-    change = draw_film_change(rng)
-    mask = np.ones(film.shape, dtype=bool)
-    whole, inside = apply_film_change(film, mask, change, corner=(0, 0), size=64)
-    part, _ = apply_film_change(film, mask, change, corner=(20, 8), size=24)
-    np.testing.assert_allclose(part, whole[20:44, 8:32], atol=1e-5)
-    assert whole.min() >= -1
-    assert whole.max() <= 1
-    assert 0.5 < inside.mean() <= 1
+    films = torch.from_numpy(rng.uniform(-1, 1, (2, 1, 64, 64)).astype(np.float32))
+    change = draw_film_change(rng, 2)
+    fields = torch.tensor([[0, 0, 64, 64], [8, 0, 40, 64]])
+    whole, inside = apply_film_change(films, fields, change, corners=torch.zeros(2, 2).long(), size=64)
+    part, _ = apply_film_change(films, fields, change, corners=torch.tensor([[20, 8], [0, 30]]), size=24)
+    torch.testing.assert_close(part[0], whole[0, :, 20:44, 8:32], atol=1e-4, rtol=0)
+    torch.testing.assert_close(part[1], whole[1, :, :24, 30:54], atol=1e-4, rtol=0)
+    assert whole.abs().max() <= 1
+    assert 0.7 < float(inside[0].mean()) <= 1
+    assert 0.4 < float(inside[1].mean()) < 0.75
+
+
+def test_no_change_changes_nothing() -> None:
+    films = torch.rand(1, 1, 32, 32) * 2 - 1
+    same, inside = apply_film_change(
+        films, torch.tensor([[4, 0, 28, 32]]), no_change(1), corners=torch.zeros(1, 2).long(), size=32
+    )
+    torch.testing.assert_close(same, films, atol=1e-5, rtol=0)
+    assert float(inside.mean()) == 28 / 32
+
+
+def test_a_mask_of_its_own_moves_with_the_film() -> None:
+    films = torch.zeros(1, 2, 32, 32)
+    films[:, :, :, :16] = 1
+    part, inside = apply_film_change(
+        films, torch.tensor([[0, 0, 32, 32]]), no_change(1), corners=torch.tensor([[0, 8]]), size=16
+    )
+    assert part.shape == inside.shape == (1, 1, 16, 16)
+    assert float(inside.mean()) == 0.5
+
+
+def test_codes_told_are_none_all_or_a_part() -> None:
+    known = draw_known(np.random.default_rng(0), 400, 8)[:, 0].mean(axis=(1, 2))
+    assert 0.3 < (known == 0).mean() < 0.5
+    assert 0.12 < (known == 1).mean() < 0.3
+    assert np.all((known >= 0) & (known <= 1))
+
+
+def test_a_detail_stage_is_distilled_into_its_few_steps(folder: Path, tmp_path: Path) -> None:
+    assert run(folder, tmp_path / "detail", "--stage", "detail-1024").exit_code == 0
+    result = run(folder, tmp_path / "fast", "--stage", "detail-1024", "--teacher", str(tmp_path / "detail"))
+    assert result.exit_code == 0, result.output
+    taught, student = (best_weights(tmp_path / name) for name in ("detail", "fast"))
+    with safe_open(student, framework="pt") as file:
+        assert json.loads(file.metadata()["state"])["description"]["shortcut"] == [0.0, 0.5, 1.0]
+    assert any(not torch.equal(value, load_file(student)[name]) for name, value in load_file(taught).items())
+
+
+def test_training_starts_from_the_weights_of_another_run(folder: Path, tmp_path: Path) -> None:
+    assert run(folder, tmp_path / "one", "--stage", "detail-256").exit_code == 0
+    more = ["--stage", "detail-256", "--start-from", str(tmp_path / "one"), "--steps", "0"]
+    assert run(folder, tmp_path / "two", *more).exit_code == 0
+    begun, end = load_file(best_weights(tmp_path / "one")), load_file(tmp_path / "two" / "checkpoint.safetensors")
+    assert all(torch.equal(end[name], value) for name, value in begun.items())
+
+
+def test_an_unknown_stage_names_those_there_are(folder: Path, tmp_path: Path) -> None:
+    refused = run(folder, tmp_path / "run", "--stage", "detail-512")
+    assert refused.exit_code != 0
+    assert "detail-256" in refused.output

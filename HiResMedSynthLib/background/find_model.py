@@ -1,0 +1,82 @@
+"""A background model by its name or domain: from the release or the user's model store, checked and loaded."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from HiResMedSynthLib import weights
+from HiResMedSynthLib.background.cascade import FilmCascade, load_cascade
+from HiResMedSynthLib.errors import ReadError, SettingsError
+
+KIND = "background"
+HOW_TO_ADD = (
+    "Add one: hiresmedsynth models add FILE.safetensors (of a release, or packed by Training.pack_cascade); "
+    "what is there: hiresmedsynth models list --kind background."
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackgroundModel:
+    """A cascade under its name; `sha256` of its file."""
+
+    name: str
+    cascade: FilmCascade
+    sha256: str = ""
+
+    @property
+    def identity(self) -> str:
+        """The name and the beginning of the hash, for records."""
+        return f"{self.name} (sha256 {self.sha256[:12]})" if self.sha256 else self.name
+
+
+def find_background(name: str | None = None, domain: str | None = None) -> weights.Model:
+    """The model of that name; without one the domain's own (of the same name), else the first that makes it.
+
+    Raises:
+        ModelError: there is none, it is damaged, or it makes another domain.
+    """
+    if name is not None:
+        found = weights.find(name, KIND)
+        made = domain_of(found.path)
+        if domain is not None and made is not None and made != domain:
+            raise weights.ModelError(
+                f"the model '{name}' makes {made}, not {domain}", remedy=f"Leave --domain out, or give {made}."
+            )
+        return found
+    wanted = domain or "cxr"
+    fitting = [model.card.name for model in weights.models(KIND) if domain_of(model.path) == wanted]
+    if wanted in fitting or wanted in weights.damaged():
+        return weights.find(wanted, KIND)
+    if fitting:
+        return weights.find(fitting[0], KIND)
+    raise weights.ModelError(f"there is no model that makes {wanted} backgrounds", remedy=HOW_TO_ADD)
+
+
+def load_background(found: weights.Model) -> BackgroundModel:
+    """The model, ready to sample.
+
+    Raises:
+        ReadError: the file holds no cascade, or its memory is not enough.
+    """
+    try:
+        return BackgroundModel(name=found.card.name, cascade=load_cascade(found.path), sha256=found.card.sha256)
+    except ReadError as problem:
+        raise ReadError(problem.what, where=found.path.name, remedy=HOW_TO_ADD) from problem
+    except MemoryError as problem:
+        raise SettingsError(
+            f"there is not enough memory to load the model '{found.card.name}' ({found.card.bytes / 1e6:.0f} MB)",
+            remedy="Close other programs.",
+        ) from problem
+
+
+def domain_of(path: Path) -> str | None:
+    """What a model file says that it makes; None where it is no cascade."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="np") as file:
+            return str(json.loads((file.metadata() or {})["cascade"])["domain"])
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError):
+        return None

@@ -1,0 +1,264 @@
+"""`hiresmedsynth generate`: new backgrounds, or variants of an image, into a folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from click.core import ParameterSource
+
+from HiResMedSynthLib.cli.options import image_options, progress_line
+from HiResMedSynthLib.errors import ExportError, SettingsError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from HiResMedSynthLib.background.find_model import BackgroundModel
+    from HiResMedSynthLib.background.make import MadeImage
+    from HiResMedSynthLib.image import MedicalImage
+    from HiResMedSynthLib.privacy import TrainingDescriptors
+
+RECORD, SHEET = "generated.json", "sheet.png"
+MOST_ON_SHEET = 32
+EXIT_CANCELLED = 130
+LARGEST_SEED = 2**53
+NO_DESCRIPTORS = "the model has no descriptors of its training films beside it: copies of them can't be looked for"
+EXAMPLES = """\b
+Examples:
+  hiresmedsynth generate --domain cxr --count 4 --seed 1 --out films
+  hiresmedsynth generate --sex F --format nrrd --size 512 --out films
+  hiresmedsynth generate --like FILM.dcm --strength 0.5 --count 8 --out variants
+  hiresmedsynth compose films/cxr-0001.dcm --lesions 2 --size-mm 15:25 --out case
+"""
+
+
+@click.command("generate", epilog=EXAMPLES)
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for the images.")
+@click.option("--domain", help="What to make: cxr or lung-ct, or that of a model of yours [default: cxr].")
+@click.option("--count", type=click.IntRange(1, 10_000), default=1, show_default=True, help="How many.")
+@click.option(
+    "--seed",
+    type=click.IntRange(0, LARGEST_SEED),
+    default=0,
+    show_default=True,
+    help="Of the first image; the next has the next seed. The same seed makes the same image.",
+)
+@click.option("--sex", type=click.Choice(("F", "M")), help="Of the patient [default: either].")
+@click.option("--like", type=click.Path(path_type=Path), help="Vary this image: keep a part of its anatomy.")
+@click.option(
+    "--strength",
+    type=click.FloatRange(0, 1),
+    default=0.5,
+    show_default=True,
+    help="With --like: share that is drawn anew, in connected regions.",
+)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(("dicom", "nrrd", "png")),
+    default="dicom",
+    show_default=True,
+    help="DICOM (Secondary Capture), NRRD, or PNG of 16 bits (which tells no pixel spacing).",
+)
+@click.option("--model", "model_name", help="Model (hiresmedsynth models list) [default: that of the domain].")
+@click.option("--size", type=click.IntRange(min=1), help="Side in pixels [default: the model's own].")
+@click.option("--keep-copies", is_flag=True, help="Keep near copies of training films, which are drawn again else.")
+@click.option("--overwrite", is_flag=True, help="Replace the images of an earlier call.")
+@image_options
+def generate_command(out: Path, like: Path | None, overwrite: bool, **options: Any) -> None:
+    """Makes synthetic backgrounds: chest films or lung CT slices that `compose` takes.
+
+    \b
+    Writes DOMAIN-SEED.dcm (or .nrrd, .png) for each seed, sheet.png with all of
+    them, and generated.json: seeds, model, pixel spacing, and what was redrawn.
+    Ctrl-C keeps the images that are whole.
+    """
+    from HiResMedSynthLib.background.domain_values import values_of
+    from HiResMedSynthLib.background.find_model import find_background, load_background
+    from HiResMedSynthLib.export.image_file import check_format
+    from HiResMedSynthLib.privacy import descriptors_of
+
+    _refuse_ignored(like)
+    _check_target(out, overwrite)
+    found = find_background(options["model_name"], options["domain"])
+    model = load_background(found)
+    check_format(values_of(model.cascade.domain).hounsfield, options["form"])
+    image = None if like is None else _read(like, options)
+    descriptors = descriptors_of(found.card.name)
+    if descriptors is None:
+        click.echo(f"Note: {NO_DESCRIPTORS}", err=True)
+    run = _Run(out, model, descriptors, image, options)
+    try:
+        run.prepare(overwrite)
+        for index in range(options["count"]):
+            run.make(index)
+    except KeyboardInterrupt:
+        if not run.films:
+            raise
+        run.finish()
+        click.echo(f"Cancelled: {len(run.films)} of {options['count']} image(s) are whole and stay in {out}", err=True)
+        click.get_current_context().exit(EXIT_CANCELLED)
+    finally:
+        run.close()
+    run.finish()
+    again = f", {run.redrawn} near copies of training films drawn again" if run.redrawn else ""
+    click.echo(f"{out}: {len(run.films)} synthetic image(s) by the model {model.identity}{again}")
+
+
+class _Run:
+    """One call: what was made so far."""
+
+    def __init__(
+        self,
+        out: Path,
+        model: BackgroundModel,
+        descriptors: TrainingDescriptors | None,
+        like: MedicalImage | None,
+        options: dict[str, Any],
+    ) -> None:
+        self.out, self.model, self.descriptors, self.like, self.options = out, model, descriptors, like, options
+        self.films: list[dict[str, Any]] = []
+        self.tiles: list[tuple[str, Image]] = []
+        self.redrawn = 0
+        self.said: set[str] = set()
+        self.made_folder = False
+
+    def prepare(self, overwrite: bool) -> None:
+        """Makes the folder, or empties it of an earlier call's files."""
+        try:
+            if not self.out.exists():
+                self.out.mkdir()
+                self.made_folder = True
+            elif overwrite:
+                for name in _own_files(self.out):
+                    (self.out / name).unlink(missing_ok=True)
+        except OSError as error:
+            raise _unwritable(self.out, error) from error
+
+    def make(self, index: int) -> None:
+        """Makes and writes the image of that number."""
+        from HiResMedSynthLib.background.make import generate
+
+        options, total = self.options, self.options["count"]
+        seed = options["seed"] + index
+        copies_stay = options["keep_copies"] or self.descriptors is None
+        made = generate(
+            self.model,
+            seed=seed,
+            sex=options["sex"],
+            like=self.like,
+            strength=options["strength"] if self.like is not None else 1.0,
+            size=options["size"],
+            why_copy=None if copies_stay or self.descriptors is None else self.descriptors.why_copy,
+            on_step=lambda name: progress_line(index, total, f"seed {seed}: {name}"),
+        )
+        self._write(made)
+        progress_line(index + 1, total, f"seed {seed} is written")
+
+    def _write(self, made: MadeImage) -> None:
+        from HiResMedSynthLib.background.sheet import thumbnail
+        from HiResMedSynthLib.export.image_file import suffix_of, write_image_file
+
+        file = self.out / f"{self.model.cascade.domain}-{made.seed:04d}{suffix_of(self.options['form'])}"
+        again = f"; drawn again {len(made.redrawn)} time(s), being near a training film" if made.redrawn else ""
+        write_image_file(made.image, file, how=f"{made.how}{again}", sex=made.sex)
+        entry: dict[str, Any] = {"file": file.name, "seed": made.seed, "sex": made.sex, "redrawn": list(made.redrawn)}
+        notes = list(made.notes)
+        if self.descriptors is not None:
+            near = self.descriptors.nearness(made.coarse)
+            entry |= {"nearest_training_film": round(near.whole, 4), "patch_share": round(near.patch_share, 4)}
+            entry["near_copy"] = bool(near.why)
+            if near.why:
+                notes.append(f"seed {made.seed} is near a training film: {near.why}")
+        entry["size"] = [made.image.rows, made.image.columns]
+        spacing = made.image.pixel_spacing_mm
+        entry["pixel_spacing_mm"] = None if spacing is None else list(spacing)
+        entry["notes"] = notes
+        self.films.append(entry)
+        self.redrawn += len(made.redrawn)
+        if len(self.tiles) < MOST_ON_SHEET:
+            sex = "" if made.sex is None else f", {made.sex}"
+            self.tiles.append((f"seed {made.seed}{sex}", thumbnail(made.image)))
+        for note in [*notes, *(f"seed {made.seed} was drawn again: {reason}" for reason in made.redrawn)]:
+            if note not in self.said:
+                self.said.add(note)
+                click.echo(f"Note: {note}", err=True)
+
+    def finish(self) -> None:
+        """Writes the record and the sheet of what is whole."""
+        from HiResMedSynthLib.background.sheet import background_sheet
+
+        record = {
+            "synthetic": True,
+            "use": "research only, not for diagnosis",
+            "domain": self.model.cascade.domain,
+            "model": {"name": self.model.name, "sha256": self.model.sha256},
+            "like": None if self.like is None else {"pixel_sha256": self.like.pixel_sha256},
+            "strength": None if self.like is None else self.options["strength"],
+            "copies_looked_for": self.descriptors is not None,
+            "images": self.films,
+        }
+        try:
+            (self.out / RECORD).write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+            background_sheet(self.tiles).save(self.out / SHEET, format="PNG")
+        except OSError as error:
+            raise _unwritable(self.out, error) from error
+
+    def close(self) -> None:
+        """Leaves no empty folder behind."""
+        if self.made_folder and not self.films and self.out.is_dir() and not any(self.out.iterdir()):
+            self.out.rmdir()
+
+
+def _refuse_ignored(like: Path | None) -> None:
+    """Refuses options that do nothing without --like."""
+    source = click.get_current_context().get_parameter_source
+    names = {"strength": "--strength", "slice_index": "--slice", "series": "--series", "spacing_mm": "--spacing-mm"}
+    given = [shown for name, shown in names.items() if source(name) == ParameterSource.COMMANDLINE]
+    if like is None and given:
+        raise SettingsError(f"{', '.join(given)} would have no effect without --like", remedy="Give --like IMAGE too.")
+
+
+def _read(path: Path, options: dict[str, Any]) -> MedicalImage:
+    from HiResMedSynthLib.read import read_image
+
+    return read_image(
+        path, spacing_mm=options["spacing_mm"], series=options["series"], slice_index=options["slice_index"]
+    )
+
+
+def _check_target(out: Path, overwrite: bool) -> None:
+    """Refuses a target that can't be written, before any work is done."""
+    if not out.absolute().parent.is_dir():
+        raise ExportError("the folder of the output doesn't exist", where=out.parent, remedy="Make it first.")
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    if not overwrite:
+        raise ExportError("the output already exists", where=out, remedy="Choose another --out, or add --overwrite.")
+    others = {path.name for path in out.iterdir()} - set(_own_files(out)) if out.is_dir() else {out.name}
+    if others:
+        raise ExportError(
+            f"the output holds what is not of an earlier call ({sorted(others)[0]})",
+            where=out,
+            remedy="Choose another --out.",
+        )
+
+
+def _own_files(folder: Path) -> list[str]:
+    """Names that the record of an earlier call lists, its sheet and the record itself."""
+    try:
+        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        listed = [str(entry["file"]) for entry in record["images"]] if record.get("synthetic") is True else []
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return []
+    return [*(name for name in listed if Path(name).name == name and name not in (".", "..")), SHEET, RECORD]
+
+
+def _unwritable(out: Path, error: OSError) -> ExportError:
+    return ExportError(
+        f"the images can't be written ({error.strerror or error})",
+        where=out,
+        remedy="Is the folder writable, the disk full?",
+    )

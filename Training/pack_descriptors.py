@@ -1,0 +1,190 @@
+"""Descriptors of a model's training films for the check for copies, and an attempt to rebuild films from them.
+
+`python -m Training.pack_descriptors FILE --data FOLDER --cache DIR [--preset better] [--show PICTURE.png]`: FILE is
+NAME_descriptors.safetensors, and stands beside NAME.safetensors. Of the films it holds 64 numbers a whole film and 16 a
+window; of patients, names or pixels nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+import numpy as np
+from PIL import Image, ImageDraw
+
+from HiResMedSynthLib import privacy
+from HiResMedSynthLib.privacy import (
+    Pixels,
+    TrainingDescriptors,
+    describe,
+    mean_film,
+    numbers_of,
+    small_film,
+    write_descriptors,
+)
+from HiResMedSynthLib.weights import RELEASE_FILE, Card
+from Training.film_data import FilmSet, load_films
+from Training.train_background import read_preset
+
+SHOWN = 5
+CHANGED = 12  # changed copies of each film that the attacker learns from
+RIDGE = 0.01
+
+
+def descriptors_from(films: FilmSet) -> tuple[TrainingDescriptors, Pixels, Pixels]:
+    """The descriptors, and the small training and held-out films [film, 64, 64] that they come from.
+
+    Only whole films count: of one whose spacing is unknown the model learned detail alone.
+    """
+    small = {
+        held_out: np.stack([small_film(films.pixels[i]) for i in films.side(held_out=held_out) if films.films[i].whole])
+        for held_out in (False, True)
+    }
+    return describe(list(small[False]), list(small[True])), small[False], small[True]
+
+
+def attack(training: Pixels, others: Pixels, chosen: list[int]) -> dict[str, Pixels]:
+    """Films [chosen, 64, 64] rebuilt from their descriptors by someone who holds all other films of the kind.
+
+    Ridge regression learned on the other films, moved and turned a little. "whole": from the 64 numbers of a whole
+    film. "linked": at each place the window that the first guess fits best is added. "told": the right windows are
+    added, which the file doesn't tell: the bound of any attack of this kind.
+    """
+    known = np.concatenate([np.delete(training, chosen, axis=0), others])
+    learned = np.concatenate([known, _changed(known)])
+    mean = mean_film(training)
+    whole, right = _numbers(learned, mean)
+    own_whole, own_right = _numbers(training[chosen], mean)
+    flat = learned.reshape(len(learned), -1)
+    results = {"whole": _ridge(whole, flat, own_whole)}
+    guessed = _ridge(whole, right.reshape(len(right), -1), own_whole).reshape(own_right.shape)
+    every = _numbers(training, mean)[1]  # [film, place, number], the file's windows, at each place in any order
+    distance = ((guessed[:, None] - every[None]) ** 2).sum(axis=-1)  # [chosen, film, place]
+    linked = np.take_along_axis(every[None], distance.argmin(axis=1)[:, None, :, None], axis=1)[:, 0]
+    both = np.concatenate([whole, right.reshape(len(right), -1)], axis=1)
+    for name, windows in (("linked", linked), ("told", own_right)):
+        results[name] = _ridge(both, flat, np.concatenate([own_whole, windows.reshape(len(chosen), -1)], axis=1))
+    return {name: rebuilt.reshape(-1, privacy.SIDE, privacy.SIDE) for name, rebuilt in results.items()}
+
+
+def _mean_correlation(films: Pixels, originals: Pixels) -> float:
+    """Mean correlation of films with their originals, [film, row, column]."""
+    each = [np.corrcoef(one.ravel(), other.ravel())[0, 1] for one, other in zip(films, originals, strict=True)]
+    return round(float(np.mean(each)), 3)
+
+
+def _numbers(films: Pixels, mean: Pixels) -> tuple[Pixels, Pixels]:
+    """([film, 64], [film, place, 16]) as they are stored, in steps of int8."""
+    whole, windows = numbers_of(films, mean)
+    return whole.astype(np.float32), windows.astype(np.float32)
+
+
+def _ridge(inputs: Pixels, targets: Pixels, asked: Pixels) -> Pixels:
+    middle, level = inputs.mean(axis=0), targets.mean(axis=0)
+    centred = inputs - middle
+    square = centred.T @ centred
+    square += RIDGE * np.trace(square) / len(square) * np.eye(len(square), dtype=np.float32)
+    return np.asarray((asked - middle) @ np.linalg.solve(square, centred.T @ (targets - level)) + level)
+
+
+def _changed(films: Pixels) -> Pixels:
+    from scipy.ndimage import affine_transform
+
+    rng, middle, made = np.random.default_rng(1), (privacy.SIDE - 1) / 2, []
+    for film in np.repeat(films, CHANGED, axis=0):
+        angle, scale = np.deg2rad(rng.uniform(-4, 4)), rng.uniform(0.94, 1.08)
+        turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) / scale
+        offset = middle - turn @ [middle, middle] + rng.uniform(-3, 3, 2)
+        made.append(affine_transform(film, turn, offset=offset, order=1, mode="nearest"))
+    return np.stack(made).astype(np.float32)
+
+
+def _picture(rows: dict[str, Pixels]) -> Image.Image:
+    """Rows of films, named at the left."""
+    picture = Image.new("L", (256 * max(map(len, rows.values())), 256 * len(rows)))
+    for row, films in enumerate(rows.values()):
+        for column, film in enumerate(films):
+            tile = Image.fromarray(np.round((np.clip(film, -1, 1) + 1) * 127.5).astype(np.uint8))
+            picture.paste(tile.resize((256, 256), Image.Resampling.BICUBIC), (256 * column, 256 * row))
+    for number, name in enumerate(rows):
+        ImageDraw.Draw(picture).text((6, 256 * number + 6), name, fill=255, stroke_width=2, stroke_fill=0)
+    return picture
+
+
+@click.command()
+@click.argument("target", type=click.Path(path_type=Path))
+@click.option("--data", type=click.Path(path_type=Path), required=True)
+@click.option("--cache", type=click.Path(path_type=Path), required=True)
+@click.option("--preset", default="better", show_default=True)
+@click.option("--domain", default="cxr", show_default=True)
+@click.option("--licence", default="CC0-1.0", show_default=True, help="Of the films' descriptors.")
+@click.option("--attribution", default="NIH Clinical Center (ChestX-ray14)", show_default=True)
+@click.option("--what", default="adult PA chest films of ChestX-ray14", show_default=True, help="The films, in words.")
+@click.option("--release", is_flag=True, help="Also write the file's hash into release.json beside it.")
+@click.option("--show", type=click.Path(path_type=Path), help="Picture of films rebuilt from their descriptors.")
+def main(target: Path, data: Path, cache: Path, preset: str, domain: str, release: bool, show: Path | None,
+         **told: str) -> None:  # fmt: skip
+    """Writes the descriptors of a folder's training films to TARGET (NAME_descriptors.safetensors)."""
+    descriptors, training, held_out = descriptors_from(load_films(data, cache, **read_preset(preset)["data"]))
+    chosen = np.linspace(0, len(training) - 1, SHOWN + 1).astype(int)[:SHOWN].tolist()
+    rebuilt = attack(training, held_out, chosen)
+    mean, originals = training.mean(axis=0), training[chosen]
+    rebuilding = {
+        name: {
+            "correlation": _mean_correlation(films, originals),
+            "less_mean_film": _mean_correlation(films - mean, originals - mean),
+        }
+        for name, films in rebuilt.items()
+    }
+    alone = _mean_correlation(np.repeat(mean[None], SHOWN, axis=0), originals)
+    rate = descriptors.copy_rate(held_out)
+    card = Card(
+        name=target.stem,
+        kind=privacy.KIND,
+        data=f"{len(training)} training and {len(held_out)} held-out films: {told['what']}",
+        licence=told["licence"],
+        attribution=told["attribution"],
+        metrics={
+            "whole_threshold": round(descriptors.whole_threshold, 4),
+            "share_threshold": round(descriptors.share_threshold, 4),
+            "held_out_near_copies": round(rate.either, 3),
+            "rebuilt_correlation": rebuilding["linked"]["correlation"],
+            "mean_film_correlation": alone,
+        },
+        limits="Finds near copies of training films at 64 px; no proof of privacy.",
+        created=datetime.now(UTC).date().isoformat(),
+        details={"domain": domain, "films": len(training)},
+    )
+    target.parent.mkdir(parents=True, exist_ok=True)
+    write_descriptors(target, descriptors, card)
+    target.chmod(0o644)
+    if release:
+        listed = target.parent / RELEASE_FILE
+        hashes = json.loads(listed.read_text(encoding="utf-8")) if listed.is_file() else {}
+        hashes[target.name] = hashlib.sha256(target.read_bytes()).hexdigest()
+        listed.write_text(json.dumps(hashes, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    if show is not None:
+        _picture({"original": originals, **rebuilt, "mean film": np.repeat(mean[None], SHOWN, axis=0)}).save(show)
+    quantiles = np.quantile([descriptors.nearness(film).whole for film in held_out], (0.05, 0.5, 0.95, 1))
+    click.echo(
+        json.dumps(
+            {
+                "bytes": target.stat().st_size,
+                "held_out_likeness_5_50_95_max": [round(float(value), 3) for value in quantiles],
+                "held_out": dataclasses.asdict(rate),
+                "rebuilt": rebuilding,
+                "mean_film_correlation": alone,
+                "metrics": card.metrics,
+            },
+            indent=1,
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,327 @@
+"""The training of a prior over codes, from its start or its checkpoint to the minimum of its held-out surprise.
+
+A run's folder holds `checkpoint.safetensors` (all a run needs to go on), `prior.safetensors` (averaged weights where
+the held-out surprise was lowest: the file that `load_prior` takes), `log.jsonl`, `sheet-*.png`. The measured number is
+the surprise of a code in nats: exact for GPT; for the masked prior its bound over random orders, the mean over hidden
+codes with 0, 1, ... N - 1 codes told equally often. Padding is in no loss.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from HiResMedSynthLib.background.token_gpt import GptPrior
+from HiResMedSynthLib.background.token_masked import MaskedPrior
+from HiResMedSynthLib.background.token_prior import save_prior
+from HiResMedSynthLib.errors import HiResMedSynthError, SettingsError
+from Training.film_tokens import CodedFilms, FilmTokens
+from Training.loop import BAD_STEPS_ALLOWED, CHECKPOINT, LoopSettings, Progress, load_checkpoint, save_checkpoint
+from Training.precision import autocast, check_precision, faster_precision
+from Training.ranks import Ranks
+
+PRIOR = "prior.safetensors"
+MEASURED = 28  # films of each side
+REPEATS = 3  # random orders of each that the masked prior is measured with
+Sheet = Callable[[Path], NDArray[np.uint8]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PriorSettings:
+    """What is done against learning by heart; a preset's [training] table.
+
+    Attributes:
+        batch: films a step, over all processes.
+        copies: changed copies of each training film whose codes are learned from.
+        label_drop: share of films whose class is withheld.
+        corruption: share of told codes that are replaced by random ones.
+        smoothing: of the targets.
+        patience: steps without a lower held-out surprise after which the run ends.
+    """
+
+    batch: int = 16
+    copies: int = 16
+    label_drop: float = 0.1
+    corruption: float = 0.08
+    smoothing: float = 0.1
+    patience: int = 1500
+
+
+@dataclass(frozen=True, kw_only=True)
+class PriorBatch:
+    """Films of one step or measurement; shapes as in `MaskedPrior`; `counted` [B, N] is 1 where the loss counts."""
+
+    digits: Tensor
+    seen: Tensor
+    told: Tensor
+    field: Tensor
+    label: Tensor
+    counted: Tensor
+
+    def error(self, network: MaskedPrior | GptPrior, *, smoothing: float = 0.0) -> Tensor:
+        """[B, N] surprise."""
+        return network.surprise(
+            self.digits, seen=self.seen, told=self.told, field=self.field, label=self.label, smoothing=smoothing
+        )
+
+
+class PriorTraining:
+    """A prior, what it learns from, and one update after another; seed, step and rank decide all randomness."""
+
+    def __init__(
+        self,
+        network: MaskedPrior | GptPrior,
+        tokens: FilmTokens,
+        settings: PriorSettings,
+        loop: LoopSettings,
+        *,
+        ranks: Ranks | None = None,
+    ) -> None:
+        self.ranks = ranks or Ranks()
+        self.settings, self.loop, self.device = settings, loop, self.ranks.device
+        self.network = network.to(self.device)
+        self.average = copy.deepcopy(self.network).eval().requires_grad_(False)
+        self.changed = tokens.changed.to(self.device)
+        sides = {"measured_train": tokens.train, "measured_held_out": tokens.held_out}
+        self.measured = {name: self.measured_batch(films) for name, films in sides.items()}
+        matrices = [parameter for parameter in self.network.parameters() if parameter.ndim > 1]
+        others = [parameter for parameter in self.network.parameters() if parameter.ndim <= 1]
+        groups = [{"params": matrices, "weight_decay": loop.weight_decay}, {"params": others, "weight_decay": 0.0}]
+        self.optimiser = torch.optim.AdamW(groups, lr=loop.learning_rate, betas=(0.9, 0.99))
+        self.progress = Progress()
+
+    def batch(self, step: int) -> PriorBatch:
+        """This process's part of a step's batch."""
+        rng = np.random.default_rng((self.loop.seed, step, self.ranks.rank))
+        count = max(1, self.settings.batch // self.ranks.world)
+        chosen = torch.from_numpy(rng.integers(0, len(self.changed), count)).to(self.device)
+        digits, field = self.changed.digits[chosen].long(), self.changed.field[chosen].float()
+        kept = torch.from_numpy(rng.random(count) >= self.settings.label_drop).to(self.device)
+        share = 1 - np.arccos(rng.random(count)) / (np.pi / 2)  # of codes told: MaskGIT's arccos law
+        batch = self._hidden(digits, field, self.changed.labels[chosen] * kept, share=share, rng=rng)
+        wrong = rng.random((count, *self.changed.digits.shape[2:])) < self.settings.corruption
+        noise = np.stack([rng.integers(0, level, wrong.shape) for level in self.network.shape.levels], axis=1)
+        placed = torch.from_numpy(wrong).to(self.device)[:, None]
+        seen = torch.where(placed, torch.from_numpy(noise).to(self.device), digits)
+        return PriorBatch(**{**vars(batch), "seen": seen})
+
+    def measured_batch(self, films: CodedFilms) -> PriorBatch:
+        """The first films of one side, several times each with other codes told: the same ones each time."""
+        films = films.to(self.device)
+        count = min(MEASURED, len(films))
+        repeats = REPEATS if isinstance(self.network, MaskedPrior) else 1
+        rng = np.random.default_rng(7)
+        share = rng.permutation((np.arange(count * repeats) + 0.5) / (count * repeats))
+        chosen = torch.arange(count, device=self.device).repeat(repeats)
+        return self._hidden(
+            films.digits[chosen].long(), films.field[chosen].float(), films.labels[chosen], share=share, rng=rng
+        )
+
+    def _hidden(
+        self, digits: Tensor, field: Tensor, label: Tensor, *, share: NDArray[np.float64], rng: np.random.Generator
+    ) -> PriorBatch:
+        """A batch with that share [B] of each film's codes told; cells of padding never are, nor counted."""
+        inside = field.flatten(1) > 0.5
+        told = torch.zeros_like(inside)
+        if isinstance(self.network, MaskedPrior):
+            order = torch.from_numpy(rng.random(tuple(inside.shape))).to(self.device)
+            rank = torch.where(inside, order, 2.0).argsort(1).argsort(1)  # inside first
+            told = rank < (torch.from_numpy(share).to(self.device)[:, None] * inside.sum(1, keepdim=True)).floor()
+        counted = (inside & ~told).float()
+        return PriorBatch(
+            digits=digits, seen=digits, told=told.view_as(field), field=field, label=label, counted=counted
+        )
+
+    def loss(self, step: int, precision: str) -> Tensor:
+        """Mean surprise of the counted codes of a step's batch, targets smoothed."""
+        torch.manual_seed(self.loop.seed * 1_000_003 + step * self.ranks.world + self.ranks.rank)  # dropout
+        batch = self.batch(step)
+        with autocast(precision, self.device):
+            error = batch.error(self.network, smoothing=self.settings.smoothing)
+        return (error * batch.counted).sum() / batch.counted.sum().clamp(min=1)
+
+    def choose_precision(self) -> dict[str, float]:
+        """Sets the precision: the run's own, the asked one, or the faster; seconds a step of each, where timed."""
+        check_precision(self.loop.precision)
+        seconds: dict[str, float] = {}
+        if self.progress.precision == "auto":
+            self.progress.precision = self.loop.precision
+        if self.progress.precision == "auto":
+            self.progress.precision, seconds = faster_precision(lambda name: self.loss(0, name).backward(), self.device)
+            self.optimiser.zero_grad(set_to_none=True)
+        return seconds
+
+    def step(self, rate: float) -> float:
+        """The loss of one update; NaN where it was skipped."""
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        loss = self.loss(self.progress.step, self.progress.precision)
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        self.ranks.average_gradients(self.network)
+        length = nn.utils.clip_grad_norm_(self.network.parameters(), self.loop.clip)
+        if self.ranks.any(not (torch.isfinite(loss) and torch.isfinite(length))):
+            return math.nan
+        self.optimiser.step()
+        decay = min(self.loop.average, (1 + self.progress.step) / (10 + self.progress.step))
+        with torch.no_grad():
+            for mean, now in zip(self.average.parameters(), self.network.parameters(), strict=True):
+                mean.lerp_(now, 1 - decay)
+        return float(loss.detach())
+
+    @torch.no_grad()
+    def measure(self) -> dict[str, float]:
+        """Surprise a code of the averaged weights, nats, on unchanged training and held-out films."""
+        results = {}
+        for name, batch in self.measured.items():
+            with autocast(self.progress.precision, self.device):
+                error = batch.error(self.average)
+            each = (error * batch.counted).sum(1) / batch.counted.sum(1).clamp(min=1)
+            results[name] = float(each.mean())
+        return results
+
+
+def train_prior(
+    training: PriorTraining,
+    *,
+    out: Path,
+    description: dict[str, Any],
+    sheet: Sheet | None = None,
+    resume: bool = False,
+    time_limit_s: float = math.inf,
+) -> None:
+    """Trains until the steps, the time or the patience ends; checkpoints, log, sheets and the best prior in `out`.
+
+    Raises:
+        SettingsError: `out` holds a run and `resume` wasn't asked, or its run is of other layers or another codebook.
+        HiResMedSynthError: the loss stayed NaN or infinite.
+    """
+    ranks, loop, settings = training.ranks, training.loop, training.settings
+    out.mkdir(parents=True, exist_ok=True)
+    checkpoint, average = out / CHECKPOINT, training.average.state_dict()
+    if checkpoint.exists():
+        if not resume:
+            raise SettingsError("This folder holds a run", where=out, remedy="Give --resume, or another folder.")
+        _check_codebook(checkpoint, description)
+        training.progress = load_checkpoint(checkpoint, training.network, average, training.optimiser)
+    progress = training.progress
+    timed = training.choose_precision()
+    if ranks.first and timed:
+        click.echo("seconds a step: " + ", ".join(f"{name} {value:.3f}" for name, value in timed.items()))
+    began = last_saved = time.monotonic()
+    before, first_step, bad = progress.seconds, progress.step, 0
+    best_step = _best_step(out)
+
+    def save() -> None:
+        progress.seconds = before + time.monotonic() - began
+        if ranks.first:
+            save_checkpoint(
+                checkpoint, training.network, average, training.optimiser, progress=progress, description=description
+            )
+
+    training.network.train()
+    try:
+        while progress.step < loop.steps and progress.step - best_step < settings.patience:
+            elapsed = time.monotonic() - began
+            if ranks.any(elapsed >= time_limit_s):
+                break
+            loss = training.step(loop.learning_rate * rate_share(progress.step, elapsed / time_limit_s, loop))
+            bad = 0 if math.isfinite(loss) else bad + 1
+            if bad:
+                progress.skipped += 1
+            else:
+                progress.losses.append(loss)
+            _check_bad_steps(bad, out)
+            progress.step += 1
+            if progress.step % loop.report_every == 0 or progress.step == loop.steps:
+                ranks.check_equal(training.network)
+                measured = training.measure()
+                elapsed = time.monotonic() - began
+                entry = {
+                    "step": progress.step,
+                    "loss": round(float(np.mean(progress.losses)), 4) if progress.losses else None,
+                    **{name: round(value, 4) for name, value in measured.items()},
+                    "seconds_per_step": round(elapsed / (progress.step - first_step), 4),
+                    "seconds": round(before + elapsed, 1),
+                    "left_s": _left(progress.step, first_step, elapsed, loop.steps, time_limit_s),
+                    "skipped": progress.skipped,
+                    "processes": ranks.world,
+                }
+                progress.losses.clear()
+                if measured["measured_held_out"] < (progress.lowest_held_out or math.inf):
+                    progress.lowest_held_out, best_step = measured["measured_held_out"], progress.step
+                    if ranks.first:
+                        facts = {**description, **measured, "step": progress.step}
+                        save_prior(training.average, out / PRIOR, fingerprint=description["encoder"], facts=facts)
+                if ranks.first:
+                    with (out / "log.jsonl").open("a", encoding="utf-8") as log:
+                        log.write(json.dumps(entry) + "\n")
+                    click.echo(" ".join(f"{name}={value}" for name, value in entry.items()))
+            if sheet is not None and progress.step % loop.sheet_every == 0 and ranks.first and (out / PRIOR).is_file():
+                Image.fromarray(sheet(out / PRIOR)).save(out / f"sheet-{progress.step:06d}.png")
+            if ranks.any(time.monotonic() - last_saved > loop.checkpoint_minutes * 60):
+                save()
+                last_saved = time.monotonic()
+    except (KeyboardInterrupt, HiResMedSynthError):
+        save()  # so that --resume goes on from here
+        raise
+    save()
+    if sheet is not None and ranks.first and (out / PRIOR).is_file():
+        Image.fromarray(sheet(out / PRIOR)).save(out / "sheet-last.png")
+
+
+def rate_share(step: int, used: float, loop: LoopSettings) -> float:
+    """Share of the learning rate: up over `warm_up` steps, down to zero over the last `anneal` of steps or of time."""
+    left = min(1 - step / loop.steps, 1 - used)
+    fall = min(1.0, left / loop.anneal) if loop.anneal > 0 else 1.0
+    return min(1.0, (step + 1) / max(loop.warm_up, 1)) * max(fall, 0.0)
+
+
+def _check_bad_steps(bad: int, out: Path) -> None:
+    if bad >= BAD_STEPS_ALLOWED:
+        raise HiResMedSynthError(
+            f"The loss wasn't finite in {bad} steps running", where=out, remedy="Lower learning_rate, resume."
+        )
+
+
+def _left(step: int, first: int, elapsed: float, steps: int, limit: float) -> float | None:
+    left = min((steps - step) * elapsed / (step - first), limit - elapsed)
+    return round(left) if math.isfinite(left) else None
+
+
+def _header(path: Path, entry: str) -> dict[str, Any]:
+    """That JSON entry of a safetensors header; empty where it can't be read (loading it says what is wrong)."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            found: dict[str, Any] = json.loads(file.metadata()[entry])
+            return found
+    except (OSError, KeyError, TypeError, ValueError, SafetensorError):
+        return {}
+
+
+def _best_step(out: Path) -> int:
+    return int(_header(out / PRIOR, "prior").get("facts", {}).get("step", 0))
+
+
+def _check_codebook(checkpoint: Path, description: dict[str, Any]) -> None:
+    own = _header(checkpoint, "state").get("description", {}).get("encoder")
+    if own not in (None, description["encoder"]):
+        raise SettingsError(
+            f"The run learns codebook {own}, the cascade has {description['encoder']}",
+            where=checkpoint,
+            remedy="Give the cascade it began with, or another folder.",
+        )

@@ -1,0 +1,235 @@
+"""Trains the learned lesion generator: flow matching over nodules in the standard grid.
+
+`python -m Training.train_lesion_generator --data nodules.npz --out runs/lesion`
+Input format: Training/nodule_grids.py. `--teacher RUN` distils a trained generator into one that needs a few steps.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import safe_open
+from torch import Tensor, nn
+
+from HiResMedSynthLib.errors import HiResMedSynthError, ReadError
+from HiResMedSynthLib.flow import FlowBatch, guided, sample, sampling_times
+from HiResMedSynthLib.lesion.flow_net import LesionFlowNet, LesionNetShape
+from HiResMedSynthLib.lesion.learned import encode_properties, from_channels, to_channels
+from HiResMedSynthLib.lesion.lesion import LESION_TYPES
+from Training.loop import LoopSettings, best_weights, train
+from Training.objective import Shortcut
+from Training.report import write_report
+from Training.train_background import read_preset
+
+WARPED = 0.7  # share of examples that are stretched, turned and bent (interpolated; the network is told so)
+MEASURED = 64  # nodules of each side whose loss is measured
+STRETCH, TILT, BEND = 0.12, 0.3, 0.03  # logarithm; radians; share of the grid's side
+
+
+class NoduleStage:
+    """Nodules, turned and mirrored exactly, most of them warped too.
+
+    Args:
+        arrays: those of Training/nodule_grids.py.
+        batch: nodules a step.
+        device: where batches lie.
+    """
+
+    def __init__(self, arrays: dict[str, NDArray[Any]], *, batch: int, device: str) -> None:
+        self.batch, self.device = batch, device
+        self.values = torch.from_numpy(arrays["values"].astype(np.float32)).to(device)
+        self.sides = [np.flatnonzero(arrays["held_out"] == held) for held in (False, True)]
+        self.properties = torch.from_numpy(
+            np.stack([
+                encode_properties(
+                    LESION_TYPES[int(arrays["type"][i])], float(arrays["diameter_mm"][i]),
+                    spiculation=float(arrays["spiculation"][i]), lobulation=float(arrays["lobulation"][i]),
+                    noise_hu=max(float(arrays["noise_hu"][i]), 1.0),
+                )
+                for i in range(len(arrays["type"]))
+            ])
+        ).to(device)  # fmt: skip
+
+    def constants(self) -> dict[str, float]:
+        """What a sampler must know beside the weights."""
+        return {"unit": 1.0}
+
+    def train_batch(self, rng: np.random.Generator) -> FlowBatch:
+        """A batch of changed training nodules."""
+        chosen = rng.choice(self.sides[0], self.batch)
+        values = self.values[torch.from_numpy(chosen).to(self.device)]
+        warped = torch.from_numpy(rng.random(self.batch) < WARPED)
+        values = mirrored(values, rng)
+        if warped.any():
+            placed = warped.to(self.device)
+            values[placed] = warp(values[placed], rng)
+        properties = self.properties[torch.from_numpy(chosen).to(self.device)]
+        return self._batch(values, properties, warped.float().to(self.device))
+
+    def measured_batches(self, *, held_out: bool) -> list[FlowBatch]:
+        """Up to 64 nodules of one side, unchanged: the same ones each time."""
+        chosen = torch.from_numpy(self.sides[int(held_out)][:MEASURED]).to(self.device)
+        return [self._batch(self.values[chosen], self.properties[chosen], torch.zeros(len(chosen), device=self.device))]
+
+    def sheet(self, network: nn.Module, *, seed: int) -> NDArray[np.uint8]:
+        """Twelve across: held-out nodules over samples of the same properties, axial and coronal cut, lung window."""
+        chosen = torch.from_numpy(self.sides[1][:12]).to(self.device)
+        real = self.values[chosen]
+        noise = torch.randn(real.shape, generator=torch.Generator().manual_seed(seed)).to(self.device)
+        level = torch.zeros(len(chosen), device=self.device)
+        velocity = guided(network, properties=self.properties[chosen], level=level)
+        made = from_channels(sample(velocity, noise, times=sampling_times(12)))
+        rows = [np.concatenate(list(cut), axis=1) for set_ in (real, made) for cut in _cuts(set_)]
+        return np.kron(np.concatenate(rows, axis=0), np.ones((2, 2), np.uint8))
+
+    def _batch(self, values: Tensor, properties: Tensor, level: Tensor) -> FlowBatch:
+        mask = torch.ones(len(values), 1, *values.shape[2:], device=self.device)
+        return FlowBatch(data=to_channels(values), mask=mask, inputs={"properties": properties, "level": level})
+
+
+def mirrored(values: Tensor, rng: np.random.Generator) -> Tensor:
+    """[B, 2, n, n, n]: each one by one of the 16 exact symmetries of slices that lie on one another."""
+    result = values.clone()
+    kinds = rng.integers(0, 16, len(values))
+    for kind in np.unique(kinds):
+        chosen = torch.from_numpy(np.flatnonzero(kinds == kind)).to(values.device)
+        part = values[chosen]
+        axes = [axis for bit, axis in enumerate((2, 3, 4)) if kind >> bit & 1]
+        part = part.flip(axes) if axes else part
+        result[chosen] = part.transpose(3, 4) if kind >> 3 & 1 else part
+    return result
+
+
+def warp(values: Tensor, rng: np.random.Generator) -> Tensor:
+    """[B, 2, n, n, n] turned in plane, tilted, stretched and bent; linear interpolation."""
+    count, side, device = len(values), values.shape[-1], values.device
+    turn, tilts = rng.uniform(-np.pi, np.pi, count), rng.uniform(-TILT, TILT, (count, 2))
+    stretch = np.exp(rng.uniform(-STRETCH, STRETCH, (count, 3)))
+    matrices = np.stack([
+        np.diag(stretch[i]) @ _turn(turn[i], 1, 2) @ _turn(tilts[i, 0], 0, 2) @ _turn(tilts[i, 1], 0, 1)
+        for i in range(count)
+    ])  # fmt: skip
+    bend = torch.from_numpy(rng.normal(0, 2 * BEND, (count, 3, 4, 4, 4)).astype(np.float32)).to(device)
+    smooth = nn.functional.interpolate(bend, size=side, mode="trilinear", align_corners=True)
+    line = torch.linspace(-1, 1, side, device=device)
+    points = torch.stack(torch.meshgrid(line, line, line, indexing="ij"), dim=-1)  # slice, row, column
+    rotated = torch.einsum("bij,xyzj->bxyzi", torch.from_numpy(matrices.astype(np.float32)).to(device), points)
+    grid = (rotated + smooth.permute(0, 2, 3, 4, 1)).flip(-1)  # torch wants column, row, slice
+    return nn.functional.grid_sample(values, grid, mode="bilinear", padding_mode="zeros", align_corners=True)
+
+
+def _turn(angle: float, first: int, second: int) -> NDArray[np.float64]:
+    matrix = np.eye(3)
+    matrix[first, first] = matrix[second, second] = np.cos(angle)
+    matrix[first, second], matrix[second, first] = -np.sin(angle), np.sin(angle)
+    return matrix
+
+
+def _cuts(values: Tensor) -> list[NDArray[np.uint8]]:
+    """Middle axial and coronal cut of each, on lung, window -1350..150 HU: two arrays [B, n, n]."""
+    hu = 1000 * values[:, 0] - 860  # alpha F + (1 - alpha) lung, lung = -860
+    grey = ((hu + 1350) / 1500 * 255).clamp(0, 255).to(torch.uint8).cpu().numpy()
+    middle = values.shape[-1] // 2
+    return [grey[:, middle], grey[:, :, middle]]
+
+
+def load_arrays(path: Path) -> dict[str, NDArray[Any]]:
+    """The nodules of that file.
+
+    Raises:
+        ReadError: it is no such file, or one side of the split is empty.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as packed:
+            arrays = {name: packed[name] for name in packed.files}
+        sides = {bool(value) for value in arrays["held_out"]}
+        missing = [name for name in ("values", "type", "diameter_mm", "spiculation", "lobulation", "noise_hu")
+                   if name not in arrays]  # fmt: skip
+    except (OSError, KeyError, ValueError) as problem:
+        raise ReadError(
+            f"This is no file of nodules ({problem})", where=path, remedy="Make it with nodule_grids."
+        ) from None
+    if missing or len(sides) < 2:
+        what = f"lacks {', '.join(missing)}" if missing else "has all patients on one side of the split"
+        raise ReadError(f"The file {what}", where=path, remedy="Make it with python -m Training.nodule_grids.")
+    return arrays
+
+
+@click.command(epilog="Example: python -m Training.train_lesion_generator --data nodules.npz --out runs/lesion")
+@click.option("--data", type=click.Path(path_type=Path), required=True, help="npz of Training.nodule_grids.")
+@click.option("--preset", default="lesion", show_default=True, help="lesion, lesion_tiny, or a TOML file.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the run.")
+@click.option("--teacher", type=click.Path(path_type=Path), help="Run to distil.")
+@click.option("--resume", is_flag=True, help="Go on from the checkpoint in OUT.")
+@click.option("--time-limit", type=float, default=math.inf, help="Minutes; the learning rate falls towards the end.")
+@click.option("--steps", type=int, help="Steps in all, in place of the preset's.")
+@click.option("--batch", type=int, help="Nodules a step, in place of the preset's.")
+@click.option("--loop", "loop_changes", multiple=True, help="KEY=NUMBER of the loop's settings, repeatable.")
+@click.option("--device", default="cpu", show_default=True)
+@click.option("--threads", type=int, default=1, show_default=True)
+def main(
+    data: Path,
+    preset: str,
+    out: Path,
+    teacher: Path | None,
+    resume: bool,
+    time_limit: float,
+    steps: int | None,
+    batch: int | None,
+    loop_changes: tuple[str, ...],
+    device: str,
+    threads: int,
+) -> None:
+    """Trains the learned lesion generator."""
+    torch.set_num_threads(threads)
+    try:
+        table = read_preset(preset)
+        arrays = load_arrays(data)
+        count = batch or table["batch"]
+        settings = LoopSettings.changed(
+            table["loop"], table["shortcut"]["loop"] if teacher else {}, changes=loop_changes, steps=steps
+        )
+        shape = LesionNetShape.from_json(table["network"])
+        torch.manual_seed(settings.seed)
+        network, objective, shortcut = LesionFlowNet(shape), None, None
+        if teacher is not None:
+            taught = LesionFlowNet(shape)
+            with safe_open(best_weights(teacher), framework="pt") as file:
+                taught.load_state_dict({name: file.get_tensor(f"average.{name}") for name in taught.state_dict()})
+            network.load_state_dict(taught.state_dict())
+            shortcut = table["shortcut"]["times"]
+            objective = Shortcut(taught.to(device), shortcut, substeps=table["shortcut"]["substeps"])
+        weights = sum(parameter.numel() for parameter in network.parameters())
+        stage = NoduleStage(arrays, batch=count, device=device)
+        sides = [len(side) for side in stage.sides]
+        click.echo(f"{weights / 1e6:.2f} M weights, {sides[0]} nodules to train on, {sides[1]} held out")
+        described = {
+            "stage": "lesion",
+            "network": shape.to_json(),
+            **({"shortcut": shortcut} if shortcut else {}),
+            "data_sha256": hashlib.sha256(data.read_bytes()).hexdigest(),
+            "nodules": sides[0],
+            "seed": settings.seed,
+            "batch": count,
+        }
+        train(
+            network, stage, settings, out=out, description=described, resume=resume, time_limit_s=time_limit * 60,
+            device=device, objective=objective,
+        )  # fmt: skip
+        write_report(out, described)
+    except (OSError, KeyError) as problem:
+        raise click.ClickException(f"{json.dumps(str(problem))}: is the preset or the teacher's run whole?") from None
+    except HiResMedSynthError as problem:
+        raise click.ClickException(str(problem)) from None
+
+
+if __name__ == "__main__":
+    main()

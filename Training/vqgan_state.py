@@ -1,0 +1,100 @@
+"""A VQGAN run on disk: one safetensors file that holds all a run needs to go on exactly. Nothing is ever pickled."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from HiResMedSynthLib.errors import SettingsError
+from Training.vqgan_losses import LeCam
+
+CHECKPOINT = "checkpoint.safetensors"
+
+
+@dataclass(kw_only=True)
+class Progress:
+    """Where a run stands."""
+
+    step: int = 0
+    seconds: float = 0.0
+    skipped: int = 0
+    precision: str = "auto"
+    lecam: tuple[float, float] = (0.0, 0.0)
+
+
+@dataclass(kw_only=True)
+class RunState:
+    """All that changes in training."""
+
+    network: nn.Module
+    average: dict[str, Tensor]
+    optimiser: torch.optim.Optimizer
+    adversary: nn.Module
+    adversary_optimiser: torch.optim.Optimizer
+    counts: Tensor
+    lecam: LeCam = field(default_factory=LeCam)
+    progress: Progress = field(default_factory=Progress)
+
+    def save(self, path: Path, description: Mapping[str, Any]) -> None:
+        """Writes the run as one file that is either the old or the new one."""
+        self.progress.lecam = (self.lecam.real, self.lecam.fake)
+        tensors = {f"average.{name}": value for name, value in self.average.items()} | {"counts": self.counts}
+        for part, (network, optimiser) in self._parts().items():
+            tensors |= {f"{part}.{name}": value for name, value in network.state_dict().items()}
+            for name, parameter in network.named_parameters():
+                for moment, value in optimiser.state.get(parameter, {}).items():
+                    tensors[f"{part}_{moment}.{name}"] = value
+        state = {"progress": asdict(self.progress), "description": dict(description)}
+        fresh = path.with_suffix(".new")
+        apart = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
+        save_file(apart, fresh, metadata={"state": json.dumps(state)})
+        fresh.replace(path)
+
+    def load(self, path: Path) -> None:
+        """Becomes the run in that file, in place.
+
+        Raises:
+            SettingsError: the file is damaged, or was written for other layers.
+        """
+        try:
+            with safe_open(path, framework="pt") as file:
+                state = json.loads(file.metadata()["state"])
+                stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
+            for part, (network, optimiser) in self._parts().items():
+                network.load_state_dict({name: stored[f"{part}.{name}"] for name in network.state_dict()})
+                for name, parameter in network.named_parameters():
+                    moments = {m: stored.get(f"{part}_{m}.{name}") for m in ("step", "exp_avg", "exp_avg_sq")}
+                    if all(value is not None for value in moments.values()):
+                        optimiser.state[parameter] = {
+                            m: _like(value, parameter, moment=m) for m, value in moments.items() if value is not None
+                        }
+            for name, value in self.average.items():
+                value.copy_(stored[f"average.{name}"])
+            self.counts.copy_(stored["counts"])
+            self.progress = Progress(**state["progress"])
+            self.lecam.real, self.lecam.fake = self.progress.lecam
+        except (KeyError, TypeError, RuntimeError, ValueError, OSError, SafetensorError) as problem:
+            raise SettingsError(
+                f"The checkpoint doesn't fit this preset: {str(problem)[:200]}",
+                where=path,
+                remedy="Use the run's preset.",
+            ) from None
+
+    def _parts(self) -> dict[str, tuple[nn.Module, torch.optim.Optimizer]]:
+        return {
+            "weights": (self.network, self.optimiser),
+            "adversary": (self.adversary, self.adversary_optimiser),
+        }
+
+
+def _like(value: Tensor, parameter: Tensor, *, moment: str) -> Tensor:
+    """A stored moment where its parameter lies and as it is laid out; Adam's step counter stays on the CPU."""
+    return value.clone() if moment == "step" else torch.empty_like(parameter).copy_(value)
