@@ -156,8 +156,8 @@ class TrainingDescriptors:
             )
         if share > self.share_threshold:
             return (
-                f"{share:.0%} of its windows are nearer to a training film's than {PERCENT:.0f} % of unlearned films' are; "
-                f"{PERCENT:.0f} % of unlearned films have no more than {self.share_threshold:.0%} of such windows"
+                f"{share:.0%} of its windows are nearer to a training film's than {PERCENT:.0f} % of unlearned films' "
+                f"are, where {PERCENT:.0f} % of unlearned films have no more than {self.share_threshold:.0%} of them"
             )
         return ""
 

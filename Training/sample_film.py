@@ -17,9 +17,16 @@ from PIL import Image
 
 from HiResMedSynthLib.background.cascade import REDUCTION, FilmCascade, SamplingSettings, load_cascade
 from HiResMedSynthLib.evaluation.band_power import BANDS_CYCLES_PER_PIXEL, band_power
-from Training.augment import Pixels, reduce
+from Training.augment import Pixels
 from Training.film_data import FilmSet, load_films
 from Training.train_background import read_preset
+
+
+def reduce(film: Pixels, factor: int) -> Pixels:
+    """[row / factor, column / factor]: the mean of each factor x factor block."""
+    rows, columns = film.shape
+    mean: Pixels = film.reshape(rows // factor, factor, columns // factor, factor).mean(axis=(1, 3), dtype=np.float32)
+    return mean
 
 
 def nearest_correlation(film: Pixels, others: NDArray[np.float32]) -> float:

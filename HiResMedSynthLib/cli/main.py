@@ -17,6 +17,8 @@ COMMANDS = {
     "inspect": ("inspect", "inspect_command", "Show what is understood of an image, and what is odd about it."),
     "lesion": ("lesion", "lesion_group", "List and show the lesions of the bank, train your own, draw samples."),
     "models": ("models", "models_group", "List, show, add and remove trained models."),
+    "generate": ("generate", "generate_command", "Make chest films, or vary a given one."),
+    "reconstruct": ("reconstruct", "reconstruct_command", "Rebuild an image from its codes."),
     "danger": ("placement", "danger_command", "Show where lesions must not go."),
     "prior": ("placement", "prior_command", "Show where lesions are likely."),
     "serve": ("serve", "serve_command", "Run the backend that the Slicer panel talks to."),

@@ -120,7 +120,7 @@ def test_errors_are_for_a_person(backend: Backend, sent: str) -> None:
         ("compose", {"settings": {"requests": [{"place": [6, 256, 256]}]}}, "would touch"),
         ("compose", {"settings": {"requests": [{"bank_entry": "nope", "size_mm": [10, 12]}]}}, "no lesion 'nope'"),
         ("compose", {"settings": {"requests": [{"colour": "red"}]}}, "colour"),
-        ("generate", {}, "not installed"),
+        ("generate", {}, "12 slices"),
         ("export", {"case": {}, "lesions": "0" * 64}, "doesn't hold"),
         ("prior", {"nonsense": 1}, "no parameter"),
     ):

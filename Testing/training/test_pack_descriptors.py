@@ -1,0 +1,62 @@
+"""Descriptors packed from a folder of films; what an attacker gets back from them."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+from itertools import count
+from pathlib import Path
+
+import numpy as np
+from click.testing import CliRunner
+from PIL import Image
+
+from HiResMedSynthLib.privacy import KIND, read_descriptors, small_film
+from HiResMedSynthLib.weights import read_card
+from Testing.test_privacy import chest
+from Training.film_data import is_held_out
+from Training.pack_descriptors import attack, main
+
+
+def test_a_folder_of_films_becomes_a_release_file(tmp_path: Path) -> None:
+    held_out = [str(number) for number in range(200) if is_held_out(str(number))][:9]
+    training = [str(number) for number in range(200) if not is_held_out(str(number))][:12]
+    columns = ("image", "patient_id", "orig_width", "orig_height", "orig_spacing_x_mm", "orig_spacing_y_mm", "sex")
+    folder = tmp_path / "films"
+    folder.mkdir()
+    with (folder / "index.csv").open("w", newline="") as file:
+        lines = csv.writer(file)
+        lines.writerow(columns)
+        for seed, patient in zip(count(), [*held_out, *training], strict=False):
+            Image.fromarray(((chest(seed) + 1) * 127).astype(np.uint8)).save(folder / f"{seed}.png")
+            lines.writerow((f"{seed}.png", patient, 256, 256, 1.6, 1.6, "F"))
+    target, listed = tmp_path / "out" / "cxr_descriptors.safetensors", tmp_path / "out" / "release.json"
+    listed.parent.mkdir()
+    listed.write_text('{"cxr.safetensors": "0"}')
+    line = [target, "--data", folder, "--cache", tmp_path / "cache", "--preset", "tiny", "--release"]
+    done = CliRunner().invoke(main, [*map(str, line), "--show", str(tmp_path / "show.png")], catch_exceptions=False)
+    assert done.exit_code == 0
+    assert json.loads(done.output)["bytes"] == target.stat().st_size
+    descriptors = read_descriptors(target)
+    assert (len(descriptors.whole), descriptors.held_out) == (12, 9)
+    card = read_card(target)
+    assert (card.kind, card.details["films"]) == (KIND, 12)
+    hashes = json.loads(listed.read_text())
+    assert hashes == {"cxr.safetensors": "0", target.name: hashlib.sha256(target.read_bytes()).hexdigest()}
+    with Image.open(tmp_path / "show.png") as shown:
+        assert shown.size == (5 * 256, 5 * 256)
+
+
+def test_rebuilt_films_are_worse_without_the_order_of_the_windows() -> None:
+    films = np.stack([small_film(chest(seed)) for seed in range(40)])
+    training, others, chosen = films[:30], films[30:], [0, 10, 20]
+    rebuilt = attack(training, others, chosen)
+    originals = training[chosen] - training.mean(axis=0)
+    alike = {
+        name: np.mean([np.corrcoef(a.ravel(), b.ravel())[0, 1] for a, b in zip(found, originals, strict=True)])
+        for name, found in ((key, value - training.mean(axis=0)) for key, value in rebuilt.items())
+    }
+    assert alike["told"] > alike["whole"]
+    assert alike["told"] > alike["linked"]
+    assert alike["whole"] < 0.95

@@ -1,0 +1,62 @@
+"""Puts a model file among the shipped ones: its card into the header, its hash into release.json.
+
+`python -m Training.release_model runs/cascade.safetensors CARD.json HiResMedSynthLib/background/weights`; the file is
+named by its card. CARD.json holds the fields of `HiResMedSynthLib.weights.Card`. A replaced model costs its bytes again
+in git.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from HiResMedSynthLib.errors import HiResMedSynthError, SettingsError
+from HiResMedSynthLib.weights import RELEASE_FILE, SUFFIX, Card
+
+
+def release(source: Path, told: dict[str, Any], folder: Path) -> Path:
+    """The shipped file.
+
+    Raises:
+        SettingsError: the source is no model file, or the card is none.
+    """
+    try:
+        card = Card(**told)
+        with safe_open(source, framework="pt") as file:
+            metadata = dict(file.metadata() or {})
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
+    except (OSError, TypeError, SafetensorError) as problem:
+        raise SettingsError(
+            f"This can't be released ({str(problem)[:80]})", where=source, remedy="Pack it first."
+        ) from None
+    folder.mkdir(parents=True, exist_ok=True)
+    target = folder / f"{card.name}{SUFFIX}"
+    save_file(tensors, target, metadata={**metadata, "card": card.to_json()})
+    listed = folder / RELEASE_FILE
+    hashes = json.loads(listed.read_text(encoding="utf-8")) if listed.is_file() else {}
+    hashes[target.name] = hashlib.sha256(target.read_bytes()).hexdigest()
+    listed.write_text(json.dumps(hashes, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    return target
+
+
+@click.command()
+@click.argument("source", type=click.Path(path_type=Path, exists=True))
+@click.argument("card", type=click.Path(path_type=Path, exists=True))
+@click.argument("folder", type=click.Path(path_type=Path))
+def main(source: Path, card: Path, folder: Path) -> None:
+    """Puts SOURCE with the card in CARD (JSON) into FOLDER."""
+    try:
+        target = release(source, json.loads(card.read_text(encoding="utf-8")), folder)
+    except (ValueError, HiResMedSynthError) as problem:
+        raise click.ClickException(str(problem)) from None
+    click.echo(f"{target}: {target.stat().st_size / 1e6:.2f} MB")
+
+
+if __name__ == "__main__":
+    main()
