@@ -30,6 +30,11 @@ NAME_PATTERN = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,58}[A-Za-z0-9])?")
 KIND_PATTERN = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # names that Windows keeps for devices
 PATH_PATTERN = re.compile(r"(?:^|[\s\"'(=,;])(?:~?/[^\s/]|[A-Za-z]:[\\/]|\\\\)|file:", re.IGNORECASE)
+FILE_PATTERN = re.compile(  # a relative path that ends like a data file; an address's first part has a dot
+    r"(?:^|[\s\"'(=,;])(?:\.{1,2}|[\w-]{1,99})(?:[\\/][^\s\\/]{1,99}){0,20}[\\/][^\s\\/]{0,99}"
+    r"\.(?:dcm|dicom|nii|gz|nrrd|mh[ad]|raw|png|jpe?g|tiff?|np[yz]|safetensors|ckpt|pth?|pkl|csv|json|txt|zip|h5)\b",
+    re.IGNORECASE,
+)
 TEXT_FIELDS = ("name", "kind", "data", "licence", "attribution", "limits", "created")
 ADVICE = "See: hiresmedsynth models list."
 
@@ -75,7 +80,7 @@ class Card:
         if not (KIND_PATTERN.fullmatch(self.kind) and len(self.kind) <= 40):
             raise ModelError(f"'{self.kind[:40]}' is no kind of model", remedy="Name it like lesion-singan.")
         for text in _texts(dataclasses.asdict(self)):
-            if PATH_PATTERN.search(text):
+            if PATH_PATTERN.search(text) or FILE_PATTERN.search(text):
                 raise ModelError(
                     "the card names a file or folder of some machine", remedy="Describe the data without its path."
                 )
@@ -203,6 +208,9 @@ def add(path: str | Path, name: str | None = None) -> Model:
         fresh = aside.with_suffix(".record")
         fresh.write_text(record + "\n", encoding="utf-8")
         fresh.replace(target.with_suffix(RECORD_SUFFIX))
+        mask = os.umask(0o077)  # the only way to read it is to set it
+        os.umask(mask)
+        aside.chmod(0o644 & ~mask)  # a temporary file is for its owner only
         aside.replace(target)
     except OSError as error:
         raise _unwritable(folder, error) from error

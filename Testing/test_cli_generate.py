@@ -17,11 +17,12 @@ from HiResMedSynthLib import weights
 from HiResMedSynthLib.background import make
 from HiResMedSynthLib.background.find_model import BackgroundModel
 from HiResMedSynthLib.cli import main as command_line
+from HiResMedSynthLib.errors import SettingsError
 from HiResMedSynthLib.placement.domain import guess_domain
 from HiResMedSynthLib.privacy import KIND, describe, write_descriptors
 from HiResMedSynthLib.read import read_image
 from HiResMedSynthLib.weights import Card
-from Testing.background.tiny_cascade import add_tiny
+from Testing.background.tiny_cascade import add_tiny, write_tiny
 from Testing.test_architecture import heavy_modules_after
 from Testing.test_cli import run
 
@@ -164,15 +165,7 @@ def test_a_film_is_varied(made: Path, tmp_path: Path, patch: pytest.MonkeyPatch,
 def test_ctrl_c_keeps_whole_files_only(
     whole: int, tmp_path: Path, patch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    real, calls = make._finished, []
-
-    def cut(*arguments: Any) -> Any:
-        calls.append(1)
-        if len(calls) > whole:
-            raise KeyboardInterrupt
-        return real(*arguments)
-
-    patch.setattr(make, "_finished", cut)
+    cut_after(patch, whole, KeyboardInterrupt())
     out = tmp_path / "films"
     assert generate(patch, out, "--count", 5) == 130
     said = capsys.readouterr().err
@@ -200,6 +193,102 @@ def test_only_an_earlier_call_is_replaced(
     (out / "letter.txt").unlink()
     assert generate(patch, out, "--size", 32, "--overwrite") == 0
     assert [path.name for path in sorted(out.iterdir())] == ["cxr-0000.dcm", "generated.json", "sheet.png"]
+
+
+def cut_after(patch: pytest.MonkeyPatch, whole: int, error: BaseException) -> None:
+    """Lets that many images be made, then raises."""
+    real, calls = make._finished, []
+
+    def cut(*arguments: Any) -> Any:
+        calls.append(1)
+        if len(calls) > whole:
+            raise error
+        return real(*arguments)
+
+    patch.setattr(make, "_finished", cut)
+
+
+def names_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize("error", [SettingsError("near copies only", remedy="x"), KeyboardInterrupt(), MemoryError()])
+def test_what_fails_before_the_first_image_replaces_nothing(
+    error: BaseException, made: Path, tmp_path: Path, patch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "films"
+    shutil.copytree(made, out)
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    cut_after(patch, 0, error)
+    assert generate(patch, out, "--size", 32, "--seed", 6, "--overwrite") != 0
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
+def test_what_fails_later_leaves_old_and_new_on_record(
+    made: Path, tmp_path: Path, patch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "films"
+    shutil.copytree(made, out)
+    with pytest.MonkeyPatch.context() as cut:
+        cut_after(cut, 2, SettingsError("near copies only", remedy="x"))
+        assert generate(cut, out, "--size", 32, "--seed", 7, "--count", 5, "--overwrite") == 1
+    said = capsys.readouterr().err
+    assert "near copies only" in said
+    assert "Stopped: 2 of 5 image(s) are whole" in said
+    assert names_in(out) == [f"cxr-000{seed}.dcm" for seed in (5, 6, 7, 8)] + ["generated.json", "sheet.png"]
+    record = json.loads((out / "generated.json").read_text())
+    assert [one["seed"] for one in record["images"]] == [7, 8]
+    assert record["images_of_an_earlier_call"] == ["cxr-0005.dcm", "cxr-0006.dcm"]
+    assert read_image(out / "cxr-0007.dcm").rows == 32
+    assert read_image(out / "cxr-0006.dcm").rows == 256
+    assert generate(patch, out, "--size", 32, "--overwrite") == 0
+    assert names_in(out) == ["cxr-0000.dcm", "generated.json", "sheet.png"]
+    assert "images_of_an_earlier_call" not in json.loads((out / "generated.json").read_text())
+
+
+def test_an_error_in_a_new_folder_leaves_a_record(tmp_path: Path, patch: pytest.MonkeyPatch) -> None:
+    cut_after(patch, 1, SettingsError("near copies only", remedy="x"))
+    assert generate(patch, tmp_path / "films", "--size", 32, "--count", 3) == 1
+    assert names_in(tmp_path / "films") == ["cxr-0000.dcm", "generated.json", "sheet.png"]
+
+
+@pytest.mark.parametrize("domain", ["../escaped", "{folder}/victim"])
+def test_a_model_cannot_write_outside_the_folder(
+    domain: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(weights.STORE_VARIABLE, str(tmp_path / "models"))
+    weights.add(write_tiny(tmp_path, name="evil", domain=domain.format(folder=tmp_path)))
+    assert run(monkeypatch, "generate", "--model", "evil", "--out", tmp_path / "out", "--size", 32) == 1
+    assert "its domain" in capsys.readouterr().err
+    assert not list(tmp_path.rglob("*.dcm"))
+
+
+def test_each_image_is_told_by_lines_of_its_own(
+    tmp_path: Path, patch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    common = ("--model", "our-ct", "--size", 32, "--count", 2)
+    assert run(patch, "generate", *common, "--out", tmp_path / "a") == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert [line for line in lines if line.startswith("[")] == ["[1/2] seed 0 is written", "[2/2] seed 1 is written"]
+    patch.setattr("sys.stderr.isatty", lambda: True)
+    assert run(patch, "generate", *common, "--out", tmp_path / "b") == 0
+    said = capsys.readouterr().err
+    assert "\r\x1b[KNote: the model learned from few patients" in said  # what stood on the line is cleared first
+
+
+def test_models_are_listed_in_columns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(weights.STORE_VARIABLE, str(tmp_path / "models"))
+    weights.add(write_tiny(tmp_path, name="ours"))
+    card = Card(name="beside", kind=KIND, data="noise", licence="CC0-1.0", attribution="nobody")
+    weights.write_model(tmp_path / "beside.safetensors", {"a": np.zeros(3, np.float32)}, card)
+    weights.add(tmp_path / "beside.safetensors")
+    assert run(monkeypatch, "models", "list") == 0
+    lines = capsys.readouterr().out.splitlines()
+    ours = [line for line in lines if " you " in line]
+    assert len(ours) == 2
+    assert {line.index(" you ") + 1 for line in ours} == {lines[0].index("from")}
 
 
 @pytest.mark.parametrize(
@@ -267,5 +356,8 @@ def test_help_is_fast_and_has_examples(
     command: str, patch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(patch, command, "--help") == 0
-    assert f"hiresmedsynth {command}" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert f"hiresmedsynth {command}" in said
+    assert "a model of yours" in " ".join(said.split())
+    assert command == "reconstruct" or "CT slices" not in said
     assert heavy_modules_after(f"import HiResMedSynthLib.cli.{command}") == set()

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from safetensors.numpy import load_file
 from HiResMedSynthLib import weights
 from HiResMedSynthLib.image import MedicalImage
 from HiResMedSynthLib.lesion import singan_settings
+from HiResMedSynthLib.lesion.trained import own_bank
 from HiResMedSynthLib.write_volume import to_simpleitk
 from Testing.lesion.small_models import add_singan
 from Testing.test_cli import run
@@ -96,6 +98,7 @@ def test_a_radiologists_nodule_becomes_an_entry_a_model_and_lesions_in_another_i
     assert train(monkeypatch, chest, "--dimensions", "3") == 0
     said = capsys.readouterr()
     assert "lesion sample mine" in said.out
+    assert "holds the voxels" in said.out
     assert "left" in said.err  # progress with the time that is left
     assert list((store / "training").iterdir()) == []
     assert run(monkeypatch, "lesion", "list") == 0
@@ -103,6 +106,7 @@ def test_a_radiologists_nodule_becomes_an_entry_a_model_and_lesions_in_another_i
     assert run(monkeypatch, "lesion", "show", "mine", "--out", tmp_path / "mine.png") == 0
     assert run(monkeypatch, "models", "show", "mine", "--json") == 0
     told = json.loads(capsys.readouterr().out.split("\n", 1)[1])
+    assert "holds the voxels" in told["limits"]
     assert (told["kind"], told["details"]["source"], told["seed"]) == ("lesion-singan", "mine", 0)
     assert str(tmp_path) not in json.dumps(told)
     common = ("compose", ct_series_folder, "--size-mm", "12:12", "--seed", 2)
@@ -128,6 +132,25 @@ def test_a_crop_of_one_slice_is_trained_in_two_dimensions(
     assert np.load(tmp_path / "s" / "samples.npz", allow_pickle=False)["values"].shape == (2, 2, 32, 32, 32)
 
 
+def test_a_synthetic_slice_gives_a_lesion_that_says_so(
+    chest: Path, store: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from HiResMedSynthLib import read
+
+    whole = read.read_image
+
+    def synthetic(*which: Any, **how: Any) -> MedicalImage:
+        return dataclasses.replace(whole(*which, **how), oddities=("the source is itself synthetic (0008,001C)",))
+
+    monkeypatch.setattr(read, "read_image", synthetic)
+    assert train(monkeypatch, chest) == 0
+    assert "itself synthetic" in capsys.readouterr().err
+    card = weights.find("mine").card
+    assert "synthetic image" in card.data
+    assert "source image" in card.licence
+    assert "synthetic" in own_bank(("mine",)).cards["mine"].origin
+
+
 BAD = {
     "doesn't meet": ["--mask", "moved.nrrd"],
     "mask is empty": ["--mask", "empty.nrrd"],
@@ -141,6 +164,8 @@ BAD = {
     "no interrupted training": ["--resume"],
     "contradict": ["--resume", "--restart"],
     "8-bit picture": ["--window-hu", "-1350:150"],
+    "no device 'gpu'": ["--device", "gpu"],
+    "no GPU": ["--device", "cuda:77"],
 }
 
 
@@ -155,6 +180,7 @@ def test_bad_outlines_are_refused_in_one_paragraph(
     assert what in said
     assert said.count("\n") == 1
     assert all(model.shipped for model in weights.models())
+    assert not (store / "training" / "mine").exists()
 
 
 @pytest.mark.parametrize(
@@ -221,6 +247,7 @@ def test_ctrl_c_keeps_the_training(chest: Path, store: Path) -> None:
         _, said = process.communicate(timeout=60)
     assert process.returncode == 130, said
     assert "--name mine --resume" in said
+    assert "Nothing was left" not in said
     assert (store / "training" / "mine" / "checkpoint.safetensors").is_file()
     assert not (store / "mine.safetensors").exists()
 
@@ -251,6 +278,72 @@ def test_samples_are_volumes_arrays_and_a_picture(
     assert run(monkeypatch, "lesion", "sample", "mine", *wish, "--generator", "deform", "--overwrite",
                "--out", tmp_path / "a") == 0  # fmt: skip
     assert not list(tmp_path.glob(".*part"))
+
+
+def test_overwrite_spares_files_that_no_call_wrote(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = ("lesion", "sample", "solid-10mm-a", "--out", tmp_path / "s", "--overwrite")
+    assert run(monkeypatch, *line, "--count", 2) == 0
+    assert "1 of 2 samples" in capsys.readouterr().err  # progress without a terminal
+    for name in ("thesis.txt", "sample-0003.nrrd"):
+        (tmp_path / "s" / name).write_text("precious")
+        assert run(monkeypatch, *line, "--count", 1) == 1
+        assert name in capsys.readouterr().err
+        assert (tmp_path / "s" / name).read_text() == "precious"
+        (tmp_path / "s" / name).unlink()
+    assert run(monkeypatch, *line, "--count", 1) == 0
+    names = ["sample-0001-alpha.nrrd", "sample-0001.nrrd", "samples.npz", "samples.png"]
+    assert sorted(path.name for path in (tmp_path / "s").iterdir()) == names
+    assert [path.name for path in tmp_path.iterdir()] == ["s"]
+
+
+def test_ctrl_c_keeps_the_whole_samples(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from HiResMedSynthLib.lesion import samples
+
+    line = ("lesion", "sample", "solid-10mm-a", "--seed", 3, "--count")
+    assert run(monkeypatch, *line, 3, "--out", tmp_path / "uncut") == 0
+    whole, calls = samples.draw_sample, iter(range(9))
+
+    def cut(*given: Any, **how: Any) -> samples.Sample:
+        if next(calls) == 2:
+            raise KeyboardInterrupt
+        return whole(*given, **how)
+
+    monkeypatch.setattr(samples, "draw_sample", cut)
+    assert run(monkeypatch, *line, 3, "--out", tmp_path / "cut") == 130
+    said = capsys.readouterr().err
+    assert "2 of 3" in said
+    assert "Nothing was left" not in said
+    kept, uncut = (np.load(tmp_path / out / "samples.npz", allow_pickle=False)["values"] for out in ("cut", "uncut"))
+    assert np.array_equal(kept, uncut[:2])
+    assert len(list((tmp_path / "cut").iterdir())) == 6
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cut", "uncut"]
+
+
+def test_seeds_beyond_32_bits_give_other_samples(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    line = ("lesion", "sample", "solid-10mm-a", "--count")
+    assert run(monkeypatch, *line, 2, "--seed", 1, "--out", tmp_path / "a") == 0
+    assert run(monkeypatch, *line, 1, "--seed", 1 + 2**32, "--out", tmp_path / "b") == 0
+    one, other = (np.load(tmp_path / out / "samples.npz", allow_pickle=False)["values"] for out in "ab")
+    assert not np.array_equal(one[1], other[0])
+
+
+def test_a_model_of_another_lesion_is_not_drawn_under_a_name(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = add_singan(tmp_path, "mine")
+    weights.add(model.path, "twin")
+    add_singan(tmp_path, "other", "solid-16mm-a")
+    line = ("lesion", "sample", "--generator", "singan", "--count", 1)
+    for number, (name, drawn) in enumerate((("solid-10mm-a", "mine"), ("mine", "twin"), ("mine", "mine"))):
+        assert run(monkeypatch, *line, name, "--model", drawn, "--out", tmp_path / str(number)) == 0
+    for name in ("solid-10mm-a", "mine"):
+        assert run(monkeypatch, *line, name, "--model", "other", "--out", tmp_path / "out") == 1
+        assert "of another lesion" in capsys.readouterr().err
+        assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import sys
 from pathlib import Path
@@ -51,6 +52,18 @@ def test_an_added_model_is_found_shown_and_removed(tmp_path: Path, store: Path) 
     assert list(store.iterdir()) == []
     with pytest.raises(ModelError, match="there is no model"):
         weights.find("lungs")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes are POSIX")
+def test_a_model_is_readable_as_other_files_are(tmp_path: Path, store: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        assert weights.add(written(tmp_path)).path.stat().st_mode & 0o777 == 0o644
+        os.umask(0o027)
+        assert weights.add(written(tmp_path), "ours").path.stat().st_mode & 0o777 == 0o640
+        assert os.umask(0o027) == 0o027
+    finally:
+        os.umask(before)
 
 
 def test_a_model_may_be_kept_under_another_name_once(tmp_path: Path) -> None:
@@ -136,6 +149,9 @@ def test_files_that_are_no_models_leave_nothing(tmp_path: Path, store: Path, mon
 PLACES = ["see " + "/" + "home/x/y", "~/data", "C:\\data\\x", "in D:/ct", "\\\\server\\share", "file:x"]
 
 
+PLACES = [*PLACES, "films in patients/Smith_John/ct1.dcm", "../ct.nii.gz", r"of data\Smith\ct1.DCM", "(run-2/best.pt)"]
+
+
 @pytest.mark.parametrize("text", PLACES)
 def test_a_card_names_no_path(text: str) -> None:
     with pytest.raises(ModelError, match="file or folder"):
@@ -146,6 +162,7 @@ def test_a_card_names_no_path(text: str) -> None:
 
 def test_a_card_may_name_an_address_and_a_ratio() -> None:
     card(licence="CC BY 3.0, https://creativecommons.org/licenses/by/3.0/", data="12 mAs/slice, solid and/or calcified")
+    card(data="in HU/mm; doi 10.7937/K9/TCIA.2015.LO9QL9SX, https://host.org/a/b.zip, github.com/a/b.json. Yes/no.")
 
 
 @pytest.mark.parametrize(

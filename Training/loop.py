@@ -10,10 +10,13 @@ from __future__ import annotations
 
 import json
 import math
+import signal
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from types import FrameType
 from typing import Any, Protocol
 
 import click
@@ -33,6 +36,7 @@ from Training.precision import autocast, check_precision, faster_precision
 CHECKPOINT = "checkpoint.safetensors"
 BEST = "best.safetensors"  # averaged weights where the held-out loss was lowest
 BAD_STEPS_ALLOWED = 20
+MUST_STAY = ("stage", "data_sha256", "seed", "batch")  # of a description: a resumed run is the same run
 
 
 class Stage(Protocol):
@@ -147,7 +151,10 @@ def train(
     optimiser = torch.optim.AdamW(
         network.parameters(), lr=settings.learning_rate, betas=(0.9, 0.99), weight_decay=settings.weight_decay
     )
-    progress = load_checkpoint(checkpoint, network, average, optimiser) if checkpoint.exists() else Progress()
+    progress = Progress()
+    if checkpoint.exists():
+        _check_same_run(checkpoint, description)
+        progress = load_checkpoint(checkpoint, network, average, optimiser)
     step = _Step(network, stage, objective, optimiser, settings, device=device)
     network.train()
     step.prepare(progress)
@@ -160,8 +167,8 @@ def train(
             checkpoint, network, average, optimiser, progress=progress, description={**description, **stage.constants()}
         )
 
-    try:
-        while progress.step < settings.steps and time.monotonic() - began < time_limit_s:
+    with _HeldInterrupts() as interrupts:
+        while progress.step < settings.steps and time.monotonic() - began < time_limit_s and not interrupts.came:
             used = (time.monotonic() - began) / time_limit_s
             rate = settings.learning_rate * _rate_share(progress.step, used, settings)
             for group in optimiser.param_groups:
@@ -202,8 +209,9 @@ def train(
                 with (out / "log.jsonl").open("a", encoding="utf-8") as log:
                     log.write(json.dumps(entry) + "\n")
                 click.echo(" ".join(f"{name}={value}" for name, value in entry.items()))
-                if progress.lowest_held_out is None or measured["measured_held_out"] < progress.lowest_held_out:
-                    progress.lowest_held_out = measured["measured_held_out"]
+                held_out = measured["measured_held_out"]
+                if math.isfinite(held_out) and held_out < (progress.lowest_held_out or math.inf):
+                    progress.lowest_held_out = held_out
                     best = {"step": progress.step, "description": {**description, **stage.constants()}}
                     _write_tensors(out / BEST, {f"average.{n}": value for n, value in average.items()}, best)
             if progress.step % settings.sheet_every == 0:
@@ -211,10 +219,9 @@ def train(
             if time.monotonic() - last_saved > settings.checkpoint_minutes * 60:
                 save()
                 last_saved = time.monotonic()
-    except KeyboardInterrupt:
         save()  # so that --resume goes on from here
-        raise
-    save()
+    if interrupts.came:
+        raise KeyboardInterrupt
     write_sheet(network, average, stage, out / "sheet-last.png")
     network.load_state_dict(average)
     return network
@@ -307,6 +314,22 @@ def load_checkpoint(
         raise SettingsError(
             f"The checkpoint doesn't fit this preset: {str(problem)[:200]}", where=path, remedy="Use the run's preset."
         ) from None
+
+
+def _check_same_run(checkpoint: Path, description: dict[str, Any]) -> None:
+    """Raises SettingsError where the run learned from other data, by another seed or batch, or another stage."""
+    try:
+        with safe_open(checkpoint, framework="pt") as file:
+            told = json.loads(file.metadata()["state"])["description"]
+    except (KeyError, TypeError, ValueError, OSError, SafetensorError):
+        return  # load_checkpoint says what is wrong
+    other = [name for name in MUST_STAY if name in told and told[name] != description.get(name)]
+    if other:
+        raise SettingsError(
+            f"The run in this folder has another {' and '.join(name.replace('_', ' ') for name in other)}",
+            where=checkpoint.parent,
+            remedy="Resume with what it began with; for other data give --start-from and a new folder.",
+        )
 
 
 def best_weights(run: Path) -> Path:
@@ -425,6 +448,25 @@ def _blend(average: dict[str, Tensor], now: dict[str, Tensor], share: float) -> 
     """Moves each average towards the weights by `share`."""
     values = [now[name].detach() for name in average]
     torch._foreach_lerp_(list(average.values()), values, share)  # one launch for all on a GPU
+
+
+class _HeldInterrupts:
+    """Within it Ctrl-C only sets `came`: a step is never cut in two. A second Ctrl-C interrupts at once."""
+
+    def __enter__(self) -> _HeldInterrupts:
+        self.came = False
+        here = threading.current_thread() is threading.main_thread()
+        self.before = signal.signal(signal.SIGINT, self._hold) if here else None
+        return self
+
+    def __exit__(self, *reason: object) -> None:
+        if self.before is not None:
+            signal.signal(signal.SIGINT, self.before)
+
+    def _hold(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 (a signal handler's signature)
+        if self.came:
+            raise KeyboardInterrupt
+        self.came = True
 
 
 class _AveragedWeights:

@@ -159,6 +159,7 @@ def main(
             "network": table["network"],
             **({"code": table["code"]} if "code" in table else {}),
             **({"shortcut": shortcut} if shortcut else {}),
+            **({"began_with": told["data_sha256"]} if teacher or start_from else {}),
             "data_sha256": data_sha256,
             "films": sides[0],
             "seed": settings.seed,

@@ -29,6 +29,7 @@ class Placed:
         film: [side, side] in -1..1, what isn't image filled from the nearest pixel.
         inside: [side, side], True where the image is.
         box: (top, left, rows, columns) of the image's rectangle on the canvas.
+        spacing_mm: of the canvas' pixels, by the image's own spacing; None where that is unknown.
         low, high: grey values (bright = dense) of -1 and 1.
         notes: what a reader should know, one sentence each.
     """
@@ -36,6 +37,7 @@ class Placed:
     film: Pixels
     inside: Mask
     box: tuple[int, int, int, int]
+    spacing_mm: float | None
     low: float
     high: float
     notes: tuple[str, ...]
@@ -64,7 +66,7 @@ def place(image: MedicalImage, *, values: DomainValues, side: int, spacing_mm: f
     if not seen.any():
         raise SettingsError("the image holds nothing but padding", remedy="Give another image.")
     grey = filled(_turned(_bright_is_dense(image), image), seen)
-    rows, columns = _size_on_canvas(image, values, side, spacing_mm, notes)
+    rows, columns, scale = _size_on_canvas(image, values, side, spacing_mm, notes)
     laid = resized(grey, rows, columns)
     inside_box = resized(seen.astype(np.float32), rows, columns) > 0.5
     if values.hounsfield and hounsfield:
@@ -81,6 +83,7 @@ def place(image: MedicalImage, *, values: DomainValues, side: int, spacing_mm: f
         film=np.pad(unit, border, mode="edge").astype(np.float32),
         inside=np.pad(inside_box, border),
         box=(top, left, rows, columns),
+        spacing_mm=None if image.pixel_spacing_mm is None else 1 / scale,
         low=low,
         high=high,
         notes=tuple(notes),
@@ -125,8 +128,8 @@ def resized(film: Pixels, rows: int, columns: int) -> Pixels:
 
 def _size_on_canvas(
     image: MedicalImage, values: DomainValues, side: int, spacing_mm: float, notes: list[str]
-) -> tuple[int, int]:
-    """(rows, columns) on the canvas; at most its side."""
+) -> tuple[int, int, float]:
+    """(rows, columns) on the canvas, at most its side; and canvas pixels per mm, or per pixel of unknown spacing."""
     row_mm, column_mm = image.pixel_spacing_mm or (1.0, 1.0)
     height, width = image.rows * row_mm, image.columns * column_mm
     if values.by_size and image.pixel_spacing_mm is not None:
@@ -146,7 +149,7 @@ def _size_on_canvas(
             f"the image covers {rows} x {columns} of the model's {side} x {side} pixels only",
             remedy="Check its pixel spacing (--spacing-mm), or give a less narrow image.",
         )
-    return rows, columns
+    return rows, columns, scale
 
 
 def _bright_is_dense(image: MedicalImage) -> Pixels:

@@ -8,6 +8,8 @@ range, or of the domain's window.
 from __future__ import annotations
 
 import json
+import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +29,7 @@ from HiResMedSynthLib.flow import guided, sample, sampling_times
 
 REDUCTION = 4  # between one stage's film and the next
 SEXES = {None: 0, "F": 1, "M": 2}
+DOMAIN_PATTERN = re.compile(r"[a-z0-9][a-z0-9-]{0,38}")  # it names files, so it holds no folder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -219,6 +222,7 @@ def load_cascade(path: Path) -> FilmCascade:
         with safe_open(path, framework="pt") as file:
             described: dict[str, Any] = json.loads(file.metadata()["cascade"])
             stored = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 (it is no dict)
+        _check_described(described)
         stages = {}
         for name, entry in described["stages"].items():
             network = build_network(entry)
@@ -227,18 +231,34 @@ def load_cascade(path: Path) -> FilmCascade:
             placed.to(memory_format=torch.channels_last)  # its overload is not in torch's types
             shortcut = tuple(entry["shortcut"]) if entry.get("shortcut") else None
             stages[name] = TrainedStage(
-                network=network, unit=entry["unit"], spacing_mm=entry["spacing_mm"], shortcut=shortcut
+                network=network, unit=float(entry["unit"]), spacing_mm=float(entry["spacing_mm"]), shortcut=shortcut
             )
         first = next(iter(described["stages"].values()))
         told = described.get("calibration")
         return FilmCascade(
-            domain=str(described["domain"]),
+            domain=described["domain"],
             stages=stages,
             film_side=int(first["size"]),
             grid=int(first["grid"]),
             calibration=None if told is None else Calibration(**{key: tuple(told[key]) for key in told}),
         )
-    except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError, StopIteration) as problem:
+    except (OSError, KeyError, TypeError, ValueError, AttributeError, RuntimeError, SafetensorError) as problem:
         raise ReadError(
             f"This is no film cascade ({str(problem)[:120]})", where=path, remedy="Use the file of a release."
         ) from None
+
+
+def _check_described(described: Mapping[str, Any]) -> None:
+    """Refuses what can't be walked: the first stage makes a film by codes, each other one its detail."""
+    domain, stages = described["domain"], described["stages"]
+    if not isinstance(domain, str) or not DOMAIN_PATTERN.fullmatch(domain):
+        raise ValueError(f"its domain {str(domain)[:40]!r} is no name of small letters, digits and hyphens")
+    most = 1 + len(SamplingSettings.condition_noise)
+    if not isinstance(stages, dict) or not 1 <= len(stages) <= most:
+        raise ValueError(f"its stages are not 1 to {most} by name")
+    for number, (name, entry) in enumerate(stages.items()):
+        if ("code" in entry) != (number == 0):
+            raise ValueError(f"its stage '{name[:40]}' {'has no' if number == 0 else 'has'} codes")
+        for key in ("unit", "spacing_mm"):
+            if not 0 < float(entry[key]) < math.inf:
+                raise ValueError(f"the {key} of its stage '{name[:40]}' is {entry[key]}")

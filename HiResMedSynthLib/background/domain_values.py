@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from HiResMedSynthLib.image import HeaderFacts, MedicalImage, Window
+from HiResMedSynthLib.image import HeaderFacts, MedicalImage, SpacingSource, Window
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,16 +61,22 @@ def values_of(domain: str) -> DomainValues:
     return KNOWN.get(domain, FILM)
 
 
-def image_of(values: DomainValues, film: NDArray[np.float32], *, spacing_mm: float) -> MedicalImage:
-    """A film or slice [row, column] in -1..1 as int16 HU or uint16 grey, with its pixel spacing."""
+def image_of(
+    values: DomainValues,
+    film: NDArray[np.float32],
+    *,
+    spacing_mm: float | None,
+    spacing_source: SpacingSource = "header",
+) -> MedicalImage:
+    """A film or slice [row, column] in -1..1 as int16 HU or uint16 grey, with its pixel spacing (None: unknown)."""
     stored = np.floor((film.astype(np.float64) + 1) / 2 * (values.high - values.low) + values.low + 0.5)
     middle, width = (values.low + values.high + 1) / 2, values.high - values.low + 1
     return MedicalImage(
         pixels=stored.astype(np.int16 if values.hounsfield else np.uint16),
         modality=values.modality,
         units="HU" if values.hounsfield else "stored",
-        pixel_spacing_mm=(spacing_mm, spacing_mm),
-        spacing_source="header",
+        pixel_spacing_mm=None if spacing_mm is None else (spacing_mm, spacing_mm),
+        spacing_source="unknown" if spacing_mm is None else spacing_source,
         bits_stored=16,
         stored_signed=values.hounsfield,
         window=values.window or Window(center=middle, width=width),

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from HiResMedSynthLib import weights
-from HiResMedSynthLib.background.cascade import FilmCascade, load_cascade
+from HiResMedSynthLib.background.cascade import DOMAIN_PATTERN, FilmCascade, load_cascade
 from HiResMedSynthLib.errors import ReadError, SettingsError
 
 KIND = "background"
 HOW_TO_ADD = (
-    "Add one: hiresmedsynth models add FILE.safetensors (of a release, or packed by Training.pack_cascade); "
+    "Add one: hiresmedsynth models add FILE.safetensors (of a release, or of your own training with the card "
+    "that Training.release_model puts in); "
     "what is there: hiresmedsynth models list --kind background."
 )
 
@@ -31,8 +33,12 @@ class BackgroundModel:
         return f"{self.name} (sha256 {self.sha256[:12]})" if self.sha256 else self.name
 
 
-def find_background(name: str | None = None, domain: str | None = None) -> weights.Model:
+def find_background(
+    name: str | None = None, domain: str | None = None, *, on_note: Callable[[str], None] | None = None
+) -> weights.Model:
     """The model of that name; without one the domain's own (of the same name), else the first that makes it.
+
+    Where no name is asked for, damaged models are passed over while there is a sound one; `on_note` is told of each.
 
     Raises:
         ModelError: there is none, it is damaged, or it makes another domain.
@@ -48,9 +54,20 @@ def find_background(name: str | None = None, domain: str | None = None) -> weigh
     wanted = domain or "cxr"
     fitting = [model.card.name for model in weights.models(KIND) if domain_of(model.path) == wanted]
     if wanted in fitting or wanted in weights.damaged():
-        return weights.find(wanted, KIND)
-    if fitting:
-        return weights.find(fitting[0], KIND)
+        fitting = [wanted, *(other for other in fitting if other != wanted)]
+    problems: list[weights.ModelError] = []
+    for candidate in fitting:
+        try:
+            found = weights.find(candidate, KIND)
+        except weights.ModelError as problem:
+            problems.append(problem)
+            continue
+        if on_note is not None:
+            for passed in problems:
+                on_note(f"{passed.what}; the model '{candidate}' is taken instead")
+        return found
+    if problems:
+        raise problems[0]
     raise weights.ModelError(f"there is no model that makes {wanted} backgrounds", remedy=HOW_TO_ADD)
 
 
@@ -72,11 +89,12 @@ def load_background(found: weights.Model) -> BackgroundModel:
 
 
 def domain_of(path: Path) -> str | None:
-    """What a model file says that it makes; None where it is no cascade."""
+    """What a model file says that it makes; None where it is no cascade, or says what no domain can be."""
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework="np") as file:
-            return str(json.loads((file.metadata() or {})["cascade"])["domain"])
+            domain = json.loads((file.metadata() or {})["cascade"])["domain"]
+        return domain if isinstance(domain, str) and DOMAIN_PATTERN.fullmatch(domain) else None
     except (OSError, SafetensorError, KeyError, TypeError, ValueError):
         return None

@@ -72,7 +72,8 @@ def generate(
         model: what makes it.
         seed: of everything drawn.
         sex: "F", "M" or None for either.
-        like: an image of one slice whose codes are partly kept; the variant covers the same area.
+        like: an image of one slice whose codes are partly kept; the variant covers the same area, its pixel spacing
+            follows from the image's own and is unknown where that is.
         strength: share of its codes drawn anew, in connected regions; 1 keeps none.
         size: side in pixels (of the model's whole canvas); None: the model's own. Others are resampled from the
             nearest larger stage, the spacing told accordingly.
@@ -120,15 +121,18 @@ def generate(
                 remedy="Take another seed, or --keep-copies if you may.",
             )
     made = _finished(cascade, film, seed, last, settings, on_step)
-    made_spacing = cascade.stages[last].spacing_mm * made.shape[0] / size
+    spacing_mm: float | None = cascade.stages[last].spacing_mm * made.shape[0] / size
     if size > cascade.side:
         notes.append(f"enlarged from {cascade.side} pixels: it holds no finer detail")
     made = resized(made, size, size).clip(-1, 1)
     if placed is not None:
         made = made[_box_of(placed, cascade.side, size)]
+        spacing_mm = None if placed.spacing_mm is None else placed.spacing_mm * cascade.side / size
     origin = "a new image" if placed is None else f"a variant (strength {strength:g}) of an image of the user"
     return MadeImage(
-        image=image_of(values, made, spacing_mm=made_spacing),
+        image=image_of(
+            values, made, spacing_mm=spacing_mm, spacing_source="header" if like is None else like.spacing_source
+        ),
         coarse=_pixels(film),
         how=f"{origin} by the model {model.identity}, seed {seed}" + ("" if sex is None else f", sex {sex}"),
         seed=seed,
@@ -186,7 +190,7 @@ def known_regions(seed: int, grid: int, share: float) -> Tensor:
 
     A larger share of the same seed holds a smaller one.
     """
-    rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, CODES])))
+    rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(CODES,))))
     numbers = torch.from_numpy(rng.random((REGIONS, REGIONS)).astype(np.float32))[None, None]
     smooth = nn.functional.interpolate(numbers, size=grid, mode="bicubic", align_corners=False)
     rank = smooth.flatten().argsort().argsort()
@@ -257,7 +261,7 @@ def _finished(
 
 def _stream(seed: int, purpose: int, number: int) -> int:
     """A seed for torch: each purpose of the user's seed and each try has its own."""
-    return int(np.random.SeedSequence([seed, purpose, number]).generate_state(1, np.uint64)[0] >> 1)
+    return int(np.random.SeedSequence(seed, spawn_key=(purpose, number)).generate_state(1, np.uint64)[0] >> 1)
 
 
 def _box_of(placed: Placed, canvas: int, size: int) -> tuple[slice, slice]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +38,7 @@ Examples:
 
 @click.command("generate", epilog=EXAMPLES)
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for the images.")
-@click.option("--domain", help="What to make: cxr or lung-ct, or that of a model of yours [default: cxr].")
+@click.option("--domain", help="What to make: cxr, or what a model of yours makes [default: cxr].")
 @click.option("--count", type=click.IntRange(1, 10_000), default=1, show_default=True, help="How many.")
 @click.option(
     "--seed",
@@ -65,15 +67,17 @@ Examples:
 @click.option("--model", "model_name", help="Model (hiresmedsynth models list) [default: that of the domain].")
 @click.option("--size", type=click.IntRange(min=1), help="Side in pixels [default: the model's own].")
 @click.option("--keep-copies", is_flag=True, help="Keep near copies of training films, which are drawn again else.")
-@click.option("--overwrite", is_flag=True, help="Replace the images of an earlier call.")
+@click.option(
+    "--overwrite", is_flag=True, help="Replace the images of an earlier call, each as soon as a new one is whole."
+)
 @image_options
 def generate_command(out: Path, like: Path | None, overwrite: bool, **options: Any) -> None:
-    """Makes synthetic backgrounds: chest films or lung CT slices that `compose` takes.
+    """Makes synthetic backgrounds that `compose` takes: chest films, or those of a model of yours.
 
     \b
     Writes DOMAIN-SEED.dcm (or .nrrd, .png) for each seed, sheet.png with all of
     them, and generated.json: seeds, model, pixel spacing, and what was redrawn.
-    Ctrl-C keeps the images that are whole.
+    Ctrl-C keeps the images that are whole; with --overwrite those not yet replaced stay too.
     """
     from HiResMedSynthLib.background.domain_values import values_of
     from HiResMedSynthLib.background.find_model import find_background, load_background
@@ -82,13 +86,13 @@ def generate_command(out: Path, like: Path | None, overwrite: bool, **options: A
 
     _refuse_ignored(like)
     _check_target(out, overwrite)
-    found = find_background(options["model_name"], options["domain"])
+    found = find_background(options["model_name"], options["domain"], on_note=_note)
     model = load_background(found)
     check_format(values_of(model.cascade.domain).hounsfield, options["form"])
     image = None if like is None else _read(like, options)
     descriptors = descriptors_of(found.card.name)
     if descriptors is None:
-        click.echo(f"Note: {NO_DESCRIPTORS}", err=True)
+        _note(NO_DESCRIPTORS)
     run = _Run(out, model, descriptors, image, options)
     try:
         run.prepare(overwrite)
@@ -97,12 +101,18 @@ def generate_command(out: Path, like: Path | None, overwrite: bool, **options: A
     except KeyboardInterrupt:
         if not run.films:
             raise
-        run.finish()
-        click.echo(f"Cancelled: {len(run.films)} of {options['count']} image(s) are whole and stay in {out}", err=True)
+        run.finish(complete=False)
+        _say(f"Cancelled: {run.what_stays()}")
         click.get_current_context().exit(EXIT_CANCELLED)
+    except Exception:
+        if run.films:
+            with contextlib.suppress(ExportError):  # the first error is the one to tell
+                run.finish(complete=False)
+            _say(f"Stopped: {run.what_stays()}")
+        raise
     finally:
         run.close()
-    run.finish()
+    run.finish(complete=True)
     again = f", {run.redrawn} near copies of training films drawn again" if run.redrawn else ""
     click.echo(f"{out}: {len(run.films)} synthetic image(s) by the model {model.identity}{again}")
 
@@ -123,17 +133,17 @@ class _Run:
         self.tiles: list[tuple[str, Image]] = []
         self.redrawn = 0
         self.said: set[str] = set()
+        self.earlier: list[str] = []  # images of an earlier call that aren't replaced yet
         self.made_folder = False
 
     def prepare(self, overwrite: bool) -> None:
-        """Makes the folder, or empties it of an earlier call's files."""
+        """Makes the folder, or notes an earlier call's files, which stand until there are new ones."""
         try:
             if not self.out.exists():
                 self.out.mkdir()
                 self.made_folder = True
             elif overwrite:
-                for name in _own_files(self.out):
-                    (self.out / name).unlink(missing_ok=True)
+                self.earlier = [name for name in _own_files(self.out) if name not in (RECORD, SHEET)]
         except OSError as error:
             raise _unwritable(self.out, error) from error
 
@@ -155,15 +165,16 @@ class _Run:
             on_step=lambda name: progress_line(index, total, f"seed {seed}: {name}"),
         )
         self._write(made)
-        progress_line(index + 1, total, f"seed {seed} is written")
+        if sys.stderr.isatty():
+            progress_line(index + 1, total, f"seed {seed} is written")
+        else:
+            click.echo(f"[{index + 1}/{total}] seed {seed} is written", err=True)
 
     def _write(self, made: MadeImage) -> None:
         from HiResMedSynthLib.background.sheet import thumbnail
         from HiResMedSynthLib.export.image_file import suffix_of, write_image_file
 
         file = self.out / f"{self.model.cascade.domain}-{made.seed:04d}{suffix_of(self.options['form'])}"
-        again = f"; drawn again {len(made.redrawn)} time(s), being near a training film" if made.redrawn else ""
-        write_image_file(made.image, file, how=f"{made.how}{again}", sex=made.sex)
         entry: dict[str, Any] = {"file": file.name, "seed": made.seed, "sex": made.sex, "redrawn": list(made.redrawn)}
         notes = list(made.notes)
         if self.descriptors is not None:
@@ -175,8 +186,12 @@ class _Run:
         entry["size"] = [made.image.rows, made.image.columns]
         spacing = made.image.pixel_spacing_mm
         entry["pixel_spacing_mm"] = None if spacing is None else list(spacing)
+        entry["spacing_source"] = made.image.spacing_source
         entry["notes"] = notes
+        again = f"; drawn again {len(made.redrawn)} time(s), being near a training film" if made.redrawn else ""
+        write_image_file(made.image, file, how=f"{made.how}{again}", sex=made.sex)
         self.films.append(entry)
+        self.earlier = [name for name in self.earlier if name != file.name]
         self.redrawn += len(made.redrawn)
         if len(self.tiles) < MOST_ON_SHEET:
             sex = "" if made.sex is None else f", {made.sex}"
@@ -184,10 +199,15 @@ class _Run:
         for note in [*notes, *(f"seed {made.seed} was drawn again: {reason}" for reason in made.redrawn)]:
             if note not in self.said:
                 self.said.add(note)
-                click.echo(f"Note: {note}", err=True)
+                _note(note)
 
-    def finish(self) -> None:
-        """Writes the record and the sheet of what is whole."""
+    def what_stays(self) -> str:
+        """What the folder holds after a call that was cut off."""
+        earlier = f", and {len(self.earlier)} of an earlier call" if self.earlier else ""
+        return f"{len(self.films)} of {self.options['count']} image(s) are whole and stay in {self.out}{earlier}"
+
+    def finish(self, *, complete: bool) -> None:
+        """Writes the record and the sheet of what is whole; an earlier call's other images go if all new ones are."""
         from HiResMedSynthLib.background.sheet import background_sheet
 
         record = {
@@ -201,6 +221,11 @@ class _Run:
             "images": self.films,
         }
         try:
+            while complete and self.earlier:
+                (self.out / self.earlier[-1]).unlink(missing_ok=True)
+                self.earlier.pop()
+            if self.earlier:
+                record["images_of_an_earlier_call"] = self.earlier
             (self.out / RECORD).write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
             background_sheet(self.tiles).save(self.out / SHEET, format="PNG")
         except OSError as error:
@@ -210,6 +235,15 @@ class _Run:
         """Leaves no empty folder behind."""
         if self.made_folder and not self.films and self.out.is_dir() and not any(self.out.iterdir()):
             self.out.rmdir()
+
+
+def _note(text: str) -> None:
+    _say(f"Note: {text}")
+
+
+def _say(text: str) -> None:
+    """One line, in place of the progress line where there is one."""
+    click.echo(("\r\x1b[K" if sys.stderr.isatty() else "") + text, err=True)
 
 
 def _refuse_ignored(like: Path | None) -> None:
@@ -250,7 +284,10 @@ def _own_files(folder: Path) -> list[str]:
     """Names that the record of an earlier call lists, its sheet and the record itself."""
     try:
         record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-        listed = [str(entry["file"]) for entry in record["images"]] if record.get("synthetic") is True else []
+        if record.get("synthetic") is not True:
+            return []
+        listed = [str(entry["file"]) for entry in record["images"]]
+        listed += [str(name) for name in record.get("images_of_an_earlier_call", [])]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return []
     return [*(name for name in listed if Path(name).name == name and name not in (".", "..")), SHEET, RECORD]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
+import sys
 import tempfile
+import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +20,8 @@ if TYPE_CHECKING:
     from HiResMedSynthLib.lesion.generators import Generator, Wish
     from HiResMedSynthLib.lesion.samples import Sample
 
-ARRAYS, SHEET = "samples.npz", "samples.png"
+ARRAYS, SHEET, VALUES = "samples.npz", "samples.png", "values.part"
+EXIT_CANCELLED = 130
 DEFAULT_SIZE_MM = (6.0, 20.0)
 EXAMPLES = """\b
 Examples:
@@ -47,7 +51,7 @@ Examples:
 @click.option("--flip/--no-flip", default=True, show_default=True, help="Whether samples may be mirrored.")
 @click.option("--spiculation", type=click.FloatRange(1, 5), help="For learned: 1 smooth to 5 marked.")
 @click.option("--voxel-mm", type=click.FloatRange(0.1, 5), help="Edge of the voxels [default: by size, 0.4 to 1].")
-@click.option("--overwrite", is_flag=True, help="Replace a folder of samples.")
+@click.option("--overwrite", is_flag=True, help="Replace a folder that holds samples only.")
 def sample_command(name: str, out: Path, overwrite: bool, **options: Any) -> None:
     """Draws samples of NAME: an entry of the bank, a lesion that you trained, or a model over many lesions.
 
@@ -56,6 +60,7 @@ def sample_command(name: str, out: Path, overwrite: bool, **options: Any) -> Non
     matte 0..1 (sample-0001-alpha.nrrd), with the lesion's centre at 0, 0, 0;
     samples.npz: values [n, 2, 32, 32, 32] in standard form, voxel_mm [n] ...;
     samples.png: the source and the first samples, three cuts, two windows.
+    Ctrl-C keeps the samples that are whole.
     """
     import numpy as np
 
@@ -63,28 +68,45 @@ def sample_command(name: str, out: Path, overwrite: bool, **options: Any) -> Non
 
     _check_target(out, overwrite)
     bank, generator, wish, size_mm = _source(name, options)
-    samples = []
-    for index in range(options["count"]):
-        progress_line(index, options["count"], f"drawing sample {index + 1}")
-        rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([options["seed"], index])))
-        samples.append(
-            draw_sample(
-                generator,
-                wish,
-                bank,
-                rng,
-                size_mm=size_mm,
-                contrast_hu=options["contrast_hu"],
-                voxel_mm=options["voxel_mm"],
+    source, count = name if name in bank.cards else None, options["count"]
+    written = _Written(out)
+    try:
+        for index in range(count):
+            progress_line(index, count, f"drawing sample {index + 1}")
+            stream = np.random.SeedSequence(options["seed"], spawn_key=(index,))
+            written.add(
+                draw_sample(
+                    generator,
+                    wish,
+                    bank,
+                    np.random.Generator(np.random.PCG64(stream)),
+                    size_mm=size_mm,
+                    contrast_hu=options["contrast_hu"],
+                    voxel_mm=options["voxel_mm"],
+                )
             )
-        )
-    _write(out, samples, bank, name if name in bank.cards else None, options["seed"])
-    sizes = [sample.diameter_mm for sample in samples]
-    contrasts = [sample.contrast_hu for sample in samples]
+            _say_tenth(index + 1, count)
+    except KeyboardInterrupt:
+        if not written.facts:
+            raise
+        written.finish(bank, source, options["seed"])
+        click.echo(f"Cancelled: {len(written.facts)} of {count} sample(s) are whole and stay in {out}", err=True)
+        click.get_current_context().exit(EXIT_CANCELLED)
+    else:
+        written.finish(bank, source, options["seed"])
+    finally:
+        written.close()
+    sizes, contrasts = ([fact[key] for fact in written.facts] for key in ("diameter_mm", "contrast_hu"))
     click.echo(
-        f"{out}: {len(samples)} sample(s) by {generator.identity.split()[0]}, {min(sizes):.1f} to {max(sizes):.1f} mm, "
+        f"{out}: {count} sample(s) by {generator.identity.split()[0]}, {min(sizes):.1f} to {max(sizes):.1f} mm, "
         f"{min(contrasts):.0f} to {max(contrasts):.0f} HU above lung"
     )
+
+
+def _say_tenth(done: int, count: int) -> None:
+    """Where there is no terminal, a line at every tenth."""
+    if not sys.stderr.isatty() and done * 10 // count > (done - 1) * 10 // count:
+        click.echo(f"{done} of {count} samples are drawn", err=True)
 
 
 def _source(name: str, options: dict[str, Any]) -> tuple[Bank, Generator, Wish, tuple[float, float]]:
@@ -116,6 +138,8 @@ def _source(name: str, options: dict[str, Any]) -> tuple[Bank, Generator, Wish, 
             bank = bank.with_own(own_bank((name,)))
         if kind == LEARNED_KIND or chosen == "singan":
             model = model or name
+    if model is not None and chosen != "deform":
+        _check_model(model, name, chosen, in_bank=name in load_bank().cards)
     card = bank.cards.get(name)
     diameter = 10.0 if card is None else card.diameter_mm
     wish = Wish(
@@ -136,51 +160,144 @@ def _source(name: str, options: dict[str, Any]) -> tuple[Bank, Generator, Wish, 
     return bank, generator_for(chosen, model=model), wish, size_mm
 
 
+def _check_model(model: str, name: str, chosen: str, *, in_bank: bool) -> None:
+    """Refuses a model that draws something else than NAME."""
+    from HiResMedSynthLib import weights
+    from HiResMedSynthLib.lesion.trained import KIND
+
+    if model == name or (chosen == "learned" and in_bank):
+        return
+    theirs = str(weights.find(model, KIND if chosen == "singan" else None).card.details.get("source"))
+    own = {name} if in_bank else {name, str(weights.find(name).card.details.get("source"))}
+    if chosen != "singan" or theirs not in own:
+        raise SettingsError(
+            f"the model '{model}' isn't one of '{name}': its samples would be of another lesion",
+            remedy=f"Leave --model out, or draw from it: lesion sample {model}.",
+        )
+
+
 def _check_target(out: Path, overwrite: bool) -> None:
     if not out.absolute().parent.is_dir():
         raise SettingsError("the folder of the output doesn't exist", where=out.parent, remedy="Make it first.")
-    if out.exists() and not (overwrite and (out / ARRAYS).is_file()):
+    if not out.exists():
+        return
+    own = _own_files(out)
+    if not (overwrite and own):
         remedy = "Choose another name." if overwrite else "Choose another name, or add --overwrite."
         raise ExportError("the output already exists", where=out, remedy=remedy)
+    others = sorted(path.name for path in out.iterdir() if path.name not in own or not path.is_file())
+    if others:
+        raise ExportError(
+            f"the output holds what is not of an earlier call ({others[0]})", where=out, remedy="Choose another --out."
+        )
 
 
-def _write(out: Path, samples: list[Sample], bank: Bank, source: str | None, seed: int) -> None:
-    """Writes everything beside the target, then puts it in its place."""
+def _own_files(folder: Path) -> set[str]:
+    """Names that an earlier call wrote, by the number of samples in its arrays; empty where there are none."""
     import numpy as np
 
-    from HiResMedSynthLib.lesion.lesion_grid import to_grid
-    from HiResMedSynthLib.lesion.sample_sheet import sample_sheet
-
-    aside = Path(tempfile.mkdtemp(prefix=f".{out.name}-", suffix=".part", dir=out.absolute().parent))
     try:
-        for number, sample in enumerate(samples, start=1):
-            _write_nrrd(aside / f"sample-{number:04d}.nrrd", sample.hu, sample)
-            _write_nrrd(aside / f"sample-{number:04d}-alpha.nrrd", sample.alpha, sample)
-        np.savez_compressed(
-            aside / ARRAYS,
-            values=np.stack([sample.grid.values for sample in samples]),
-            voxel_mm=np.array([sample.grid.voxel_mm for sample in samples]),
-            source=np.full(len(samples), -1),
-            source_name=np.array([sample.drawn.lesion.card.name for sample in samples]),
-            diameter_mm=np.array([sample.diameter_mm for sample in samples]),
-            contrast_hu=np.array([sample.contrast_hu for sample in samples]),
-            seed=np.array(seed),
+        with np.load(folder / ARRAYS, allow_pickle=False) as arrays:
+            count = len(arrays["diameter_mm"])
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
+        return set()
+    return {ARRAYS, SHEET, *(name for number in range(1, count + 1) for name in _volumes(number))}
+
+
+def _volumes(number: int) -> tuple[str, str]:
+    return f"sample-{number:04d}.nrrd", f"sample-{number:04d}-alpha.nrrd"
+
+
+class _Written:
+    """The samples that are whole, in a folder beside the target until `finish` puts it in its place."""
+
+    def __init__(self, out: Path) -> None:
+        self.out = out
+        self.facts: list[dict[str, Any]] = []
+        try:
+            self.aside = Path(tempfile.mkdtemp(prefix=f".{out.name}-", suffix=".part", dir=out.absolute().parent))
+            self.values = (self.aside / VALUES).open("wb")
+        except OSError as error:
+            raise _unwritable(out) from error
+
+    def add(self, sample: Sample) -> None:
+        """Writes a sample's volumes and keeps its values on disk."""
+        hu, alpha = _volumes(len(self.facts) + 1)
+        try:
+            _write_nrrd(self.aside / hu, sample.hu, sample)
+            _write_nrrd(self.aside / alpha, sample.alpha, sample)
+            self.values.write(sample.grid.values.astype("float32").tobytes())
+        except (OSError, RuntimeError) as error:
+            raise _unwritable(self.out) from error
+        self.facts.append(
+            {
+                "voxel_mm": sample.grid.voxel_mm,
+                "source_name": sample.drawn.lesion.card.name,
+                "diameter_mm": sample.diameter_mm,
+                "contrast_hu": sample.contrast_hu,
+            }
         )
-        tiles = [] if source is None else [(f"real: {source}", to_grid(bank.lesion(source)).values)]
-        tiles += [
-            (f"{number}: {sample.diameter_mm:.1f} mm", sample.grid.values) for number, sample in enumerate(samples, 1)
-        ]
-        sample_sheet(tiles).save(aside / SHEET, format="PNG")
-        aside.chmod(0o755)
-        if out.exists():
-            shutil.rmtree(out)
-        aside.replace(out)
-    except (OSError, RuntimeError) as error:
-        raise ExportError(
-            "the samples can't be written", where=out, remedy="Is the folder writable, the disk full?"
-        ) from error
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+
+    def finish(self, bank: Bank, source: str | None, seed: int) -> None:
+        """Writes arrays and picture of what is whole, then puts the folder in its place."""
+        import numpy as np
+
+        from HiResMedSynthLib.lesion.lesion_grid import SIZE, to_grid
+        from HiResMedSynthLib.lesion.own import is_synthetic
+        from HiResMedSynthLib.lesion.sample_sheet import sample_sheet
+
+        count = len(self.facts)
+        try:
+            for name in _volumes(count + 1):  # of a sample that was cut off
+                (self.aside / name).unlink(missing_ok=True)
+            self.values.close()
+            values = np.memmap(self.aside / VALUES, np.float32, "r", shape=(count, 2, SIZE, SIZE, SIZE))
+            columns: dict[str, Any] = {key: np.array([fact[key] for fact in self.facts]) for key in self.facts[0]}
+            np.savez_compressed(
+                self.aside / ARRAYS, values=values, source=np.full(count, -1), seed=np.array(seed), **columns
+            )
+            tiles = []
+            if source is not None:
+                what = "synthetic" if is_synthetic(bank.cards[source]) else "real"
+                tiles.append((f"{what}: {source}", to_grid(bank.lesion(source)).values))
+            tiles += [
+                (f"{number}: {fact['diameter_mm']:.1f} mm", np.asarray(values[number - 1]))
+                for number, fact in enumerate(self.facts, 1)
+            ]
+            sample_sheet(tiles).save(self.aside / SHEET, format="PNG")
+            del values, tiles
+            (self.aside / VALUES).unlink()
+            self.aside.chmod(0o755)
+            _swap(self.aside, self.out)
+        except (OSError, RuntimeError) as error:
+            raise _unwritable(self.out) from error
+
+    def close(self) -> None:
+        """Leaves nothing beside the target."""
+        with contextlib.suppress(OSError):
+            self.values.close()
+        shutil.rmtree(self.aside, ignore_errors=True)
+
+
+def _swap(fresh: Path, out: Path) -> None:
+    """Puts the fresh folder in the place of an earlier one, whose own files go; others stay."""
+    if not out.exists():
+        fresh.replace(out)
+        return
+    own, old = _own_files(out), fresh.with_suffix(".old")
+    out.replace(old)
+    fresh.replace(out)
+    for path in old.iterdir():
+        if path.name in own and path.is_file():
+            path.unlink()
+        elif not (out / path.name).exists():
+            path.replace(out / path.name)
+    with contextlib.suppress(OSError):
+        old.rmdir()
+
+
+def _unwritable(out: Path) -> ExportError:
+    return ExportError("the samples can't be written", where=out, remedy="Is the folder writable, the disk full?")
 
 
 def _write_nrrd(path: Path, array: Any, sample: Sample) -> None:

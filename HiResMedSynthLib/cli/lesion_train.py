@@ -13,7 +13,7 @@ from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, NoReturn, get_args
 
 import click
 
@@ -30,7 +30,11 @@ TYPES = ("solid", "part-solid", "ground-glass", "calcified", "stone")
 RUNS, SOURCE, CHECKPOINT = "training", "source.sha256", "checkpoint.safetensors"
 LARGEST_SIDE = 64
 LINE_EVERY_S = 15.0  # between two lines of progress where there is no terminal
-LIMITS = "Varies one real lesion; samples share its tissue and much of its form. For research, not for diagnosis."
+EXIT_CANCELLED = 130
+HOLDS_VOXELS = "The model's file holds the voxels of the lesion itself: keep and share it as you would the image."
+LIMITS = (
+    f"Varies one lesion; samples share its tissue and much of its form. {HOLDS_VOXELS} For research, not for diagnosis."
+)
 EXAMPLES = """\b
 Examples:
   hiresmedsynth lesion train CT_FOLDER --mask nodule.nrrd --type solid --name my-lesion
@@ -79,9 +83,15 @@ def train_command(image: Path, name: str | None, preset: str, seed: int, **optio
     compose --generator singan). Ctrl-C keeps what was learned; the same command with --resume goes on.
     """
     from HiResMedSynthLib import weights
+    from HiResMedSynthLib.lesion.own import is_synthetic
     from HiResMedSynthLib.lesion.trained import training_values, write_trained
 
+    _check_device(options["device"])
     lesion, flat = _lesion(image, options)
+    origin = "cut out by the user"
+    if is_synthetic(lesion.card):
+        origin = "cut out of a synthetic image by the user"
+        click.echo("Note: the image is itself synthetic: the lesion isn't listed as a real one.", err=True)
     name = weights.check_name(name or _default_name(lesion))
     lesion = dataclasses.replace(lesion, card=dataclasses.replace(lesion.card, name=name))
     _refuse_taken(name)
@@ -96,7 +106,7 @@ def train_command(image: Path, name: str | None, preset: str, seed: int, **optio
     card = weights.Card(
         name=name,
         kind="lesion-singan",
-        data=f"one {lesion.card.type} lesion of {lesion.card.diameter_mm:g} mm, cut out by the user",
+        data=f"one {lesion.card.type} lesion of {lesion.card.diameter_mm:g} mm, {origin}",
         licence=lesion.card.licence,
         attribution=lesion.card.attribution,
         seed=seed,
@@ -117,7 +127,7 @@ def train_command(image: Path, name: str | None, preset: str, seed: int, **optio
     shutil.rmtree(folder, ignore_errors=True)
     click.echo(
         f"Trained in {_duration(time.monotonic() - began)}; gives its own lesion back within "
-        f"{network.rmse_hu():.0f} HU. Next: hiresmedsynth lesion sample {name} --out samples"
+        f"{network.rmse_hu():.0f} HU. {HOLDS_VOXELS} Next: hiresmedsynth lesion sample {name} --out samples"
     )
 
 
@@ -195,6 +205,22 @@ def _refuse_taken(name: str) -> None:
         )
 
 
+def _check_device(device: str) -> None:
+    """Refuses a device that isn't there, before anything is written."""
+    import torch
+
+    try:
+        asked = torch.device(device)
+    except RuntimeError:
+        asked = None
+    if asked is None or asked.type not in ("cpu", "cuda"):
+        raise SettingsError(f"there is no device '{device}'", remedy="Use --device cpu or --device cuda.")
+    if asked.type == "cuda" and not (torch.cuda.is_available() and (asked.index or 0) < torch.cuda.device_count()):
+        raise SettingsError(
+            f"there is no GPU for --device {device}", remedy="Use --device cpu, or a PyTorch and driver with CUDA."
+        )
+
+
 def _prepare(folder: Path, digest: str, *, resume: bool, restart: bool) -> None:
     """Makes the run's folder, or checks that the interrupted run there is of the same lesion."""
     if resume and restart:
@@ -253,19 +279,31 @@ def _trained(values: Any, preset: str, seed: int, folder: Path, options: dict[st
             report=_progress(),
             cancelled=lambda: interrupted,
         )
+    except BaseException as problem:
+        kept = (folder / CHECKPOINT).exists()
+        if not kept:
+            shutil.rmtree(folder, ignore_errors=True)
+        if kept and isinstance(problem, KeyboardInterrupt):
+            _end_kept(name)
+        raise
     finally:
         signal.signal(signal.SIGINT, before)
         if sys.stderr.isatty():
             click.echo(err=True)
     if interrupted and not networks[0].finished:
-        click.echo(f"Kept. Go on with the same command and --name {name} --resume.", err=True)
-        raise KeyboardInterrupt
+        _end_kept(name)
     if not networks[0].finished:
         raise SettingsError(
             "the time limit came before the end; what was learned is kept",
             remedy=f"Go on with the same command and --name {name} --resume.",
         )
     return networks[0]
+
+
+def _end_kept(name: str) -> NoReturn:
+    """Ends a cancelled command whose training can go on."""
+    click.echo(f"Cancelled. Kept; go on with the same command and --name {name} --resume.", err=True)
+    click.get_current_context().exit(EXIT_CANCELLED)
 
 
 def _progress() -> Callable[[dict[str, Any]], None]:

@@ -32,11 +32,12 @@ def list_command(kind: str | None) -> None:
 
     broken = weights.damaged()
     sound = [model for model in weights.models(kind) if model.card.name not in broken]
-    click.echo(f"{'name':<28} {'kind':<14} {'MB':>7} {'from':<8} {'created':<11} licence")
+    wide = max([14, *(len(model.card.kind) for model in sound)])
+    click.echo(f"{'name':<28} {'kind':<{wide}} {'MB':>7} {'from':<8} {'created':<11} licence")
     for model in sound:
         card, origin = model.card, "release" if model.shipped else "you"
         click.echo(
-            f"{card.name:<28} {card.kind:<14} {card.bytes / 1e6:>7.2f} {origin:<8} {card.created[:10]:<11} "
+            f"{card.name:<28} {card.kind:<{wide}} {card.bytes / 1e6:>7.2f} {origin:<8} {card.created[:10]:<11} "
             f"{card.licence}"
         )
     for error in broken.values():

@@ -21,7 +21,9 @@ Examples:
 @click.command("reconstruct", epilog=EXAMPLES)
 @click.argument("image", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="File to write: .dcm, .nrrd or .png.")
-@click.option("--domain", help="What the image shows: cxr or lung-ct [default: cxr; lung-ct for a CT].")
+@click.option(
+    "--domain", help="What the image shows: cxr, or what a model of yours makes [default: cxr; lung-ct for a CT]."
+)
 @click.option("--model", "model_name", help="Model (hiresmedsynth models list) [default: that of the domain].")
 @click.option(
     "--seed",
@@ -55,7 +57,8 @@ def reconstruct_command(image: Path, out: Path, overwrite: bool, **options: Any)
     domain = options["domain"]
     if domain is None and options["model_name"] is None:
         domain = "lung-ct" if given.units == "HU" else "cxr"
-    model = load_background(find_background(options["model_name"], domain))
+    found = find_background(options["model_name"], domain, on_note=lambda text: click.echo(f"Note: {text}", err=True))
+    model = load_background(found)
     steps = list(model.cascade.stages)
     made = reconstruct(
         model,

@@ -1,7 +1,7 @@
 """Deformation: how a bank lesion is turned, flipped, stretched and bent into a new one; `render` applies it.
 
-Strengths follow what a machine reader could hardly tell from untouched nodules: stretching by up to 15 %, smooth
-bending of about a tenth of the lesion's diameter.
+Strengths follow what a machine reader tells from untouched nodules (docs/results/lesion_generators.md): stretching by
+up to 15 % is hardly seen; bending squeezes edges and betrays itself, so it is gentle.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 STRETCH = 0.15  # largest logarithmic stretch of an axis
 TILT_DEGREES = 20.0  # out of plane: lesions keep their relation to the scan's anisotropic blur
-BEND = 0.045  # standard deviation of the displacement, in diameters
+BEND = 0.03  # standard deviation of the displacement, in diameters
 CONTROL_POINTS = 5  # along each axis of the displacement grid
 
 

@@ -83,7 +83,8 @@ def generator_for(name: str, *, model: str | None = None, sha256: str | None = N
 
     Args:
         name: one of `GENERATORS`.
-        model: name of its model; None: one that fits (singan), the release's or the newest there is (learned).
+        model: name of its model; None: one that fits (singan), the release's or the newest there is (learned);
+            damaged ones are passed over.
         sha256: what the model's file has to be; None: as it is.
 
     Raises:
@@ -97,7 +98,7 @@ def generator_for(name: str, *, model: str | None = None, sha256: str | None = N
             raise SettingsError("the generator 'deform' uses no model", remedy="Leave the model out, or choose singan.")
         return Deform()
     kind = KIND if name == "singan" else LEARNED_KIND
-    there = [weights.find(one, kind) for one in ([model] if model else [m.card.name for m in weights.models(kind)])]
+    there = [weights.find(model, kind)] if model else _sound(kind)
     if not there:
         how = (
             "Train one: hiresmedsynth lesion train IMAGE --mask MASK."
@@ -105,12 +106,33 @@ def generator_for(name: str, *, model: str | None = None, sha256: str | None = N
             else "Add one: hiresmedsynth models add FILE, or use --generator deform."
         )
         raise weights.ModelError(f"there is no model for the generator '{name}'", remedy=how)
-    if sha256 is not None and all(one.card.sha256 != sha256 for one in there):
+    if sha256 is not None:
+        there = [one for one in there if one.card.sha256 == sha256]
+    if not there:
         raise weights.ModelError(
             f"the model '{model}' isn't the one that this case was drawn with (hash differs)",
             remedy="Put that model back (models add), or draw the lesion anew without its model's hash.",
         )
-    return SinganSamples(there) if name == "singan" else Learned(there[0])
+    if name == "singan":
+        return SinganSamples(there)
+    return Learned(max(there, key=lambda one: (one.shipped, one.card.created)))
+
+
+def _sound(kind: str) -> list[weights.Model]:
+    """The models of a kind whose files are as they were added; the first one's problem where none is.
+
+    Raises:
+        ModelError: there are some, all damaged.
+    """
+    sound, problems = [], []
+    for one in weights.models(kind):
+        try:
+            sound.append(weights.find(one.card.name, kind))
+        except weights.ModelError as problem:
+            problems.append(problem)
+    if problems and not sound:
+        raise problems[0]
+    return sound
 
 
 class Deform:

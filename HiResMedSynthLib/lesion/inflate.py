@@ -1,7 +1,7 @@
 """inflate(values) -> values: a lesion known from one slice, rounded in depth, so that it too is a solid thing.
 
 Depth is a guess: each place is as thick as the largest disc that fits around it is wide, as in a ball, and ends as
-softly as the outline does. The middle slice stays as it is.
+softly as the outline does: alpha falls with the distance from the thing in space. The middle slice stays as it is.
 """
 
 from __future__ import annotations
@@ -10,18 +10,38 @@ import numpy as np
 from numpy.typing import NDArray
 
 INSIDE_ALPHA = 0.5
+FAINTEST = 2 / 255  # of alpha, what the matte's tail is cut at
+TAIL_WIDTHS = 1.25  # beyond the edge, of its width: alpha falls under FAINTEST there
 
 
 def inflate(values: NDArray[np.floating]) -> NDArray[np.float32]:
     """float32 `[2, depth, row, column]` from `[2, row, column]`: premultiplied intensity and alpha (`LesionGrid`)."""
     inside = np.pad(values[1] > min(INSIDE_ALPHA, 0.5 * float(values[1].max())), 1)
-    half = half_thickness(inside)[1:-1, 1:-1]
+    half = half_thickness(inside)
     width = edge_width(values[1])
-    reach = int(np.ceil(half.max() + width / 2)) + 1
+    reach = int(np.ceil(half.max() + TAIL_WIDTHS * width)) + 1
     offsets = np.abs(np.arange(-reach, reach + 1, dtype=np.float32))[:, None, None]
-    share = np.clip((half - offsets) / width + 0.5, 0, 1)
+    body = (offsets <= half) & inside
+    there = _softened(_signed_depth(body)[:, 1:-1, 1:-1], width)
+    share = np.minimum(there / _softened(_signed_depth(inside)[1:-1, 1:-1], width), 1)
     share[reach] = 1.0
-    return np.asarray(values[:, None] * share[None], dtype=np.float32)
+    solid = values[:, None] * share[None]
+    solid[:, solid[1] < FAINTEST] = 0
+    solid[:, reach] = values
+    return np.asarray(solid, dtype=np.float32)
+
+
+def _signed_depth(inside: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Distance to the edge, positive inside."""
+    from scipy.ndimage import distance_transform_edt
+
+    away = np.where(inside, distance_transform_edt(inside) - 0.5, 0.5 - distance_transform_edt(~inside))
+    return np.asarray(away, dtype=np.float32)
+
+
+def _softened(depth: NDArray[np.float32], width: float) -> NDArray[np.float32]:
+    """Alpha at that depth: a sigmoid of this width, which never ends, so that the faintest rim fades in depth too."""
+    return np.asarray(1 / (1 + np.exp(np.clip(-4 * depth / width, -60, 60))), dtype=np.float32)
 
 
 def edge_width(alpha: NDArray[np.floating]) -> float:

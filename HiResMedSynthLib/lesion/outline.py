@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,13 +21,16 @@ def outline_from_mask(image: MedicalImage, mask: MedicalImage, *, label: int | N
 
     Args:
         image: what was outlined.
-        mask: label map; one without geometry (a PNG) has to have the image's size.
+        mask: label map, or shares 0..1, of which 0.5 and more count; one without geometry (a PNG) has to have the
+            image's size.
         label: which label; None: the only one there is.
 
     Raises:
-        BankError: empty, of the whole image, of several labels, or it doesn't lie on the image's voxels.
+        BankError: empty, of the whole image, of several labels, of values that are no labels, or it doesn't lie on the
+            image's voxels.
     """
-    found = [int(value) for value in np.unique(mask.pixels) if value > 0]
+    labels = _labels(mask.pixels)
+    found = [int(value) for value in np.unique(labels) if value > 0]
     if not found:
         raise BankError("the mask is empty", remedy="Draw the outline of the lesion, then export it again.")
     if label is None and len(found) > 1:
@@ -33,7 +38,7 @@ def outline_from_mask(image: MedicalImage, mask: MedicalImage, *, label: int | N
         raise BankError(f"the mask holds several labels ({shown})", remedy="Choose one: --label NUMBER.")
     if label is not None and label not in found:
         raise BankError(f"the mask has no label {label}", remedy=f"It has: {', '.join(map(str, found[:8]))}.")
-    labelled = mask.pixels == (label if label is not None else found[0])
+    labelled = labels == (label if label is not None else found[0])
     whole = np.zeros(image.shape, dtype=bool)
     offset = _offset(image, mask)
     low = [max(0, o) for o in offset]
@@ -71,6 +76,18 @@ def outline_from_box(image: MedicalImage, box: tuple[float, ...]) -> Outline:
     whole = np.zeros(image.shape, dtype=bool)
     whole[planes[0] : planes[1] + 1, rows[0] : rows[1] + 1, columns[0] : columns[1] + 1] = True
     return _cropped(whole)
+
+
+def _labels(pixels: NDArray[Any]) -> NDArray[Any]:
+    """The mask as whole numbers; shares 0..1 become label 1 from 0.5 on."""
+    if np.issubdtype(pixels.dtype, np.integer) or np.array_equal(pixels, np.round(pixels)):
+        return pixels
+    if np.isfinite(pixels).all() and pixels.min() >= 0 and pixels.max() <= 1:
+        return np.asarray(pixels >= 0.5, dtype=np.uint8)
+    raise BankError(
+        "the mask holds values that are neither labels (1, 2, ...) nor shares from 0 to 1",
+        remedy="Export it as a label map: a whole number in the lesion, 0 elsewhere.",
+    )
 
 
 def _offset(image: MedicalImage, mask: MedicalImage) -> tuple[int, int, int]:

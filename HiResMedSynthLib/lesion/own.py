@@ -19,6 +19,8 @@ SMALLEST_VOXELS = 20
 SMALLEST_SLICES = 3
 LARGEST_MM = 60.0
 LICENCE = "the owner's own"
+SYNTHETIC = "itself synthetic"  # in the oddities of an image that says so (`read_image`)
+SLICE_VOXELS = 12  # enough of a lesion in one slice to cut it from that slice alone
 
 
 def own_lesion(
@@ -45,7 +47,8 @@ def own_lesion(
     """
     if image.units != "HU" or image.slices < SMALLEST_SLICES:
         raise BankError(
-            "a lesion can be cut out of a CT volume only", remedy=f"Choose a CT with {SMALLEST_SLICES} slices or more."
+            "a lesion can be cut out of a CT volume only",
+            remedy=f"Choose a CT with {SMALLEST_SLICES} slices or more, or one slice of it: --slice N.",
         )
     spacing = image.spacing_mm
     reach = [math.ceil(AROUND_MM / step) for step in spacing]
@@ -63,24 +66,47 @@ def own_lesion(
     voxels, slices = int(mask.sum()), int(mask.any(axis=(1, 2)).sum())
     diameter = float((6 * voxels * math.prod(spacing) / math.pi) ** (1 / 3))
     if voxels < SMALLEST_VOXELS or slices < SMALLEST_SLICES:
+        areas = mask.sum(axis=(1, 2))
+        widest = low[0] + int(areas.argmax())
+        alone = f" Or take it from slice {widest} alone: --slice {widest}." if areas.max() >= SLICE_VOXELS else ""
         raise BankError(
             f"the outlined lesion has {voxels} voxels in {slices} slice(s): too few to cut it out",
-            remedy=f"Outline one that is seen in {SMALLEST_SLICES} slices or more, all of it.",
+            remedy=f"Outline one that is seen in {SMALLEST_SLICES} slices or more, all of it.{alone}",
         )
     if diameter > LARGEST_MM:
         raise BankError(f"the outlined lesion is {diameter:.0f} mm wide", remedy="Outline one lesion only.")
+    origin, licence, attribution = source_texts(image)
     card = LesionCard(
         name=name,
-        origin="real cut-out",
         type=lesion_type,
         diameter_mm=round(diameter, 1),
-        licence=LICENCE,
-        attribution="cut out by the user",
+        origin=origin,
+        licence=licence,
+        attribution=attribution,
         noise_hu=round(float(measure.noise(hu, lung)), 1),
         background_hu=float(np.median(hu[lung])),
         slice_spacing_mm=spacing[0],
     )
     return cut_out(hu, mask.astype(np.uint8), spacing_mm=spacing, card=card)
+
+
+def source_texts(image: MedicalImage, *, one_slice: bool = False) -> tuple[str, str, str]:
+    """Origin, licence and attribution for the card of a lesion that is cut out of this image."""
+    guess = ", rounded in depth" if one_slice else ""
+    if any(SYNTHETIC in oddity for oddity in image.oddities):
+        part = "a slice of " if one_slice else ""
+        return (
+            f"cut out of {part}a synthetic image{guess}",
+            "that of the source image",
+            "cut out of a synthetic image by the user; to be named: whom the source image names",
+        )
+    part = " of one slice" if one_slice else ""
+    return f"real cut-out{part}{guess}", LICENCE, "cut out by the user"
+
+
+def is_synthetic(card: LesionCard) -> bool:
+    """Whether the lesion was cut out of an image that is itself synthetic."""
+    return "synthetic image" in card.origin
 
 
 def _lung(hu: NDArray[np.int16], mask: NDArray[np.bool_], spacing: tuple[float, float, float]) -> NDArray[np.bool_]:

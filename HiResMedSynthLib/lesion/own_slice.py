@@ -17,10 +17,10 @@ from HiResMedSynthLib.lesion.inflate import half_thickness, inflate
 from HiResMedSynthLib.lesion.lesion import Lesion, LesionCard, LesionType
 from HiResMedSynthLib.lesion.lesion_grid import LUNG_HU, UNIT_HU, from_grid
 from HiResMedSynthLib.lesion.matte import FILL_MM, pull_matte
-from HiResMedSynthLib.lesion.own import AROUND_MM, LARGEST_MM, LICENCE
+from HiResMedSynthLib.lesion.own import AROUND_MM, LARGEST_MM, SLICE_VOXELS, source_texts
 
 LUNG_RANGE_HU = (-1000, -700)
-SMALLEST_PIXELS = 12
+SMALLEST_PIXELS = SLICE_VOXELS
 SMALLEST_LUNG_PIXELS = 30
 
 
@@ -88,13 +88,14 @@ def own_slice(
         )
     if diameter > LARGEST_MM:
         raise BankError(f"the outlined lesion is {diameter:.0f} mm wide", remedy="Outline one lesion only.")
+    origin, licence, attribution = source_texts(image, one_slice=True)
     card = LesionCard(
         name=name,
-        origin="real cut-out of one slice, rounded in depth",
         type=lesion_type,
         diameter_mm=round(diameter, 1),
-        licence=LICENCE,
-        attribution="cut out by the user",
+        origin=origin,
+        licence=licence,
+        attribution=attribution,
         noise_hu=round(float(measure.noise(hu, lung)), 1),
         background_hu=lung_hu,
     )

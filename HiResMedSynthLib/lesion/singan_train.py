@@ -120,7 +120,10 @@ class _Run:
         self.iteration, self.seconds, self.lines = 0, 0.0, 0
         self.dead, self.errors = 0, list[float]()
         self.current: Scale | None = None
-        self._ran, self._whole = 0, True  # iterations here; False inside one: what it leaves must not be stored
+        self._ran, self._whole = (
+            0,
+            True,
+        )  # iterations here; False inside one, its report and a scale's end: not to be stored
         self._measured: list[Tensor] = []
 
     @property
@@ -168,7 +171,7 @@ class _Run:
             self._try_graph(scale)
         scale.iterate()
         self._measured.append(scale.metrics.clone())
-        self.iteration, self._ran, self._whole = self.iteration + 1, self._ran + 1, True
+        self.iteration, self._ran = self.iteration + 1, self._ran + 1
         ends = self.iteration >= total
         if len(self._measured) >= s.report_every or ends:
             flat = self._report(report, total, began)
@@ -176,6 +179,7 @@ class _Run:
         self.seconds += time.monotonic() - began
         if ends:
             self._end_scale()
+        self._whole = True
 
     def _try_graph(self, scale: Scale) -> None:
         try:

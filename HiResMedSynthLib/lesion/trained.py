@@ -1,5 +1,6 @@
 """A trained lesion: the SinGAN of one lesion and that lesion itself in one model file, so that it is a bank entry too.
 
+So the file holds a patient's voxels: it is to be kept and shared as the image itself is.
 The file is the network's own, with `source.alpha` (uint8) and `source.intensity_hu` (int16) beside its tensors and the
 source's card in the header's entry `source` (JSON, the bank's format).
 """
@@ -22,12 +23,14 @@ from HiResMedSynthLib.errors import BankError
 from HiResMedSynthLib.lesion.bank import BANK_FORMAT, Bank
 from HiResMedSynthLib.lesion.lesion import ALPHA_ONE, Lesion, LesionCard
 from HiResMedSynthLib.lesion.lesion_grid import crop_2d, from_grid, to_grid
+from HiResMedSynthLib.lesion.own import is_synthetic
 
 if TYPE_CHECKING:
     from HiResMedSynthLib.lesion.singan import SinGan
 
 KIND = "lesion-singan"
 ORIGIN = "SinGAN sample of a real lesion"
+SYNTHETIC_ORIGIN = "SinGAN sample of a lesion cut out of a synthetic image"
 SAMPLES_TRIED = 4  # an empty sample is drawn again, from the same stream
 
 
@@ -50,7 +53,8 @@ class TrainedLesion:
         Raises:
             BankError: the network made nothing but empty samples.
         """
-        card = dataclasses.replace(self.source.card, origin=ORIGIN)
+        origin = SYNTHETIC_ORIGIN if is_synthetic(self.source.card) else ORIGIN
+        card = dataclasses.replace(self.source.card, origin=origin)
         for attempt in range(SAMPLES_TRIED):
             try:
                 return as_lesion(self.network.sample(rng, diversity=diversity), self.voxel_mm, card)

@@ -59,7 +59,7 @@ def generate(work: Work, step: Step) -> Result:
     wanted = parameters_of(GenerateParameters, work.parameters)
     like = None if work.image is None else _one_slice(work.image, wanted.slice_index)
     step.progress(0, wanted.count, "loading the model")
-    model = _model(work, wanted.model, wanted.domain)
+    model = _model(work, step, wanted.model, wanted.domain)
     descriptors = descriptors_of(model.name)
     if descriptors is None:
         step.note(NO_DESCRIPTORS)
@@ -99,7 +99,7 @@ def reconstruct(work: Work, step: Step) -> Result:
     if domain is None and wanted.model is None:
         domain = "lung-ct" if image.units == "HU" else "cxr"
     step.progress(0, 1, "loading the model")
-    model = _model(work, wanted.model, domain)
+    model = _model(work, step, wanted.model, domain)
     steps = list(model.cascade.stages)
     made = rebuild(
         model,
@@ -114,11 +114,11 @@ def reconstruct(work: Work, step: Step) -> Result:
     return arrays_result({"pixels": made.image.pixels}, told)
 
 
-def _model(work: Work, name: str | None, domain: str | None) -> BackgroundModel:
+def _model(work: Work, step: Step, name: str | None, domain: str | None) -> BackgroundModel:
     """The model, kept for the next job."""
     from HiResMedSynthLib.background.find_model import find_background, load_background
 
-    found = find_background(name, domain)
+    found = find_background(name, domain, on_note=step.note)
 
     def loaded() -> tuple[BackgroundModel, int]:
         return load_background(found), 2 * found.card.bytes  # stored in half precision

@@ -15,7 +15,7 @@ from HiResMedSynthLib.background import memory
 from HiResMedSynthLib.background.canvas import laid_back, place
 from HiResMedSynthLib.background.domain_values import CHEST_FILM, LUNG_CT, image_of
 from HiResMedSynthLib.background.find_model import BackgroundModel, find_background, load_background
-from HiResMedSynthLib.background.make import MOST_TRIES, generate, known_regions, reconstruct
+from HiResMedSynthLib.background.make import DETAIL, MOST_TRIES, _stream, generate, known_regions, reconstruct
 from HiResMedSynthLib.errors import ReadError, SettingsError
 from HiResMedSynthLib.image import MedicalImage
 from Testing.background.tiny_cascade import add_tiny, write_tiny
@@ -80,6 +80,12 @@ def test_a_seed_makes_the_same_film_again(films: BackgroundModel) -> None:
     assert not np.array_equal(
         generate(films, seed=4, sex="F").image.pixels, generate(films, seed=4, sex="M").image.pixels
     )
+
+
+def test_large_seeds_do_not_meet_small_ones(films: BackgroundModel) -> None:
+    """In words of 32 bits a large seed looks like a small one followed by the number of a stream."""
+    assert len({_stream(seed, *more) for seed in (1, 2**32 + 1, 2**33 + 1) for more in ((0, 0), (1, 0), (0, 1))}) == 9
+    assert _stream(5, DETAIL, 0) != _stream(5 + DETAIL * 2**32, 0, 0)
 
 
 @pytest.mark.parametrize(("size", "stages"), [(64, 2), (50, 2), (100, 3), (400, 3)])
@@ -160,6 +166,31 @@ def test_a_variant_covers_the_same_area_and_follows_the_strength(films: Backgrou
     other = film(pixels=np.ascontiguousarray(given.pixels[:, ::-1]))
     assert not np.array_equal(generate(films, seed=3, like=other, strength=0.0).image.pixels, made[0].image.pixels)
     np.testing.assert_array_equal(generate(films, seed=3, like=other, strength=1.0).image.pixels, made[2].image.pixels)
+
+
+def extent_mm(image: MedicalImage) -> tuple[float, float]:
+    assert image.pixel_spacing_mm is not None
+    return image.rows * image.pixel_spacing_mm[0], image.columns * image.pixel_spacing_mm[1]
+
+
+@pytest.mark.parametrize("size", [256, 64, 300])
+def test_a_variant_of_a_film_larger_than_the_canvas_keeps_its_extent(films: BackgroundModel, size: int) -> None:
+    given = film(pixel_spacing_mm=(2.0, 2.0), spacing_source="assumed")  # 600 x 400 mm on 430
+    made = generate(films, seed=3, like=given, size=size)
+    assert extent_mm(made.image) == pytest.approx((600, 400), abs=600 / size)
+    assert made.image.spacing_source == "assumed"
+    assert generate(films, seed=3, like=film()).image.spacing_source == "header"
+
+
+def test_a_variant_of_a_ct_slice_keeps_its_extent(slices: BackgroundModel) -> None:
+    given = ct_slice(pixel_spacing_mm=(0.6, 0.6))
+    assert extent_mm(generate(slices, seed=1, like=given, strength=0.3).image) == pytest.approx((120, 120), abs=0.1)
+
+
+def test_a_variant_of_a_film_of_unknown_spacing_has_none(films: BackgroundModel) -> None:
+    made = generate(films, seed=3, like=film(pixel_spacing_mm=None, spacing_source="unknown"), size=64)
+    assert (made.image.pixel_spacing_mm, made.image.spacing_source) == (None, "unknown")
+    assert any("unknown" in note for note in made.notes)
 
 
 def test_a_variant_of_a_training_film_is_not_refused_but_told(films: BackgroundModel) -> None:
@@ -272,6 +303,8 @@ def test_a_container_limits_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     (tmp_path / "memory.max").write_text("3000000\n")
     (tmp_path / "memory.current").write_text("1000000\n")
     assert memory.available_bytes() == 2_000_000
+    (tmp_path / "memory.stat").write_text("anon 400000\ninactive_file 600000\nactive_file 7\n")
+    assert memory.available_bytes() == 2_600_000  # cached files are given up when memory is wanted
 
 
 def test_a_model_is_found_by_name_or_domain(store: Path, films: BackgroundModel, slices: BackgroundModel) -> None:
@@ -281,6 +314,7 @@ def test_a_model_is_found_by_name_or_domain(store: Path, films: BackgroundModel,
     with pytest.raises(weights.ModelError, match="makes kub backgrounds") as refused:
         find_background(None, "kub")
     assert "hiresmedsynth models add" in refused.value.remedy
+    assert "Training.release_model" in refused.value.remedy
     if not any(model.shipped for model in weights.models("background")):
         assert find_background(None, "lung-ct").card.name == "our-ct"
         assert find_background().card.name == "our-films"
@@ -295,6 +329,11 @@ def test_damaged_models_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     for name, domain in (("kub", None), (None, "kub")):
         with pytest.raises(weights.ModelError, match="damaged or changed"):
             find_background(name, domain)
+    weights.add(write_tiny(tmp_path, name="kub-2", domain="kub"))
+    notes: list[str] = []
+    assert find_background(None, "kub", on_note=notes.append).card.name == "kub-2"
+    assert len(notes) == 1
+    assert "'kub' is damaged or changed" in notes[0]
     card = weights.Card(name="empty", kind="background", data="x", licence="x", attribution="x")
     weights.write_model(tmp_path / "empty.safetensors", {"a": np.zeros(3, np.float32)}, card)
     weights.add(tmp_path / "empty.safetensors")

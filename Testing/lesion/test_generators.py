@@ -115,6 +115,43 @@ def test_what_cant_be_generated_says_what_to_do(tmp_path: Path, monkeypatch: pyt
     assert "lesion train" in refused.value.remedy
 
 
+def damage(model: weights.Model) -> None:
+    content = bytearray(model.path.read_bytes())
+    content[-1] ^= 1
+    model.path.write_bytes(content)
+
+
+def test_a_damaged_model_is_passed_over_where_none_was_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(weights.STORE_VARIABLE, str(tmp_path / "store"))
+    bad, good = add_singan(tmp_path, "a-bad"), add_singan(tmp_path, "b-good")
+    damage(bad)
+    assert draw("singan", wish=dataclasses.replace(WISH, type="solid")).model["model"] == "b-good"
+    with pytest.raises(weights.ModelError, match="hash differs"):
+        generator_for("singan", model="a-bad")
+    damage(good)
+    with pytest.raises(weights.ModelError, match="hash differs"):
+        generator_for("singan")
+
+
+def test_the_newest_learned_model_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(weights.STORE_VARIABLE, str(tmp_path / "store"))
+    monkeypatch.setattr(generators, "LEARNED_KIND", "lesion-flow-test")  # none of the release is of it
+    hashes = {}
+    for name, created in (("a", "2025-01-01"), ("b", "2026-03-01"), ("c", "2026-01-01")):
+        card = weights.Card(name=name, kind="lesion-flow-test", created=created, **CARD_TEXTS)
+        weights.write_model(tmp_path / f"{name}.safetensors", {"a": np.zeros(1, np.float32)}, card)
+        hashes[name] = weights.add(tmp_path / f"{name}.safetensors").card.sha256
+    assert generator_for("learned").model.card.name == "b"  # type: ignore[attr-defined]
+    assert generator_for("learned", sha256=hashes["c"]).model.card.name == "c"  # type: ignore[attr-defined]
+
+
+def test_samples_of_a_synthetic_source_say_so() -> None:
+    trained = load_trained(weights.find("mine"))
+    made = dataclasses.replace(trained.source.card, origin="cut out of a synthetic image")
+    told = dataclasses.replace(trained, source=dataclasses.replace(trained.source, card=made))
+    assert "synthetic" in told.sample(np.random.default_rng(0)).card.origin
+
+
 def test_the_learned_generator_gets_type_size_and_spiculation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(weights.STORE_VARIABLE, str(tmp_path))
     file = tmp_path / "made.safetensors"

@@ -13,6 +13,7 @@ from HiResMedSynthLib.lesion.inflate import inflate
 from HiResMedSynthLib.lesion.lesion import ALPHA_ONE
 from HiResMedSynthLib.lesion.lesion_grid import to_grid
 from HiResMedSynthLib.lesion.outline import outline_from_box, outline_from_mask
+from HiResMedSynthLib.lesion.own import own_lesion
 from HiResMedSynthLib.lesion.own_slice import as_hounsfield, own_slice
 
 
@@ -39,6 +40,20 @@ def test_a_mask_on_the_image_gives_its_box() -> None:
     assert corner == (2, 5, 9)
     corner, _ = outline_from_mask(IMAGE, MedicalImage(pixels=labelled(7), modality="OT"))  # without geometry
     assert corner == (2, 5, 3)
+
+
+def test_a_soft_mask_counts_from_one_half_and_other_fractions_are_refused() -> None:
+    soft = labelled(1).astype(np.float32)
+    soft[2:4, 5:9, 3] = 0.5
+    soft[2:4, 5:9, 2] = 0.4
+    corner, inside = outline_from_mask(IMAGE, volume(soft))
+    assert (corner, inside.shape, bool(inside.all())) == ((2, 5, 3), (2, 4, 4), True)
+    corner, inside = outline_from_mask(IMAGE, volume(labelled(2).astype(np.float32)), label=2)  # labels kept as floats
+    assert (corner, inside.shape) == ((2, 5, 3), (2, 4, 4))
+    for wrong in (1.7 * soft, -soft):
+        with pytest.raises(BankError, match="neither labels") as refused:
+            outline_from_mask(IMAGE, volume(wrong))
+        assert "label map" in refused.value.remedy
 
 
 def test_a_cropped_mask_is_put_where_its_positions_say() -> None:
@@ -86,6 +101,20 @@ def test_a_disc_becomes_a_ball() -> None:
     assert np.allclose(solid[0], 0.9 * solid[1])
 
 
+def test_a_soft_rim_fades_over_depth_too() -> None:
+    row, column = np.mgrid[:64, :64] - 31.5
+    away = np.hypot(row, column)
+    alpha = np.clip((24 - away) / 8 + 0.5, 0, 1)
+    solid = inflate(np.stack([0.8 * alpha, alpha]))[1]
+    middle, rim = len(solid) // 2, (away >= 24) & (alpha > 0.05)
+    assert np.allclose(solid[middle], alpha)
+    shares = [solid[middle + k][rim].mean() / alpha[rim].mean() for k in (1, 2, 4, 8)]
+    assert shares[0] > 0.85  # no disc of the rim in the middle slice alone
+    assert shares == sorted(shares, reverse=True)
+    assert solid.sum() == pytest.approx(4 / 3 * np.pi * 24**3, rel=0.1)
+    assert solid[[0, -1]].max() < 0.02
+
+
 def slice_image(hu_of_lesion: int = 30) -> MedicalImage:
     row, column = np.mgrid[:64, :64]
     alpha = np.clip(6.5 - np.hypot(row - 30, column - 33), 0, 1)
@@ -115,6 +144,35 @@ def test_a_lesion_of_one_slice_keeps_its_size_and_tissue(find: bool) -> None:
     assert np.median(core) == pytest.approx(30, abs=15)
     assert "rounded in depth" in lesion.card.origin
     assert np.isfinite(to_grid(lesion).values).all()
+
+
+def test_a_lesion_of_a_synthetic_image_is_not_told_as_real() -> None:
+    corner, inside = outline_of_disc()
+    oddities = ("the source is itself synthetic (0008,001C)",)
+    flat = replace(slice_image(), oddities=oddities)
+    pixels = np.repeat(flat.pixels, 14, axis=0)
+    pixels[[0, 1, -2, -1]] = pixels[0, 0, 0]
+    deep = replace(flat, pixels=pixels, slice_thickness_mm=1.0, positions_lps_mm=None)
+    solid = np.zeros((6, *inside.shape[1:]), dtype=bool) | inside
+    for lesion in (
+        own_slice(flat, corner, inside, name="mine"),
+        own_lesion(deep, (4, *corner[1:]), solid, name="mine"),
+    ):
+        assert "real" not in lesion.card.origin
+        assert "synthetic image" in lesion.card.origin
+        assert lesion.card.licence == "that of the source image"
+    assert own_slice(slice_image(), corner, inside, name="mine").card.licence == "the owner's own"
+
+
+def test_a_lesion_of_too_few_slices_is_pointed_to_its_slice() -> None:
+    corner, inside = outline_of_disc()
+    deep = replace(
+        slice_image(), pixels=np.repeat(slice_image().pixels, 5, axis=0), slice_thickness_mm=5.0, positions_lps_mm=None
+    )
+    two = np.concatenate([inside & (np.indices(inside.shape)[1] > 8), inside])
+    with pytest.raises(BankError, match="2 slice") as refused:
+        own_lesion(deep, (2, *corner[1:]), two, name="mine")
+    assert "--slice 3" in refused.value.remedy
 
 
 def test_a_slice_that_holds_no_cuttable_lesion_is_refused() -> None:

@@ -227,6 +227,15 @@ def test_ctrl_c_and_a_kill_leave_a_checkpoint_that_resumes(
         train_singan(solids[:1], TINY, out=tmp_path / "cut", report=interrupt)
     assert_same(train_singan(solids[:1], TINY, out=tmp_path / "cut", resume=True)[0], uncut)
 
+    def interrupt_last(entry: dict[str, Any]) -> None:  # the scale's end is still to come
+        if (entry["scale"], entry["iteration"]) == (1, 20):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_singan(solids[:1], TINY, out=tmp_path / "last", report=interrupt_last)
+    assert_same(train_singan(solids[:1], TINY, out=tmp_path / "last", resume=True)[0], uncut)
+    assert read_log(tmp_path / "last") == read_log(tmp_path / "uncut")
+
     # in the middle of an iteration: the critic is updated, the generator isn't
     monkeypatch.setattr(singan_train, "CHECKPOINT_S", 0.0)
     update, calls = singan_step.Scale._update_generator, iter(range(1000))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -128,6 +129,41 @@ def test_other_files_are_no_cascade(tmp_path: Path, release: Path) -> None:
         load_cascade(tmp_path / "no.safetensors")
     with pytest.raises(ReadError, match="no film cascade"):
         load_cascade(release.parent / "film" / CHECKPOINT)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"domain": "../elsewhere"}, "its domain"),
+        ({"domain": "/tmp/elsewhere"}, "its domain"),
+        ({"domain": ""}, "its domain"),
+        ({"domain": "cxr\n"}, "its domain"),
+        ({"domain": "x" * 40}, "its domain"),
+        ({"domain": None}, "its domain"),
+        ({"stages": [1]}, "its stages"),
+        ({"stages": {}}, "its stages"),
+        ({"without": ("film", "code")}, "'film' has no codes"),
+        ({"without": ("detail-256", "network")}, "network"),
+        ({"spacing_mm": float("nan")}, "spacing_mm"),
+        ({"spacing_mm": "no number"}, "no number"),
+    ],
+)
+def test_a_description_that_cannot_be_walked_is_refused(
+    release: Path, tmp_path: Path, changes: dict[str, Any], words: str
+) -> None:
+    with safe_open(release, framework="pt") as file:
+        described = json.loads(file.metadata()["cascade"])
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
+    if "without" in changes:
+        stage, key = changes["without"]
+        del described["stages"][stage][key]
+    elif "spacing_mm" in changes:
+        described["stages"]["film"] |= changes
+    else:
+        described |= changes
+    save_file(tensors, tmp_path / "odd.safetensors", metadata={"cascade": json.dumps(described)})
+    with pytest.raises(ReadError, match=f"no film cascade.*{words}"):
+        load_cascade(tmp_path / "odd.safetensors")
 
 
 def test_a_planted_copy_is_found() -> None:

@@ -5,6 +5,8 @@
 from __future__ import annotations
 
 import json
+import math
+import signal
 from pathlib import Path
 from time import sleep
 
@@ -44,7 +46,7 @@ class Constant:
 
     def train_batch(self, rng: np.random.Generator) -> FlowBatch:
         if self.drawn == self.interrupt_at:
-            raise KeyboardInterrupt
+            signal.raise_signal(signal.SIGINT)
         self.drawn += 1
         data = torch.full((2, 1, 4, 4), float("nan") if self.nan else 1.0)
         return FlowBatch(data=data, mask=torch.ones_like(data))
@@ -69,9 +71,31 @@ def test_ctrl_c_keeps_the_run_and_resume_goes_on(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         train(OneWeight(), Constant(interrupt_at=5), settings, out=tmp_path, description={})
     assert (tmp_path / CHECKPOINT).is_file()
-    stage = Constant()
-    train(OneWeight(), stage, settings, out=tmp_path, description={}, resume=True)
-    assert stage.drawn == 12 - 5
+    stage, cut, whole = Constant(), OneWeight(), OneWeight()
+    train(cut, stage, settings, out=tmp_path, description={}, resume=True)
+    assert stage.drawn == 12 - 6  # the step under way was ended first
+    train(whole, Constant(), settings, out=tmp_path / "whole", description={})
+    assert torch.equal(cut.weight, whole.weight)
+
+
+@pytest.mark.parametrize("other", [{"data_sha256": "b"}, {"seed": 2}, {"batch": 4}, {"stage": "detail"}])
+def test_a_run_is_not_resumed_as_another(tmp_path: Path, other: dict[str, object]) -> None:
+    description = {"stage": "film", "data_sha256": "a", "seed": 1, "batch": 2}
+    settings = LoopSettings(steps=2, precision="float32")
+    train(OneWeight(), Constant(), settings, out=tmp_path, description=description)
+    with pytest.raises(SettingsError, match=next(iter(other)).split("_")[0]):
+        train(OneWeight(), Constant(), settings, out=tmp_path, description={**description, **other}, resume=True)
+
+
+def test_a_loss_that_is_no_number_is_never_the_best(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    losses = iter([math.nan, 2.0, 3.0])
+    monkeypatch.setattr(
+        "Training.loop.measure", lambda *_a, **_k: {"measured_train": 1.0, "measured_held_out": next(losses)}
+    )
+    settings = LoopSettings(steps=12, report_every=4, precision="float32")
+    train(OneWeight(), Constant(), settings, out=tmp_path, description={})
+    with safe_open(best_weights(tmp_path), framework="pt") as file:
+        assert json.loads(file.metadata()["state"])["step"] == 8
 
 
 def test_time_limit_ends_a_run(tmp_path: Path) -> None:

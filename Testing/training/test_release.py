@@ -45,7 +45,7 @@ def test_a_released_model_carries_its_card_and_is_listed(tmp_path: Path) -> None
     assert weights.read_card(target).data == "12 films"
     listed = json.loads((tmp_path / "shipped" / "release.json").read_text())
     assert sorted(listed) == ["lungs.safetensors", "other.safetensors"]
-    with pytest.raises(SettingsError, match="can.t be released"):
+    with pytest.raises(SettingsError, match=r"can't be released"):
         release(tmp_path / "packed.safetensors", {**told, "colour": "red"}, tmp_path / "shipped")
 
 

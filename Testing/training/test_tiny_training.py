@@ -19,7 +19,7 @@ from Training.augment import apply_film_change, draw_film_change
 from Training.film_data import NEEDED, is_held_out, load_films
 from Training.film_stages import draw_known, no_change
 from Training.loop import best_weights
-from Training.train_background import main, read_preset, stages_of
+from Training.train_background import PRESETS, main, read_preset, stages_of
 
 
 @pytest.fixture(scope="module")
@@ -83,9 +83,14 @@ def test_resumed_run_equals_an_uninterrupted_one(folder: Path, tmp_path: Path) -
         assert torch.equal(value, cut[name]), name
 
 
-def test_checkpoint_of_other_layers_is_refused(folder: Path, tmp_path: Path) -> None:
+def test_checkpoint_of_another_stage_or_other_layers_is_refused(folder: Path, tmp_path: Path) -> None:
     assert run(folder, tmp_path / "run", "--stage", "film", "--steps", "1").exit_code == 0
     refused = run(folder, tmp_path / "run", "--stage", "detail-256", "--resume")
+    assert refused.exit_code != 0
+    assert "another stage" in refused.output
+    wider = (PRESETS / "tiny.toml").read_text().replace("widths = [8, 16]", "widths = [8, 24]")
+    (tmp_path / "wider.toml").write_text(wider)
+    refused = run(folder, tmp_path / "run", "--stage", "film", "--resume", "--preset", str(tmp_path / "wider.toml"))
     assert refused.exit_code != 0
     assert "doesn't fit this preset" in refused.output
 
