@@ -19,7 +19,8 @@ ALPHA_ONE = 65535  # uint16 alpha that means fully lesion
 class LesionCard:
     """Where a lesion comes from and what it is.
 
-    `origin` is "real cut-out" or "procedural". Ratings are the readers' means, 1..5 (LIDC-IDRI), None if procedural.
+    `origin` is "real cut-out", "cut out of a synthetic image", "procedural" or what a generator writes. Ratings are the
+    readers' means, 1..5 (LIDC-IDRI), None if procedural.
     `diameter_mm` is that of the sphere of equal volume; `noise_hu` and `background_hu` are the robust noise and median
     of the source's parenchyma nearby.
     """
