@@ -29,7 +29,7 @@ demo: venv
 	$(BIN)/hiresmedsynth compose Testing/data/cxr/nih_cxr_dx.dcm --domain cxr --spacing-mm 0.342,0.4175 --lesions 2 --seed 7 --size-mm 15:25 --out demo/cxr --pair --overwrite
 
 test: venv test-slicer
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --durations=15
 
 test-slicer: venv venv-slicer
 	.venv-slicer/bin/python -m pytest Testing/slicer
