@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from HiResMedSynthLib.errors import SettingsError
-from Training.loop import BEST
+from Training.checkpoint import BEST
 
 
 def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:

@@ -14,7 +14,7 @@ import signal
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
@@ -24,19 +24,23 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from HiResMedSynthLib.errors import HiResMedSynthError, SettingsError
 from HiResMedSynthLib.flow import FlowBatch, noised, velocity_error
+from Training.checkpoint import (
+    BEST,
+    CHECKPOINT,
+    Progress,
+    check_same_run,
+    load_checkpoint,
+    save_checkpoint,
+    write_tensors,
+)
 from Training.objective import FlowMatching, Objective
 from Training.precision import autocast, check_precision, faster_precision
 
-CHECKPOINT = "checkpoint.safetensors"
-BEST = "best.safetensors"  # averaged weights where the held-out loss was lowest
 BAD_STEPS_ALLOWED = 20
-MUST_STAY = ("stage", "data_sha256", "seed", "batch")  # of a description: a resumed run is the same run
 
 
 class Stage(Protocol):
@@ -108,18 +112,6 @@ class LoopSettings:
         return cls(**values)
 
 
-@dataclass(kw_only=True)
-class Progress:
-    """Where a run stands; stored in its checkpoint."""
-
-    step: int = 0
-    seconds: float = 0.0
-    skipped: int = 0
-    lowest_held_out: float | None = None
-    precision: str = "auto"
-    losses: list[float] = field(default_factory=list)
-
-
 def train(
     network: nn.Module,
     stage: Stage,
@@ -153,7 +145,7 @@ def train(
     )
     progress = Progress()
     if checkpoint.exists():
-        _check_same_run(checkpoint, description)
+        check_same_run(checkpoint, description)
         progress = load_checkpoint(checkpoint, network, average, optimiser)
     step = _Step(network, stage, objective, optimiser, settings, device=device)
     network.train()
@@ -213,7 +205,7 @@ def train(
                 if math.isfinite(held_out) and held_out < (progress.lowest_held_out or math.inf):
                     progress.lowest_held_out = held_out
                     best = {"step": progress.step, "description": {**description, **stage.constants()}}
-                    _write_tensors(out / BEST, {f"average.{n}": value for n, value in average.items()}, best)
+                    write_tensors(out / BEST, {f"average.{n}": value for n, value in average.items()}, best)
             if progress.step % settings.sheet_every == 0:
                 write_sheet(network, average, stage, out / f"sheet-{progress.step:06d}.png")
             if time.monotonic() - last_saved > settings.checkpoint_minutes * 60:
@@ -260,93 +252,6 @@ def write_sheet(network: nn.Module, average: dict[str, Tensor], stage: Stage, pa
     """Writes the stage's picture as the averaged weights make it."""
     with _AveragedWeights(network, average):
         Image.fromarray(stage.sheet(network, seed=1)).save(path)
-
-
-def save_checkpoint(
-    path: Path,
-    network: nn.Module,
-    average: dict[str, Tensor],
-    optimiser: torch.optim.Optimizer,
-    *,
-    progress: Progress,
-    description: dict[str, Any],
-) -> None:
-    """Writes everything a run needs to go on, as one file that is either the old or the new one."""
-    tensors = {f"weights.{name}": value for name, value in network.state_dict().items()}
-    tensors |= {f"average.{name}": value for name, value in average.items()}
-    for name, parameter in network.named_parameters():
-        for moment, value in optimiser.state.get(parameter, {}).items():
-            tensors[f"{moment}.{name}"] = value
-    _write_tensors(path, tensors, {"progress": asdict(progress), "description": description})
-
-
-def _write_tensors(path: Path, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
-    fresh = path.with_suffix(".new")
-    contiguous = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
-    save_file(contiguous, fresh, metadata={"state": json.dumps(state)})
-    fresh.replace(path)
-
-
-def load_checkpoint(
-    path: Path, network: nn.Module, average: dict[str, Tensor], optimiser: torch.optim.Optimizer
-) -> Progress:
-    """Where the run stood; fills network, average and optimiser in place.
-
-    Raises:
-        SettingsError: the file is damaged, or was written for other layers.
-    """
-    try:
-        with safe_open(path, framework="pt") as file:
-            state = json.loads(file.metadata()["state"])
-            stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
-        network.load_state_dict({name: stored[f"weights.{name}"] for name in network.state_dict()})
-        for name, value in average.items():
-            value.copy_(stored[f"average.{name}"])
-        for name, parameter in network.named_parameters():
-            moments = {m: stored[f"{m}.{name}"] for m in ("step", "exp_avg", "exp_avg_sq") if f"{m}.{name}" in stored}
-            if moments:
-                optimiser.state[parameter] = {
-                    m: value.clone() if m == "step" else torch.empty_like(parameter).copy_(value)
-                    for m, value in moments.items()
-                }
-        return Progress(**state["progress"])
-    except (KeyError, RuntimeError, ValueError, OSError, SafetensorError) as problem:
-        raise SettingsError(
-            f"The checkpoint doesn't fit this preset: {str(problem)[:200]}", where=path, remedy="Use the run's preset."
-        ) from None
-
-
-def _check_same_run(checkpoint: Path, description: dict[str, Any]) -> None:
-    """Raises SettingsError where the run learned from other data, by another seed or batch, or another stage."""
-    try:
-        with safe_open(checkpoint, framework="pt") as file:
-            told = json.loads(file.metadata()["state"])["description"]
-    except (KeyError, TypeError, ValueError, OSError, SafetensorError):
-        return  # load_checkpoint says what is wrong
-    other = [name for name in MUST_STAY if name in told and told[name] != description.get(name)]
-    if other:
-        raise SettingsError(
-            f"The run in this folder has another {' and '.join(name.replace('_', ' ') for name in other)}",
-            where=checkpoint.parent,
-            remedy="Resume with what it began with; for other data give --start-from and a new folder.",
-        )
-
-
-def best_weights(run: Path) -> Path:
-    """The file of a run that holds its best averaged weights (its checkpoint where nothing was measured yet)."""
-    return run / BEST if (run / BEST).is_file() else run / CHECKPOINT
-
-
-def stored_unit(out: Path) -> float | None:
-    """The unit that the run in `out` scales its data by; None where there is no run."""
-    path = out / CHECKPOINT
-    if not path.is_file():
-        return None
-    try:
-        with safe_open(path, framework="pt") as file:
-            return float(json.loads(file.metadata()["state"])["description"]["unit"])
-    except (KeyError, TypeError, ValueError, OSError, SafetensorError):
-        return None  # load_checkpoint says what is wrong
 
 
 class _Step:

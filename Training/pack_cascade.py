@@ -12,7 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from HiResMedSynthLib.errors import SettingsError
-from Training.loop import best_weights
+from Training.checkpoint import best_weights
 from Training.train_background import read_preset, stages_of
 
 

@@ -17,7 +17,7 @@ from HiResMedSynthLib.errors import SettingsError
 from HiResMedSynthLib.lesion.generators import LEARNED_KIND
 from HiResMedSynthLib.lesion.learned import FORMAT
 from HiResMedSynthLib.weights import Card, write_model
-from Training.loop import best_weights
+from Training.checkpoint import best_weights
 
 LIMITS = "Lung nodules of 4 to 30 mm for research; not for diagnosis. Samples may lie near a training nodule."
 

@@ -29,8 +29,9 @@ from HiResMedSynthLib.background.token_gpt import GptPrior
 from HiResMedSynthLib.background.token_masked import MaskedPrior
 from HiResMedSynthLib.background.token_prior import save_prior
 from HiResMedSynthLib.errors import HiResMedSynthError, SettingsError
+from Training.checkpoint import CHECKPOINT, Progress, load_checkpoint, save_checkpoint
 from Training.film_tokens import CodedFilms, FilmTokens
-from Training.loop import BAD_STEPS_ALLOWED, CHECKPOINT, LoopSettings, Progress, load_checkpoint, save_checkpoint
+from Training.loop import BAD_STEPS_ALLOWED, LoopSettings
 from Training.precision import autocast, check_precision, faster_precision
 from Training.ranks import Ranks
 

@@ -23,11 +23,12 @@ from torch import nn
 from HiResMedSynthLib.background.cascade import build_network
 from HiResMedSynthLib.background.film_network import PICTURE, STEM
 from HiResMedSynthLib.errors import HiResMedSynthError, SettingsError
+from Training.checkpoint import best_weights, stored_unit
 from Training.ct_data import load_slices, read_slices
 from Training.film_data import FilmSet, load_films
 from Training.film_stages import CoarseFilm, Detail
 from Training.folder_of_images import identity
-from Training.loop import LoopSettings, Stage, best_weights, stored_unit, train
+from Training.loop import LoopSettings, Stage, train
 from Training.objective import Shortcut
 from Training.report import write_report
 

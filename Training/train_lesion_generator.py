@@ -24,7 +24,8 @@ from HiResMedSynthLib.flow import FlowBatch, guided, sample, sampling_times
 from HiResMedSynthLib.lesion.flow_net import LesionFlowNet, LesionNetShape
 from HiResMedSynthLib.lesion.learned import encode_properties, from_channels, to_channels
 from HiResMedSynthLib.lesion.lesion import LESION_TYPES
-from Training.loop import LoopSettings, best_weights, train
+from Training.checkpoint import best_weights
+from Training.loop import LoopSettings, train
 from Training.objective import Shortcut
 from Training.report import write_report
 from Training.train_background import read_preset

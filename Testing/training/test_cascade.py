@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from HiResMedSynthLib.background.cascade import FilmCascade, build_network, load_cascade
 from HiResMedSynthLib.errors import ReadError, SettingsError
-from Training.loop import CHECKPOINT, Progress, save_checkpoint
+from Training.checkpoint import CHECKPOINT, Progress, save_checkpoint
 from Training.pack_cascade import pack
 from Training.sample_film import nearest_correlation
 from Training.train_background import read_preset, stages_of

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from HiResMedSynthLib.errors import HiResMedSynthError, SettingsError
 from HiResMedSynthLib.flow import FlowBatch
-from Training.loop import BAD_STEPS_ALLOWED, CHECKPOINT, LoopSettings, _rate_share, best_weights, train
+from Training.checkpoint import CHECKPOINT, best_weights
+from Training.loop import BAD_STEPS_ALLOWED, LoopSettings, _rate_share, train
 from Training.objective import Shortcut
 from Training.precision import faster_precision
 

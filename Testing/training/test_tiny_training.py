@@ -16,9 +16,9 @@ from safetensors.torch import load_file
 
 from HiResMedSynthLib.errors import ReadError
 from Training.augment import apply_film_change, draw_film_change
+from Training.checkpoint import best_weights
 from Training.film_data import NEEDED, is_held_out, load_films
 from Training.film_stages import draw_known, no_change
-from Training.loop import best_weights
 from Training.train_background import PRESETS, main, read_preset, stages_of
 
 

@@ -22,9 +22,10 @@ from HiResMedSynthLib.background.cascade import build_network, load_cascade
 from HiResMedSynthLib.background.token_layers import PriorShape
 from HiResMedSynthLib.background.token_prior import build_prior, encoder_fingerprint, load_prior
 from HiResMedSynthLib.errors import HiResMedSynthError
+from Training.checkpoint import CHECKPOINT
 from Training.film_data import NEEDED, FilmSet, is_held_out, load_films
 from Training.film_tokens import FilmEncoder
-from Training.loop import BAD_STEPS_ALLOWED, CHECKPOINT, LoopSettings
+from Training.loop import BAD_STEPS_ALLOWED, LoopSettings
 from Training.token_loop import PRIOR, PriorTraining, train_prior
 from Training.train_background import read_preset
 from Training.train_token_prior import main, make_settings
