@@ -15,6 +15,7 @@ from PIL import Image
 
 from HiResMedSynthLib import weights
 from HiResMedSynthLib.background import make
+from HiResMedSynthLib.background.cascade import FilmCascade
 from HiResMedSynthLib.background.find_model import BackgroundModel
 from HiResMedSynthLib.cli import main as command_line
 from HiResMedSynthLib.errors import SettingsError
@@ -197,15 +198,15 @@ def test_only_an_earlier_call_is_replaced(
 
 def cut_after(patch: pytest.MonkeyPatch, whole: int, error: BaseException) -> None:
     """Lets that many images be made, then raises."""
-    real, calls = make._finished, []
+    real, calls = FilmCascade.finish, []
 
-    def cut(*arguments: Any) -> Any:
+    def cut(*arguments: Any, **named: Any) -> Any:
         calls.append(1)
         if len(calls) > whole:
             raise error
-        return real(*arguments)
+        return real(*arguments, **named)
 
-    patch.setattr(make, "_finished", cut)
+    patch.setattr(FilmCascade, "finish", cut)
 
 
 def names_in(folder: Path) -> list[str]:

@@ -17,6 +17,7 @@ from PIL import Image
 
 from HiResMedSynthLib.background.cascade import REDUCTION, FilmCascade, SamplingSettings, load_cascade
 from HiResMedSynthLib.evaluation.band_power import BANDS_CYCLES_PER_PIXEL, band_power
+from Training import augment
 from Training.augment import Pixels
 from Training.film_data import FilmSet, load_films
 from Training.train_background import read_preset
@@ -24,8 +25,7 @@ from Training.train_background import read_preset
 
 def reduce(film: Pixels, factor: int) -> Pixels:
     """[row / factor, column / factor]: the mean of each factor x factor block."""
-    rows, columns = film.shape
-    mean: Pixels = film.reshape(rows // factor, factor, columns // factor, factor).mean(axis=(1, 3), dtype=np.float32)
+    mean: Pixels = augment.reduce(torch.from_numpy(film)[None, None], factor)[0, 0].numpy()
     return mean
 
 

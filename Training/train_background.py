@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from Training.film_stages import CoarseFilm, Detail
 from Training.folder_of_images import identity
 from Training.loop import LoopSettings, Stage, train
 from Training.objective import Shortcut
+from Training.options import cache_option, loop_option, run_options
 from Training.report import write_report
 
 PRESETS = Path(__file__).resolve().parent / "presets"
@@ -43,9 +44,8 @@ def read_preset(name: str) -> dict[str, Any]:
     """
     path = Path(name) if name.endswith(".toml") else PRESETS / f"{name}.toml"
     if not path.is_file():
-        raise SettingsError(
-            f"There is no preset {name}", where=path, remedy="Use better, lung_ct, tiny or a TOML file."
-        )
+        there = ", ".join(sorted(preset.stem for preset in PRESETS.glob("*.toml")))
+        raise SettingsError(f"There is no preset {name}", where=path, remedy=f"Use a TOML file, or one of: {there}.")
     return tomllib.loads(path.read_text(encoding="utf-8"))
 
 
@@ -79,8 +79,10 @@ def load_set(data: Path, cache: Path, *, canvas_px: int, spacing_mm: float | Non
     return load_films(data, cache, canvas_px=canvas_px, spacing_mm=spacing_mm), identity(data)
 
 
-def load_teacher(run: Path) -> tuple[nn.Module, dict[str, Any]]:
-    """The network of a finished run with its best averaged weights, and the run's description.
+def load_teacher(
+    run: Path, build: Callable[[dict[str, Any]], nn.Module] = build_network
+) -> tuple[nn.Module, dict[str, Any]]:
+    """The network of a finished run with its best averaged weights, and the run's description, which `build` takes.
 
     Raises:
         SettingsError: there is no such run.
@@ -88,7 +90,7 @@ def load_teacher(run: Path) -> tuple[nn.Module, dict[str, Any]]:
     try:
         with safe_open(best_weights(run), framework="pt") as file:
             described: dict[str, Any] = json.loads(file.metadata()["state"])["description"]
-            network = build_network(described)
+            network = build(described)
             network.load_state_dict({name: file.get_tensor(f"average.{name}") for name in network.state_dict()})
     except (OSError, KeyError, RuntimeError, ValueError) as problem:
         raise SettingsError(f"No finished run ({str(problem)[:120]})", where=run, remedy="Train it first.") from None
@@ -101,17 +103,11 @@ def load_teacher(run: Path) -> tuple[nn.Module, dict[str, Any]]:
     "--data", type=click.Path(path_type=Path), required=True, help="Folder of films or CT, or a packed set (npz)."
 )
 @click.option("--preset", default="better", show_default=True, help="better, lung_ct, tiny, or a TOML file.")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the run.")
-@click.option("--cache", type=click.Path(path_type=Path), help="Folder of prepared films; default: OUT/../cache.")
 @click.option("--teacher", type=click.Path(path_type=Path), help="Run to distil: detail in a few steps.")
 @click.option("--start-from", type=click.Path(path_type=Path), help="Run whose weights to begin with (fine-tuning).")
-@click.option("--resume", is_flag=True, help="Go on from the checkpoint in OUT.")
-@click.option("--time-limit", type=float, default=math.inf, help="Minutes; the learning rate falls towards the end.")
-@click.option("--steps", type=int, help="Steps in all, in place of the preset's.")
-@click.option("--batch", type=int, help="Films or crops a step, in place of the preset's.")
-@click.option("--loop", "loop_changes", multiple=True, help="KEY=NUMBER of the loop's settings, repeatable.")
-@click.option("--device", default="cpu", show_default=True)
-@click.option("--threads", type=int, default=1, show_default=True)
+@cache_option
+@loop_option
+@run_options
 def main(
     stage: str,
     data: Path,

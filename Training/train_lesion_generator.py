@@ -7,8 +7,6 @@ Input format: Training/nodule_grids.py. `--teacher RUN` distils a trained genera
 from __future__ import annotations
 
 import hashlib
-import json
-import math
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,6 @@ import click
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import safe_open
 from torch import Tensor, nn
 
 from HiResMedSynthLib.errors import HiResMedSynthError, ReadError
@@ -24,11 +21,11 @@ from HiResMedSynthLib.flow import FlowBatch, guided, sample, sampling_times
 from HiResMedSynthLib.lesion.flow_net import LesionFlowNet, LesionNetShape
 from HiResMedSynthLib.lesion.learned import encode_properties, from_channels, to_channels
 from HiResMedSynthLib.lesion.lesion import LESION_TYPES
-from Training.checkpoint import best_weights
 from Training.loop import LoopSettings, train
 from Training.objective import Shortcut
+from Training.options import loop_option, run_options
 from Training.report import write_report
-from Training.train_background import read_preset
+from Training.train_background import load_teacher, read_preset
 
 WARPED = 0.7  # share of examples that are stretched, turned and bent (interpolated; the network is told so)
 MEASURED = 64  # nodules of each side whose loss is measured
@@ -167,15 +164,9 @@ def load_arrays(path: Path) -> dict[str, NDArray[Any]]:
 @click.command(epilog="Example: python -m Training.train_lesion_generator --data nodules.npz --out runs/lesion")
 @click.option("--data", type=click.Path(path_type=Path), required=True, help="npz of Training.nodule_grids.")
 @click.option("--preset", default="lesion", show_default=True, help="lesion, lesion_tiny, or a TOML file.")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the run.")
 @click.option("--teacher", type=click.Path(path_type=Path), help="Run to distil.")
-@click.option("--resume", is_flag=True, help="Go on from the checkpoint in OUT.")
-@click.option("--time-limit", type=float, default=math.inf, help="Minutes; the learning rate falls towards the end.")
-@click.option("--steps", type=int, help="Steps in all, in place of the preset's.")
-@click.option("--batch", type=int, help="Nodules a step, in place of the preset's.")
-@click.option("--loop", "loop_changes", multiple=True, help="KEY=NUMBER of the loop's settings, repeatable.")
-@click.option("--device", default="cpu", show_default=True)
-@click.option("--threads", type=int, default=1, show_default=True)
+@loop_option
+@run_options
 def main(
     data: Path,
     preset: str,
@@ -202,9 +193,7 @@ def main(
         torch.manual_seed(settings.seed)
         network, objective, shortcut = LesionFlowNet(shape), None, None
         if teacher is not None:
-            taught = LesionFlowNet(shape)
-            with safe_open(best_weights(teacher), framework="pt") as file:
-                taught.load_state_dict({name: file.get_tensor(f"average.{name}") for name in taught.state_dict()})
+            taught, _ = load_teacher(teacher, lambda told: LesionFlowNet(LesionNetShape.from_json(told["network"])))
             network.load_state_dict(taught.state_dict())
             shortcut = table["shortcut"]["times"]
             objective = Shortcut(taught.to(device), shortcut, substeps=table["shortcut"]["substeps"])
@@ -226,8 +215,8 @@ def main(
             device=device, objective=objective,
         )  # fmt: skip
         write_report(out, described)
-    except (OSError, KeyError) as problem:
-        raise click.ClickException(f"{json.dumps(str(problem))}: is the preset or the teacher's run whole?") from None
+    except KeyError as problem:
+        raise click.ClickException(f"The preset lacks {problem}. See Training/presets/lesion.toml.") from None
     except HiResMedSynthError as problem:
         raise click.ClickException(str(problem)) from None
 

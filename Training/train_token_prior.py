@@ -25,6 +25,7 @@ from HiResMedSynthLib.background.token_prior import build_prior, encoder_fingerp
 from HiResMedSynthLib.errors import HiResMedSynthError, SettingsError
 from Training.film_tokens import CodedFilms, FilmEncoder
 from Training.loop import LoopSettings
+from Training.options import cache_option, loop_option, run_options
 from Training.ranks import join_ranks, leave_ranks
 from Training.report import write_report
 from Training.token_loop import PriorSettings, PriorTraining, train_prior
@@ -74,16 +75,10 @@ def draw_sheet(cascade: FilmCascade, held_out: CodedFilms, path: Path, *, steps:
     "--data", type=click.Path(path_type=Path), required=True, help="Folder of films or CT, or a packed set (npz)."
 )
 @click.option("--preset", default="token_prior", show_default=True, help="token_prior, token_gpt, or a TOML file.")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the run.")
-@click.option("--cache", type=click.Path(path_type=Path), help="Folder of prepared films; default: OUT/../cache.")
-@click.option("--resume", is_flag=True, help="Go on from the checkpoint in OUT.")
-@click.option("--time-limit", type=float, default=math.inf, help="Minutes; the learning rate falls towards the end.")
-@click.option("--steps", type=int, help="Steps in all, in place of the preset's.")
-@click.option("--batch", type=int, help="Films a step over all processes, in place of the preset's.")
 @click.option("--copies", type=int, help="Changed copies of each film, in place of the preset's.")
-@click.option("--loop", "loop_changes", multiple=True, help="KEY=NUMBER of the loop's settings, repeatable.")
-@click.option("--device", default="cpu", show_default=True)
-@click.option("--threads", type=int, default=1, show_default=True)
+@cache_option
+@loop_option
+@run_options
 def main(
     release: Path,
     data: Path,

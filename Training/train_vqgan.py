@@ -7,8 +7,6 @@
 
 from __future__ import annotations
 
-import math
-import tomllib
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -19,14 +17,14 @@ import torch
 from HiResMedSynthLib.background.vqgan import Vqgan, VqganShape, preset_shape
 from HiResMedSynthLib.background.vqgan_cost import describe, match_parameters
 from HiResMedSynthLib.errors import HiResMedSynthError, SettingsError
+from Training.options import cache_option, run_options
 from Training.precision import check_precision
 from Training.ranks import join_ranks, leave_ranks
+from Training.train_background import read_preset
 from Training.vqgan_data import FilmTensors, from_film_set, load_film_tensors
 from Training.vqgan_loop import train
 from Training.vqgan_losses import load_perceptual
 from Training.vqgan_step import VqganSettings, VqganTraining
-
-PRESETS = Path(__file__).resolve().parent / "presets"
 
 
 def read_vqgan_preset(name: str) -> dict[str, Any]:
@@ -35,10 +33,7 @@ def read_vqgan_preset(name: str) -> dict[str, Any]:
     Raises:
         SettingsError: there is none.
     """
-    path = Path(name) if name.endswith(".toml") else PRESETS / f"vqgan_{name}.toml"
-    if not path.is_file():
-        raise SettingsError(f"There is no preset {name}", where=path, remedy="Use paper, vqgan, tiny or a TOML file.")
-    return tomllib.loads(path.read_text(encoding="utf-8"))
+    return read_preset(name if name.endswith(".toml") else f"vqgan_{name}")
 
 
 def make_shape(table: dict[str, Any], *, size: int) -> VqganShape:
@@ -91,16 +86,10 @@ def load_data(data: Path | None, films: Path | None, cache: Path, *, size: int, 
 @click.option("--data", type=click.Path(path_type=Path), help="Folder of films.")
 @click.option("--films", type=click.Path(path_type=Path), help="Prepared films, .npz or .npy.")
 @click.option("--size", type=int, help="Side in pixels, in place of the preset's.")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the run.")
-@click.option("--cache", type=click.Path(path_type=Path), help="Folder of prepared films; default: OUT/../cache.")
-@click.option("--resume", is_flag=True, help="Go on from the checkpoint in OUT.")
-@click.option("--time-limit", type=float, default=math.inf, help="Minutes.")
-@click.option("--steps", type=int, help="Steps in all, in place of the preset's.")
-@click.option("--batch", type=int, help="Films a step over all processes, in place of the preset's.")
 @click.option("--seed", type=int)
 @click.option("--precision", help="auto, float32 or bfloat16.")
-@click.option("--device", default="cpu", show_default=True)
-@click.option("--threads", type=int, default=1, show_default=True)
+@cache_option
+@run_options
 def main(
     preset: str,
     data: Path | None,

@@ -6,12 +6,8 @@ Shapes: B batch, C channels, S side in pixels.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib import import_module
-from types import ModuleType
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +15,7 @@ from torch import Tensor, nn
 from HiResMedSynthLib.background.quantiser import ALPHA, GAMMA, weighted_mean
 from HiResMedSynthLib.background.vqgan import Reconstruction
 from HiResMedSynthLib.errors import HiResMedSynthError
-from HiResMedSynthLib.torchvision_guard import import_torchvision
+from HiResMedSynthLib.evaluation.st_lpips import st_lpips
 
 Perceptual = Callable[[Tensor, Tensor], Tensor]
 """(image, other), each [B, 3, H, W] in -1..1 -> distance of each pair."""
@@ -66,23 +62,10 @@ def equation_1(
 
 def load_perceptual(device: str) -> Perceptual | None:
     """ST-LPIPS on VGG16 (the paper's own reference for LPIPS), frozen; None where the package is not installed."""
-    stand_ins = {}
-    for name, attribute in (("IPython", "embed"), ("torchsummary", "summary")):  # it imports both, uses neither here
-        if name not in sys.modules:
-            stand_ins[name] = ModuleType(name)
-            setattr(stand_ins[name], attribute, None)
-    sys.modules.update(stand_ins)
     try:
-        import_torchvision()
-        stlpips = import_module("stlpips_pytorch.stlpips")
-    except (ModuleNotFoundError, HiResMedSynthError):
+        distance: Perceptual = st_lpips().to(device)
+    except HiResMedSynthError:
         return None
-    finally:
-        for name in stand_ins:
-            sys.modules.pop(name, None)
-    network: Any = stlpips.LPIPS(net="vgg", variant="shift_tolerant", verbose=False).eval().to(device)
-    network.requires_grad_(False)
-    distance: Perceptual = network
     return distance
 
 

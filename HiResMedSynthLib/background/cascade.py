@@ -125,19 +125,58 @@ class FilmCascade:
         names = list(self.stages)
         if until not in (None, *names) or sex not in SEXES:
             raise SettingsError(f"no stage {until} or sex {sex}", remedy=f"Stages: {', '.join(names)}; sex F or M.")
-        settings = settings or SamplingSettings()
         generator = torch.Generator().manual_seed(seed)
-        film = torch.zeros(0)
-        for number, name in enumerate(names if until is None else names[: names.index(until) + 1]):
+        if on_step is not None:
+            on_step(names[0])
+        film = self.coarse(generator, sex=sex, codes=codes, known=known, settings=settings)
+        return self.finish(film, generator, until=until, settings=settings, on_step=on_step)
+
+    def coarse(
+        self,
+        generator: torch.Generator,
+        *,
+        sex: str | None = None,
+        codes: Tensor | None = None,
+        known: Tensor | None = None,
+        inside: Tensor | None = None,
+        settings: SamplingSettings | None = None,
+    ) -> Tensor:
+        """[1, 1, h, w], about -1..1: the first stage's film.
+
+        `inside` [1, 1, h, w] is 1 in the film's field (None: everywhere); the others are those of `generate`.
+        """
+        settings, stage = settings or SamplingSettings(), next(iter(self.stages.values()))
+        noise = torch.randn(1, 1, self.film_side, self.film_side, generator=generator)
+        if codes is None:
+            codes = torch.zeros(1, len(self.first.code_shape.levels), self.grid, self.grid)
+            known = torch.zeros(1, 1, self.grid, self.grid)
+        elif known is None:
+            known = torch.ones(1, 1, self.grid, self.grid)
+        inside = torch.ones_like(noise) if inside is None else inside
+        told = {"condition": inside, "label": torch.tensor([SEXES[sex]]), "codes": codes, "known": known}
+        velocity = guided(stage.network, guidance=settings.guidance, **told)
+        times = sampling_times(settings.film_steps, jump=settings.film_jump)
+        return stage.unit * sample(velocity, noise, times=times, mask=inside)
+
+    def finish(
+        self,
+        film: Tensor,
+        generator: torch.Generator,
+        *,
+        until: str | None = None,
+        settings: SamplingSettings | None = None,
+        on_step: Callable[[str], None] | None = None,
+    ) -> NDArray[np.float32]:
+        """[row, column] in -1..1: a coarse film [1, 1, h, w] with its detail up to the stage `until`, calibrated."""
+        settings, names = settings or SamplingSettings(), list(self.stages)
+        until = names[-1] if until is None else until
+        for number, name in enumerate(names[1 : names.index(until) + 1]):
             if on_step is not None:
                 on_step(name)
-            if number == 0:
-                film = self._coarse(generator, SEXES[sex], codes, known, settings)
-            else:
-                noise = settings.condition_noise[number - 1]
-                film = self.add_detail(name, film, generator, steps=settings.detail_steps, condition_noise=noise)
+            noise = settings.condition_noise[number]
+            film = self.add_detail(name, film, generator, steps=settings.detail_steps, condition_noise=noise)
         made: NDArray[np.float32] = film[0, 0].numpy()
-        if self.calibration is not None and name == names[-1]:
+        if self.calibration is not None and until == names[-1]:
             made = calibrated(made, self.calibration.frequencies, self.calibration.gains)
         return np.clip(made, -1, 1)
 
@@ -174,31 +213,6 @@ class FilmCascade:
         noise = torch.randn(upsampled.shape, generator=generator)
         times = sampling_times(steps) if stage.shortcut is None else torch.tensor(stage.shortcut)
         return upsampled + stage.unit * sample(velocity, noise, times=times, heun=stage.shortcut is None)
-
-    def _coarse(
-        self,
-        generator: torch.Generator,
-        label: int,
-        codes: Tensor | None,
-        known: Tensor | None,
-        settings: SamplingSettings,
-    ) -> Tensor:
-        stage = next(iter(self.stages.values()))
-        noise = torch.randn(1, 1, self.film_side, self.film_side, generator=generator)
-        if codes is None:
-            codes = torch.zeros(1, len(self.first.code_shape.levels), self.grid, self.grid)
-            known = torch.zeros(1, 1, self.grid, self.grid)
-        elif known is None:
-            known = torch.ones(1, 1, self.grid, self.grid)
-        told = {
-            "condition": torch.ones_like(noise),
-            "label": torch.tensor([label]),
-            "codes": codes,
-            "known": known,
-        }
-        velocity = guided(stage.network, guidance=settings.guidance, **told)
-        times = sampling_times(settings.film_steps, jump=settings.film_jump)
-        return stage.unit * sample(velocity, noise, times=times)
 
 
 def upsample(coarse: Tensor) -> Tensor:

@@ -13,14 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from HiResMedSynthLib.background.calibration import calibrated
 from HiResMedSynthLib.background.canvas import Pixels, Placed, filled, laid_back, place, resized
 from HiResMedSynthLib.background.cascade import SEXES, FilmCascade, SamplingSettings
 from HiResMedSynthLib.background.domain_values import DomainValues, image_of, values_of
 from HiResMedSynthLib.background.find_model import BackgroundModel
 from HiResMedSynthLib.background.memory import require_memory, stage_sides
 from HiResMedSynthLib.errors import SettingsError
-from HiResMedSynthLib.flow import guided, sample, sampling_times
 from HiResMedSynthLib.image import MedicalImage
 
 SIZES_PX = (32, 4096)
@@ -120,7 +118,8 @@ def generate(
                 f"seed {seed}: {MOST_TRIES} films in a row were near copies of training films ({reason})",
                 remedy="Take another seed, or --keep-copies if you may.",
             )
-    made = _finished(cascade, film, seed, last, settings, on_step)
+    detail = torch.Generator().manual_seed(_stream(seed, DETAIL, 0))
+    made = cascade.finish(film, detail, until=last, settings=settings, on_step=on_step)
     spacing_mm: float | None = cascade.stages[last].spacing_mm * made.shape[0] / size
     if size > cascade.side:
         notes.append(f"enlarged from {cascade.side} pixels: it holds no finer detail")
@@ -172,7 +171,8 @@ def reconstruct(
     codes, known = _codes(cascade, placed, torch.ones(1, 1, cascade.grid, cascade.grid))
     _say(on_step, next(iter(cascade.stages)))
     film = _coarse_film(cascade, _stream(seed, TRIES, 0), sex, codes, known, _film_mask(cascade, placed), settings)
-    made = _finished(cascade, film, seed, last, settings, on_step)
+    detail = torch.Generator().manual_seed(_stream(seed, DETAIL, 0))
+    made = cascade.finish(film, detail, until=last, settings=settings, on_step=on_step)
     count = cascade.grid**2
     notes = [*placed.notes, f"drawn from {count} codes: anatomy as a whole is kept, fine detail is invented"]
     return MadeImage(
@@ -227,36 +227,9 @@ def _coarse_film(
     settings: SamplingSettings | None,
 ) -> Tensor:
     """[1, 1, h, w] in -1..1: the first stage's film, told its field; filled from the nearest pixel outside it."""
-    settings, stage = settings or SamplingSettings(), next(iter(cascade.stages.values()))
-    noise = torch.randn(inside.shape, generator=torch.Generator().manual_seed(stream))
-    told: dict[str, Tensor] = {"condition": inside, "label": torch.tensor([SEXES[sex]]), "codes": codes, "known": known}
-    velocity = guided(stage.network, guidance=settings.guidance, **told)
-    times = sampling_times(settings.film_steps, jump=settings.film_jump)
-    film = (stage.unit * sample(velocity, noise, times=times, mask=inside)).clamp(-1, 1)
-    return torch.from_numpy(filled(_pixels(film), inside[0, 0].numpy() > 0))[None, None]
-
-
-def _finished(
-    cascade: FilmCascade,
-    film: Tensor,
-    seed: int,
-    last: str,
-    settings: SamplingSettings | None,
-    on_step: OnStep | None,
-) -> Pixels:
-    """[side, side]: the coarse film with the detail of all stages up to `last`."""
-    settings = settings or SamplingSettings()
-    generator = torch.Generator().manual_seed(_stream(seed, DETAIL, 0))
-    names = list(cascade.stages)
-    for number, name in enumerate(names[1 : names.index(last) + 1]):
-        _say(on_step, name)
-        film = cascade.add_detail(
-            name, film, generator, steps=settings.detail_steps, condition_noise=settings.condition_noise[number]
-        )
-    made = _pixels(film)
-    if cascade.calibration is not None and last == names[-1]:
-        made = calibrated(made, cascade.calibration.frequencies, cascade.calibration.gains)
-    return np.clip(made, -1, 1)
+    generator = torch.Generator().manual_seed(stream)
+    film = cascade.coarse(generator, sex=sex, codes=codes, known=known, inside=inside, settings=settings)
+    return torch.from_numpy(filled(_pixels(film.clamp(-1, 1)), inside[0, 0].numpy() > 0))[None, None]
 
 
 def _stream(seed: int, purpose: int, number: int) -> int:

@@ -8,17 +8,14 @@ fewer places than features (models.md 4.4's form; no matrix root, no epsilon).
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Sequence
 from functools import lru_cache
-from importlib import import_module
-from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from HiResMedSynthLib.errors import HiResMedSynthError, SettingsError
+from HiResMedSynthLib.errors import SettingsError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -164,29 +161,8 @@ def _vgg() -> nn.Module:
     """The scaling and the first two slices of the shift-tolerant VGG; its weights come with the package."""
     from torch import nn
 
-    from HiResMedSynthLib.torchvision_guard import import_torchvision
+    from HiResMedSynthLib.evaluation.st_lpips import st_lpips
 
-    import_torchvision()
-    # the package imports both, and uses neither
-    stand_ins = {name: stand_in for name, stand_in in _stand_ins().items() if name not in sys.modules}
-    sys.modules.update(stand_ins)
-    try:
-        stlpips = import_module("stlpips_pytorch.stlpips")
-    except ModuleNotFoundError as error:
-        raise HiResMedSynthError(
-            "stlpips-pytorch is not installed",
-            remedy="Install it: python -m pip install --no-deps stlpips-pytorch==0.0.2.",
-        ) from error
-    finally:
-        for name in stand_ins:
-            sys.modules.pop(name, None)
-    whole: Any = stlpips.LPIPS(net="vgg", variant="shift_tolerant", verbose=False).eval()
+    whole = st_lpips()
     slices = [getattr(whole.net, f"slice{number}") for number in range(1, VGG_SLICE + 1)]
-    return nn.Sequential(whole.scaling_layer, *slices).requires_grad_(requires_grad=False)
-
-
-def _stand_ins() -> dict[str, ModuleType]:
-    notebook, summary = ModuleType("IPython"), ModuleType("torchsummary")
-    notebook.embed = None  # type: ignore[attr-defined]
-    summary.summary = None  # type: ignore[attr-defined]
-    return {"IPython": notebook, "torchsummary": summary}
+    return nn.Sequential(whole.scaling_layer, *slices)

@@ -140,7 +140,7 @@ def _parse(packed: bytes, file: Path, repair: str) -> Bank:
 
 
 def bank_bytes(lesions: list[Lesion]) -> bytes:
-    """The contents of a bank file; the same lesions always give the same bytes."""
+    """The contents of a bank file: the same lesions give the same tensors, in a header of any order."""
     from safetensors.numpy import save
 
     arrays: dict[str, NDArray[Any]] = {}

@@ -6,6 +6,7 @@ import dataclasses
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,31 +16,11 @@ from safetensors.numpy import load_file, save_file
 
 from HiResMedSynthLib.errors import BankError, HiResMedSynthError, SettingsError
 from HiResMedSynthLib.lesion.bank import load_bank
-from HiResMedSynthLib.lesion.lesion_grid import crop_2d, to_grid
+from HiResMedSynthLib.lesion.lesion_grid import to_grid
 from HiResMedSynthLib.lesion.singan import SinGan
 from HiResMedSynthLib.lesion.singan_settings import PAPER, SinGanSettings, official_sizes, preset
-from HiResMedSynthLib.lesion.singan_train import CHECKPOINT, train_singan
-
-NAMES = ("solid-10mm-a", "solid-16mm-a")
-TINY = preset("tiny", 3)
-SMALL_PAPER = dataclasses.replace(
-    PAPER, iterations=(7,), report_every=3, channels=8, most_channels=32
-)  # 30 pixels: scales 25, 27, 30
-
-
-@pytest.fixture(scope="module")
-def solids() -> list[np.ndarray]:
-    return [to_grid(load_bank().lesion(name), 16).values for name in NAMES]
-
-
-@pytest.fixture(scope="module")
-def flats() -> list[np.ndarray]:
-    return [crop_2d(load_bank().lesion(name), 30) for name in NAMES]
-
-
-@pytest.fixture(scope="module")
-def trained(solids: list[np.ndarray], tmp_path_factory: pytest.TempPathFactory) -> SinGan:
-    return train_singan(solids[:1], "tiny", out=tmp_path_factory.mktemp("run"))[0]
+from HiResMedSynthLib.lesion.singan_train import train_singan
+from Testing.lesion.singan_runs import SMALL_PAPER, TINY, assert_same, read_log
 
 
 @pytest.fixture
@@ -48,23 +29,6 @@ def doubles() -> Iterator[None]:
     torch.set_default_dtype(torch.float64)
     yield
     torch.set_default_dtype(torch.float32)
-
-
-def weights(model: SinGan) -> dict[str, torch.Tensor]:
-    return {f"{k}.{name}": value for k, net in enumerate(model.nets) for name, value in net.state_dict().items()}
-
-
-def assert_same(one: SinGan, other: SinGan, *, tolerance: float = 0.0) -> None:
-    mine, theirs = weights(one), weights(other)
-    assert mine.keys() == theirs.keys()
-    for name, value in mine.items():
-        assert torch.allclose(value, theirs[name], rtol=0, atol=tolerance), name
-    assert one.amplitudes == pytest.approx(other.amplitudes, abs=tolerance)
-
-
-def read_log(folder: Path) -> list[dict[str, Any]]:
-    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-    return [{name: v for name, v in line.items() if name not in ("seconds", "left_s")} for line in lines]
 
 
 @pytest.mark.parametrize(
@@ -189,88 +153,19 @@ def test_resizing_keeps_constants_and_is_the_usual_cubic() -> None:
     assert torch.allclose(resize(x, (12, 12))[..., 3:-3, 3:-3], usual[..., 3:-3, 3:-3], atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("settings", "stop_at"),
-    [(TINY, 4), (TINY, 25), (SMALL_PAPER, 4), (SMALL_PAPER, 18)],
-    ids=["tiny-first", "tiny-second", "paper-first", "paper-third"],
-)
-def test_a_cancelled_run_goes_on_as_an_uncut_one(
-    settings: SinGanSettings, stop_at: int, solids: list[np.ndarray], flats: list[np.ndarray], tmp_path: Path
-) -> None:
-    grids = flats[:1] if settings.name == "paper" else solids[:1]
-    uncut = train_singan(grids, settings, out=tmp_path / "uncut")[0]
-    asked = iter(range(1000))
-    cut = train_singan(grids, settings, out=tmp_path / "cut", cancelled=lambda: next(asked) >= stop_at)[0]
-    assert not cut.finished
-    assert cut.sample(np.random.default_rng(1)).shape == grids[0].shape
-    with pytest.raises(SettingsError, match="holds a run"):
-        train_singan(grids, settings, out=tmp_path / "cut")
-    resumed = train_singan(grids, settings, out=tmp_path / "cut", resume=True)[0]
-    assert resumed.finished
-    assert_same(resumed, uncut)
-    assert read_log(tmp_path / "cut") == read_log(tmp_path / "uncut")
-    assert_same(train_singan(grids, settings, out=tmp_path / "cut", resume=True)[0], uncut)  # nothing left to do
-
-
-def test_ctrl_c_and_a_kill_leave_a_checkpoint_that_resumes(
+def test_the_log_tells_where_training_stands(
     solids: list[np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from HiResMedSynthLib.lesion import singan_step, singan_train
+    from HiResMedSynthLib.lesion import singan_train
 
-    uncut = train_singan(solids[:1], TINY, out=tmp_path / "uncut")[0]
-
-    def interrupt(entry: dict[str, Any]) -> None:
-        if (entry["scale"], entry["iteration"]) == (1, 10):
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        train_singan(solids[:1], TINY, out=tmp_path / "cut", report=interrupt)
-    assert_same(train_singan(solids[:1], TINY, out=tmp_path / "cut", resume=True)[0], uncut)
-
-    def interrupt_last(entry: dict[str, Any]) -> None:  # the scale's end is still to come
-        if (entry["scale"], entry["iteration"]) == (1, 20):
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        train_singan(solids[:1], TINY, out=tmp_path / "last", report=interrupt_last)
-    assert_same(train_singan(solids[:1], TINY, out=tmp_path / "last", resume=True)[0], uncut)
-    assert read_log(tmp_path / "last") == read_log(tmp_path / "uncut")
-
-    # in the middle of an iteration: the critic is updated, the generator isn't
-    monkeypatch.setattr(singan_train, "CHECKPOINT_S", 0.0)
-    update, calls = singan_step.Scale._update_generator, iter(range(1000))
-
-    def killed(self: Any, *arguments: Any) -> Any:
-        if next(calls) == 13:
-            raise KeyboardInterrupt
-        return update(self, *arguments)
-
-    monkeypatch.setattr(singan_step.Scale, "_update_generator", killed)
-    with pytest.raises(KeyboardInterrupt):
-        train_singan(solids[:1], TINY, out=tmp_path / "killed")
-    monkeypatch.undo()
-    assert_same(train_singan(solids[:1], TINY, out=tmp_path / "killed", resume=True)[0], uncut)
-    assert read_log(tmp_path / "killed") == read_log(tmp_path / "uncut")
-
-
-def test_a_run_of_another_lesion_preset_or_seed_is_not_resumed(solids: list[np.ndarray], tmp_path: Path) -> None:
-    train_singan(solids[:1], TINY, out=tmp_path, time_limit_s=0.0)
-    other = dataclasses.replace(TINY, noise=0.2)
-    for grids, settings, seed in ((solids[1:], TINY, 1), (solids[:1], other, 1), (solids[:1], TINY, 2)):
-        with pytest.raises(SettingsError, match="another lesion, preset or seed"):
-            train_singan(grids, settings, seed=seed, out=tmp_path, resume=True)
-    (tmp_path / CHECKPOINT).write_bytes((tmp_path / CHECKPOINT).read_bytes()[:-50])
-    with pytest.raises(SettingsError, match="can't be read") as refused:
-        train_singan(solids[:1], TINY, out=tmp_path, resume=True)
-    assert "train anew" in refused.value.remedy
-
-
-def test_the_log_tells_where_training_stands(solids: list[np.ndarray], tmp_path: Path) -> None:
+    seconds = iter(range(1_000_000))
+    monkeypatch.setattr(singan_train, "time", SimpleNamespace(monotonic=lambda: float(next(seconds))))
     lines: list[dict[str, Any]] = []
     train_singan(solids[:1], TINY, out=tmp_path, report=lines.append)
     assert [(line["scale"], line["iteration"]) for line in lines] == [(0, 10), (0, 20), (1, 10), (1, 20)]
     assert lines[-1]["left_s"] == 0
-    assert lines[0]["left_s"] > lines[1]["left_s"] > 0 or lines[0]["seconds"] < 0.05
+    assert lines[0]["left_s"] > lines[1]["left_s"] > lines[2]["left_s"] > 0
+    assert 0 < lines[0]["seconds"] < lines[1]["seconds"] < lines[2]["seconds"]
     assert {"gap", "d_loss", "g_loss", "rec_rmse"} <= lines[0].keys()
     assert [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()] == lines
 
