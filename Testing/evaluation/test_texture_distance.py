@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 
 import numpy as np
@@ -81,7 +80,6 @@ def test_the_distance_grows_with_what_differs() -> None:
     assert texture.texture_distance(fine, brighter) == pytest.approx(100, rel=0.01)  # a shift of the mean only
 
 
-@pytest.mark.skipif(importlib.util.find_spec("stlpips_pytorch") is None, reason="stlpips-pytorch is not installed")
 def test_sifid_of_an_image_with_itself_and_another() -> None:
     fine, coarse = textured(np.random.default_rng(0), sigma=0.5), textured(np.random.default_rng(0), sigma=1.5)
     assert texture.sifid_vgg(fine, fine) == pytest.approx(0, abs=1e-6)

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from HiResMedSynthLib.background.vqgan import Reconstruction
+from HiResMedSynthLib.evaluation.st_lpips import st_lpips
 from Training.discriminators import MultiScaleDiscriminator, UNetDiscriminator, high_pass
 from Training.vqgan_losses import (
     ImageChange,
@@ -176,6 +177,21 @@ def test_perceptual_loss_sees_crops_of_three_channels_without_padding() -> None:
     assert seen[0][0].shape == (3, 3, 4, 4)
 
 
+def test_perceptual_loss_tells_a_blur_and_teaches_the_image() -> None:
+    distance = load_perceptual("cpu")
+    assert distance is not None
+    image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    blurred = torch.nn.functional.avg_pool2d(image, 3, stride=1, padding=1).requires_grad_()
+    assert float(distance(image, image)) == pytest.approx(0, abs=1e-6)
+    found = distance(image, blurred).sum()
+    found.backward()
+    assert found.item() > 0.01
+    assert blurred.grad is not None
+    assert float(blurred.grad.abs().sum()) > 0
+
+
 def test_perceptual_loss_is_absent_without_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "stlpips_pytorch", None)
+    st_lpips.cache_clear()  # another test may have loaded it
+    for name in ("stlpips_pytorch", "stlpips_pytorch.stlpips"):
+        monkeypatch.setitem(sys.modules, name, None)
     assert load_perceptual("cpu") is None
