@@ -102,17 +102,10 @@ def compose_command(
 def _refuse_ignored(replays: bool, has_requests: bool) -> None:
     """Refuses options that a case or a request file would leave without effect."""
     source = click.get_current_context().get_parameter_source
-    per_lesion: tuple[str, ...] = (
-        "lesions",
-        "places",
-        "size_mm",
-        "lesion_type",
-        "bank_entry",
-        "contrast",
-        "contrast_hu",
-        "cnr",
+    per_lesion = (
+        *("lesions", "places", "size_mm", "lesion_type", "bank_entry", "contrast", "contrast_hu", "cnr"),
+        *("rotation", "generator", "model"),
     )
-    per_lesion += ("rotation", "generator", "model")
     drawing = ("seed", "fusion", "domain", "pleura_margin_mm", "vessel_margin_mm", "min_distance_mm", "request_file")
     ignored = (*per_lesion, *drawing) if replays else per_lesion if has_requests else ()
     given = [name for name in ignored if source(name) == ParameterSource.COMMANDLINE]
