@@ -1,4 +1,4 @@
-"""Marks of real lesions in a real image: points, boxes and segments; valid once constructed."""
+"""What people labelled in a real image: marks of lesions, and a map of classes; valid once constructed."""
 
 from __future__ import annotations
 
@@ -77,18 +77,60 @@ class Mark:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class AnnotatedImage:
-    """An image with its marks; without any it is an example of "nothing here".
+class ClassMap:
+    """What each voxel shows, by class: anatomy, or lesions painted as a label map.
+
+    Args:
+        labels: uint8 `[slice, row, column]`; 0 = none of the classes. Made read-only.
+        names: class name by number, of the whole folder: a class need not occur in every image.
 
     Raises:
-        SettingsError: a mark reaches out of the image, or its size in mm needs a pixel spacing that nobody knows.
+        SettingsError: a number has no name, or the map has no three dimensions.
+    """
+
+    labels: NDArray[np.uint8]
+    names: dict[int, str]
+
+    def __post_init__(self) -> None:
+        labels = np.asarray(self.labels)
+        refuse_unless(labels.ndim == 3 and labels.dtype == np.uint8, "a class map is uint8 [slice, row, column]")
+        strange = sorted(set(np.flatnonzero(label_counts(labels)).tolist()) - {0, *self.names})
+        refuse_unless(not strange, f"class {', '.join(map(str, strange[:5]))} of the map has no name")
+        labels = labels.view()
+        labels.flags.writeable = False
+        object.__setattr__(self, "labels", labels)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class AnnotatedImage:
+    """An image with its labels; without any it is an example of "nothing here".
+
+    Args:
+        image: the pixels.
+        marks: lesions: points, boxes, segments.
+        class_map: classes of voxels, on the grid of the image; None where the folder has none.
+        name: where it lies in its folder; "" where that is not known.
+        patient: whose it is, "" where nobody says. It never leaves the site: no export and no report holds it.
+
+    Raises:
+        SettingsError: a mark reaches out of the image, its size in mm needs a pixel spacing that nobody knows, or the
+            class map has another size.
     """
 
     image: MedicalImage
     marks: tuple[Mark, ...] = ()
+    class_map: ClassMap | None = None
+    name: str = ""
+    patient: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "marks", tuple(self.marks))
+        if self.class_map is not None and self.class_map.labels.shape != self.image.shape:
+            raise SettingsError(
+                f"the mask has the size {self.class_map.labels.shape}, its image {self.image.shape} "
+                "(slices, rows, columns)",
+                remedy="Export the mask on the grid of its image.",
+            )
         refuse_unless(len(self.marks) <= MOST_MARKS, f"more than {MOST_MARKS} marks in one image are not kept")
         for number, mark in enumerate(self.marks, start=1):
             if mark.diameter_mm is not None and self.image.pixel_spacing_mm is None:
@@ -123,6 +165,14 @@ class AnnotatedImage:
             corner, mask = self.patch(mark)
             labels[tuple(slice(c, c + n) for c, n in zip(corner, mask.shape, strict=True))][mask] = number
         return labels
+
+
+def label_counts(labels: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """`[256]` voxels of each label of a map, counted slice by slice: at once they would need 8 times the map's size."""
+    counts = np.zeros(256, dtype=np.int64)
+    for plane in labels:
+        counts += np.bincount(plane.ravel(), minlength=256)
+    return counts
 
 
 def _index(place: Sequence[int]) -> Index:

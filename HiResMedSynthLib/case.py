@@ -19,12 +19,15 @@ from HiResMedSynthLib.image import MedicalImage
 from HiResMedSynthLib.lesion.generators import GeneratorName
 from HiResMedSynthLib.placement.domain import DOMAINS, Domain
 from HiResMedSynthLib.placement.margins import Margins
+from HiResMedSynthLib.placement.method import PlacementMethod
+from HiResMedSynthLib.placement.zones import Zone, check_zone
 
 CASE_VERSION = 1
 HALF = ALPHA_HALF  # from here on a voxel belongs to the lesion's mask
 RequestType = Literal["any", "solid", "part-solid", "ground-glass", "calcified", "juxtapleural", "stone"]
-FusionName = Literal["alpha", "paper"]
+FusionName = Literal["better", "alpha", "paper"]
 Mode = Literal["blend", "add"]
+SizesName = Literal["even", "history"]
 Point = tuple[float, float, float]
 Range = tuple[float, float]
 
@@ -35,8 +38,10 @@ class LesionRequest:
 
     Args:
         place: (slice, row, column) index of its centre, or None: drawn from the location prior.
+        zone: part of the patient that its place is drawn in; None: anywhere. A place that is given goes before it.
         type: a lesion type, or "any" that fits the domain.
         size_mm: (smallest, largest) diameter of the sphere of equal volume.
+        sizes: "even": every ratio of sizes is as likely; "history": within the range as often as in real patients.
         bank_entry: name of a bank entry; None: drawn among those of the type.
         contrast: (lowest, highest) mean difference to the surroundings, HU or stored values; None: the lesion's own.
         cnr: the same as a multiple of the background's noise; excludes `contrast`.
@@ -46,13 +51,17 @@ class LesionRequest:
         generator: where its form comes from (`lesion.generators`).
         model: name of the generator's model; None: one that fits, or none is used.
         model_sha256: hash of that model's file, filled in when it is drawn: another file under its name is refused.
+        keep_shape: its shape is taken even where it looks unlike real lesions; set when a case is drawn, so that
+            drawing again gives this lesion, and dragging it doesn't change its form.
     """
 
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012 (read by pydantic where JSON comes in)
 
     place: Point | None = None
+    zone: Zone | None = None
     type: RequestType = "any"
     size_mm: Range = (4.0, 12.0)
+    sizes: SizesName = "even"
     bank_entry: str | None = None
     contrast: Range | None = None
     cnr: Range | None = None
@@ -62,6 +71,7 @@ class LesionRequest:
     generator: GeneratorName = "deform"
     model: str | None = None
     model_sha256: str | None = None
+    keep_shape: bool = False
 
     def __post_init__(self) -> None:
         low, high = self.size_mm
@@ -69,6 +79,10 @@ class LesionRequest:
             raise SettingsError(
                 f"a size of {low}:{high} mm can't be", remedy="Give SMALLEST:LARGEST in mm, both above zero."
             )
+        if self.sizes not in get_args(SizesName):
+            raise SettingsError(f"there are no sizes '{self.sizes}'", remedy="Choose even or history.")
+        if self.zone is not None:
+            check_zone(self.zone)
         if self.type not in get_args(RequestType):
             raise SettingsError(
                 f"there is no lesion type '{self.type}'", remedy=f"Choose one of {', '.join(get_args(RequestType))}."
@@ -100,22 +114,27 @@ class CaseSettings:
     Args:
         requests: the lesions wanted, each with a seed of its own.
         domain: what the background shows; None: guessed from the modality.
-        fusion: "alpha" (matte blend; projection added on films) or "paper" (Eq. 17).
+        fusion: "better" (matte blend at the scan's resolution, with its noise; projection added on films), "alpha" (the
+            matte blend alone) or "paper" (Eq. 17).
         margins: distances kept to pleura, vessels and airways.
         min_distance_mm: free tissue kept between two lesions' footprints.
+        placement: by which danger mask and prior places are found.
     """
 
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012 (read by pydantic where JSON comes in)
 
     requests: tuple[LesionRequest, ...]
     domain: Domain | None = None
-    fusion: FusionName = "alpha"
+    fusion: FusionName = "better"
     margins: Margins = field(default_factory=Margins)
     min_distance_mm: float = 5.0
+    placement: PlacementMethod = field(default_factory=PlacementMethod)
 
     def __post_init__(self) -> None:
         if self.fusion not in get_args(FusionName):
-            raise SettingsError(f"there is no fusion '{self.fusion}'", remedy="Choose alpha or paper.")
+            raise SettingsError(
+                f"there is no fusion '{self.fusion}'", remedy=f"Choose one of {', '.join(get_args(FusionName))}."
+            )
         if self.domain is not None and self.domain not in DOMAINS:
             raise SettingsError(f"there is no domain '{self.domain}'", remedy=f"Choose one of {', '.join(DOMAINS)}.")
         seeds = [request.seed for request in self.requests]
@@ -237,7 +256,7 @@ class Case:
         settings: what was asked for.
         seed: of the whole case; each lesion's stream is derived from it and the request's own seed.
         lesions: as drawn.
-        placement_method: how the danger map was found.
+        placement_method: how danger map and prior were found.
         bank_sha256: of the lesion bank that was drawn from.
         log: retries and vetoes in the order they happened, one sentence each.
         versions: of this product and the packages that touch pixels.

@@ -17,6 +17,10 @@ from HiResMedSynthLib.errors import CaseError, HiResMedSynthError
 
 CASE_FILE = "case.json"
 ARRAYS_FILE = "lesions.safetensors"
+NEWER_FIELDS = (
+    *(("generator", "deform"), ("model", None), ("model_sha256", None)),
+    *(("zone", None), ("sizes", "even"), ("keep_shape", False)),
+)
 LARGEST_CASE_BYTES = 64 * 2**20
 LARGEST_ARRAYS_BYTES = 2 * 2**30
 
@@ -102,8 +106,8 @@ def case_bytes(case: Case) -> tuple[bytes, bytes]:
 
 
 def _leave_out_defaults(request: dict[str, Any]) -> None:
-    """Drops the fields about generators where none is named, so that such a case reads as it did before them."""
-    for name, default in (("generator", "deform"), ("model", None), ("model_sha256", None)):
+    """Drops newer fields where they have no effect, so that such a case reads as it did before them."""
+    for name, default in NEWER_FIELDS:
         if request[name] == default:
             del request[name]
 

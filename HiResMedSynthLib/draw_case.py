@@ -15,19 +15,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from HiResMedSynthLib.case import BackgroundReference, Case, CaseSettings, LesionRequest, PlacedLesion
-from HiResMedSynthLib.draw_lesion import DrawnShape, Index, draw_shape, generator_of, place_shape, split_place
+from HiResMedSynthLib.draw_lesion import (
+    DrawnShape,
+    Index,
+    draw_shape,
+    generator_of,
+    place_shape,
+    split_place,
+)
 from HiResMedSynthLib.errors import ForbiddenPlaceError, HiResMedSynthError, PlacementError, SettingsError
 from HiResMedSynthLib.ground import Ground, prepare_ground
 from HiResMedSynthLib.image import MedicalImage
 from HiResMedSynthLib.lesion.bank import Bank, load_bank
 from HiResMedSynthLib.lesion.generators import Generator
+from HiResMedSynthLib.lesion_in_scan import judged
 from HiResMedSynthLib.placement.candidates import footprint_problem, nearest_permitted
 from HiResMedSynthLib.versions import installed_versions
 
-SHAPES_TRIED = 6  # sizes and forms after which a lesion without room is given up
+SHAPES_TRIED = 6  # sizes and forms: then a lesion without room is given up, one unlike real ones taken at its best
 SHAPES_KEPT = 64  # forms kept on a ground, a few hundred KiB each
 PLACES_TRIED = 400  # for each of them
-SHAPE_STREAM, PLACE_STREAM = 0, 1
+SHAPE_STREAM, PLACE_STREAM, NOISE_STREAM = 0, 1, 2
 LARGEST_IN_ROOM = 0.8  # of the largest free disc: a footprint is wider than its sphere, and never quite round
 ANOTHER_LESION = "another lesion"
 Progress = Callable[[int, int, str], None]
@@ -64,10 +72,16 @@ def draw_case(
     total = len(settings.requests) + 1
     report(0, total, "looking where lesions may go")
     if ground is None:
-        ground = prepare_ground(background, domain=settings.domain, margins=settings.margins)
-    elif ground.margins != settings.margins or settings.domain not in (None, ground.domain):
+        ground = prepare_ground(
+            background, domain=settings.domain, margins=settings.margins, placement=settings.placement,
+            progress=lambda slices, of, what: report(0, total, f"{what}, slice {slices} of {of}"),
+        )  # fmt: skip
+    elif (ground.margins, ground.placement) != (settings.margins, settings.placement) or settings.domain not in (
+        None,
+        ground.domain,
+    ):
         raise SettingsError(
-            "the background was prepared for other margins or another domain",
+            "the background was prepared for other margins, another domain or another way to find places",
             remedy="Prepare it anew with these settings.",
         )
     drawing = _Drawing(ground=ground, settings=settings, seed=seed, bank=bank or load_bank(), log=[], lesions=[])
@@ -86,7 +100,7 @@ def draw_case(
         settings=replace(settings, domain=ground.domain),
         seed=seed,
         lesions=tuple(sorted(drawing.lesions, key=lambda lesion: lesion.number)),
-        placement_method=ground.danger_map.method,
+        placement_method=ground.method,
         bank_sha256=drawing.bank.sha256,
         log=tuple(drawing.log),
         versions=installed_versions(),
@@ -107,12 +121,16 @@ class _Drawing:
     generators: dict[tuple[str, str | None, str | None], Generator] = field(default_factory=dict)
 
     def add(self, number: int, request: LesionRequest) -> None:
-        """Draws one lesion and adds it; raises PlacementError where it can't go."""
+        """Draws one lesion and adds it; raises PlacementError where it can't go.
+
+        One that looks unlike real lesions is drawn again; after the last try the least unlike is taken, and the case's
+        log says so.
+        """
         self._refuse_giant(request)
         place_rng = self._stream(request, PLACE_STREAM)
-        first = request.attempt
         visible = False
-        for attempt in range(first, first + SHAPES_TRIED):
+        best: tuple[float, PlacedLesion] | None = None
+        for attempt in range(request.attempt, request.attempt + SHAPES_TRIED):
             tried = replace(request, attempt=attempt)
             shape = self._shape(tried)
             if not shape.mask.any():
@@ -121,19 +139,47 @@ class _Drawing:
                 )
                 continue
             visible = True
-            anchor = shape.anchor
+            try:
+                anchor = self._anchor(number, shape, tried, place_rng)
+            except ForbiddenPlaceError:
+                if best is None:
+                    raise
+                anchor = None  # this form doesn't fit where an earlier one did
             if anchor is None:
-                anchor = self._drawn_anchor(number, shape, place_rng)
-            else:
-                self._check_asked_place(number, shape, anchor)
-            if anchor is not None:
-                fusion = self.settings.fusion
-                self._accept(
-                    place_shape(shape, self.ground, number=number, request=tried, anchor=anchor, fusion=fusion)
-                )
+                self.log.append(f"lesion {number}: no room for one of {shape.diameter_mm:.1f} mm, drawn again")
+                continue
+            lesion = self._placed(number, shape, tried, anchor)
+            if self.settings.fusion != "better" or self.ground.is_projection:
+                self._accept(lesion)
                 return
-            self.log.append(f"lesion {number}: no room for one of {shape.diameter_mm:.1f} mm, drawn again")
-        self._give_up(request, visible=visible)
+            lesion, verdict = judged(lesion, self.ground)
+            if best is None or verdict.excess < best[0]:
+                best = verdict.excess, lesion
+            if verdict.accepted:
+                break
+            if request.keep_shape:
+                self.log.append(f"lesion {number}: unlike real ones ({verdict.words}), kept as it was drawn")
+                break
+            self.log.append(f"lesion {number}: unlike real ones ({verdict.words}), drawn again")
+        if best is None:
+            self._give_up(request, visible=visible)
+        else:
+            if best[0] > 0 and not request.keep_shape:
+                self.log.append(f"lesion {number}: no try looked like real ones in every measure; the nearest is taken")
+            self._accept(replace(best[1], request=replace(best[1].request, keep_shape=True)))
+
+    def _anchor(self, number: int, shape: DrawnShape, request: LesionRequest, rng: np.random.Generator) -> Index | None:
+        """The voxel asked for, or one drawn; None: no room."""
+        if shape.anchor is None:
+            return self._drawn_anchor(number, shape, request, rng)
+        self._check_asked_place(number, shape, shape.anchor)
+        return shape.anchor
+
+    def _placed(self, number: int, shape: DrawnShape, request: LesionRequest, anchor: Index) -> PlacedLesion:
+        return place_shape(
+            shape, self.ground, number=number, request=request, anchor=anchor, fusion=self.settings.fusion,
+            noise_rng=self._stream(request, NOISE_STREAM, request.attempt),
+        )  # fmt: skip
 
     def _shape(self, request: LesionRequest) -> DrawnShape:
         """The request's form; one that was drawn on this ground before, at the same offset from its voxel, is reused.
@@ -145,7 +191,7 @@ class _Drawing:
         if request.place is None:
             return draw_shape(request, ground, self.bank, rng, fusion=self.settings.fusion, generator=generator)
         anchor, fraction = split_place(request.place, one_slice=ground.image.slices == 1)
-        form = replace(request, place=fraction, contrast=None, cnr=None)
+        form = replace(request, place=fraction, contrast=None, cnr=None, keep_shape=False)
         key = (form, self.seed, self.settings.fusion, self.bank.sha256, generator.identity)
         shape = ground.shapes.get(key)
         if shape is None:
@@ -232,12 +278,16 @@ class _Drawing:
             nearest=moved,
         )
 
-    def _drawn_anchor(self, number: int, shape: DrawnShape, rng: np.random.Generator) -> Index | None:
+    def _drawn_anchor(
+        self, number: int, shape: DrawnShape, request: LesionRequest, rng: np.random.Generator
+    ) -> Index | None:
         """A voxel drawn from the prior around which the whole footprint is permitted, or None: no room."""
         vetoes: Counter[str] = Counter()
         found = None
-        for place in self.ground.sampler(shape.allow).draw(rng, PLACES_TRIED):
+        for place in self.ground.sampler(shape.allow, request.zone).draw(rng, PLACES_TRIED):
             anchor = (int(place[0]), int(place[1]), int(place[2]))
+            if request.sizes == "history" and rng.random() > self.ground.size_likelihood(shape.diameter_mm, anchor):
+                continue
             problem = self._problem(shape, shape.corner_at(anchor))
             if not problem:
                 found = anchor

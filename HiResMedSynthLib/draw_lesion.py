@@ -18,10 +18,13 @@ from HiResMedSynthLib.errors import SettingsError
 from HiResMedSynthLib.fusion import ALPHA_ONE, edge_band
 from HiResMedSynthLib.ground import Ground
 from HiResMedSynthLib.image import MedicalImage
+from HiResMedSynthLib.joining.fit import at_resolution
 from HiResMedSynthLib.lesion.bank import Bank
 from HiResMedSynthLib.lesion.generators import Generator, Wish, generator_for
 from HiResMedSynthLib.lesion.render import render, render_projection
+from HiResMedSynthLib.lesion_in_scan import fitted
 from HiResMedSynthLib.placement.danger import PLEURA_MARGIN
+from HiResMedSynthLib.placement.sizes import shipped_sizes
 
 Index = tuple[int, int, int]
 FRACTION_STEPS = 64  # places are whole voxels plus n/64: exact in binary, so a pinned place gives the same pixels
@@ -46,6 +49,7 @@ class DrawnShape:
         density: float32 patch: HU of the lesion (CT) or millimetres of water added to the ray (film).
         contrast_share: 0..1, where in a range of contrast or CNR this lesion stands.
         source_background_hu: parenchyma around the lesion where it comes from; None if procedural.
+        source_noise_hu: noise there; None if unknown.
         details: drawn values for the record.
     """
 
@@ -62,6 +66,7 @@ class DrawnShape:
     density: NDArray[np.float32]
     contrast_share: float
     source_background_hu: float | None
+    source_noise_hu: float | None
     details: dict[str, Any]
 
     @property
@@ -103,14 +108,16 @@ def draw_shape(
         ModelError: the generator's model is missing or changed.
         BankError: an entry that doesn't exist.
     """
-    low, high = request.size_mm
-    diameter_mm = float(math.exp(rng.uniform(math.log(low), math.log(high))))
+    diameter_mm = _diameter_mm(request, ground, rng)
     wish = _wish(request, ground, diameter_mm)
     drawn = (generator or generator_of(request)).draw(wish, bank, rng)
     lesion, deformation = drawn.lesion, drawn.deformation
     jitter = rng.integers(-FRACTION_STEPS // 2 + 1, FRACTION_STEPS // 2, size=3) / FRACTION_STEPS
     contrast_share = float(rng.uniform())
     anchor, fraction = _anchor(request, ground, jitter, diameter_mm)
+    details: dict[str, Any] = {"deformation": deformation.record()}
+    if drawn.model:
+        details["generator"] = drawn.model
     spacing = ground.image.spacing_mm
     if ground.is_projection:
         tissue_hu = SOFT_TISSUE_HU if ground.domain == "kub" else LUNG_HU
@@ -127,6 +134,17 @@ def draw_shape(
     else:
         patch = render(lesion, deformation, diameter_mm=diameter_mm, spacing_mm=spacing, centre=fraction)
         corner, alpha, density = patch.corner, patch.alpha, patch.intensity_hu.astype(np.float32)
+        if fusion == "better":
+            corner, alpha, density, sigma_mm = at_resolution(
+                corner, alpha, density, spacing_mm=spacing, resolution=ground.resolution,
+                slice_thickness_mm=ground.image.slice_thickness_mm,
+            )  # fmt: skip
+            details["resolution"] = {
+                "edge_width_mm": ground.resolution.edge_width_mm,
+                "usual_width_mm": ground.resolution.usual_width_mm,
+                "measured_on": ground.resolution.source,
+                "blurred_by_mm": round(sigma_mm, 3),
+            }
         if ground.image.slices == 1:
             corner, alpha, density = _cut(corner, alpha, density)
     if fusion == "paper":
@@ -146,16 +164,34 @@ def draw_shape(
         density=density,
         contrast_share=contrast_share,
         source_background_hu=lesion.card.background_hu,
-        details={"deformation": deformation.record(), **({"generator": drawn.model} if drawn.model else {})},
+        source_noise_hu=lesion.card.noise_hu,
+        details=details,
     )
 
 
+def _diameter_mm(request: LesionRequest, ground: Ground, rng: np.random.Generator) -> float:
+    low, high = request.size_mm
+    if request.sizes == "even":
+        return float(math.exp(rng.uniform(math.log(low), math.log(high))))
+    if ground.domain == "kub" or request.type == "stone":
+        raise SettingsError("the sizes of real stones are not on record", remedy="Leave the sizes even.")
+    return shipped_sizes().diameter_mm(float(rng.uniform()), request.size_mm)
+
+
 def place_shape(
-    shape: DrawnShape, ground: Ground, *, number: int, request: LesionRequest, anchor: Index, fusion: FusionName
+    shape: DrawnShape,
+    ground: Ground,
+    *,
+    number: int,
+    request: LesionRequest,
+    anchor: Index,
+    fusion: FusionName,
+    noise_rng: np.random.Generator,
 ) -> PlacedLesion:
     """The lesion at `anchor`, its values set against the surroundings and the noise found there.
 
-    The place must already be permitted: the patch has to lie inside the image.
+    The place must already be permitted: the patch has to lie inside the image. `noise_rng` is the stream that its
+    noise is drawn from (fusion better, in a CT).
 
     Raises:
         SettingsError: a CNR on a radiograph.
@@ -189,6 +225,15 @@ def place_shape(
         else:
             values = values + (wanted - contrast) / np.mean(weights)
     values = _within_range(values, image, added=ground.is_projection)
+    if fusion == "better" and not ground.is_projection:
+        before = _contrast(values, shape.mask, weights, level)
+        values, details["noise_carried"] = fitted(
+            values, shape.alpha, corner, ground, source_noise_hu=shape.source_noise_hu, noise_hu=noise, rng=noise_rng
+        )
+        if asked is not None:  # vessels that stay at its rim, and chance, must not move a contrast that was asked for
+            values = values + (before - _contrast(values, shape.mask, weights, level)) / np.mean(weights)
+        int16 = np.iinfo(np.int16)
+        values = np.clip(values, int16.min, int16.max)  # where little of it shows, noise may pass the image's own range
     contrast = _contrast(values, shape.mask, weights, level)
     mode: Mode = "add" if ground.is_projection else "blend"
     base = 0

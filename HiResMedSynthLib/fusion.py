@@ -1,6 +1,7 @@
 """HOW lesion and background join: the paper's Eq. 17 to the letter, the matte blend, and addition for radiographs.
 
-Every function writes into `pixels[region]` in place and touches nothing where alpha is zero.
+Every function writes into `pixels[region]` in place and touches nothing where alpha is zero. The fusion `better` is the
+matte blend of arrays that `draw_case` has fitted to the scan (`joining/`): nothing is estimated or drawn here.
 """
 
 from __future__ import annotations

@@ -1,25 +1,35 @@
-"""Ground: what a background offers a lesion: where it may go, where it is likely, how noisy it is.
+"""Ground: what a background offers a lesion: where it may go, where it is likely, how sharp and noisy it is.
 
 Computed once for an image and a choice of margins, used for every lesion drawn into it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
+from collections.abc import Callable, Collection, Hashable
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from HiResMedSynthLib.errors import GeometryError, SettingsError
+from HiResMedSynthLib.errors import GeometryError, PlacementError, SettingsError
 from HiResMedSynthLib.image import MedicalImage
+from HiResMedSynthLib.joining.noise_texture import NoiseTexture, noise_texture
+from HiResMedSynthLib.joining.scan_resolution import ScanResolution, scan_resolution
 from HiResMedSynthLib.placement.candidates import PlaceSampler
-from HiResMedSynthLib.placement.danger import DangerMap, danger
+from HiResMedSynthLib.placement.danger import LUNG_CLASSES, DangerMap, danger
 from HiResMedSynthLib.placement.domain import PROJECTION_DOMAINS, Domain, guess_domain
 from HiResMedSynthLib.placement.location import heatmap
 from HiResMedSynthLib.placement.margins import Margins
+from HiResMedSynthLib.placement.method import PlacementMethod
+from HiResMedSynthLib.placement.sizes import shipped_sizes
+from HiResMedSynthLib.placement.zones import Zone, zone_mask
+
+if TYPE_CHECKING:
+    from HiResMedSynthLib.placement.network import PlacementNetwork
+
+Progress = Callable[[int, int, str], None]
 
 # Grey range of a film (5th to 95th percentile) over the water-equivalent range it shows: lung to mediastinum in a
 # PA chest film, flank to spine in a KUB film. A coarse model of the unknown grey curve; case.json calls it so.
@@ -35,44 +45,111 @@ class Ground:
         domain: what it shows.
         margins: distances kept, part of the danger map.
         danger_map: forbidden classes per voxel.
+        placement: how places are found.
     """
 
     image: MedicalImage
     domain: Domain
     margins: Margins
     danger_map: DangerMap
+    placement: PlacementMethod = field(default_factory=PlacementMethod)
 
     def forbidden(self, allow: Collection[str] = ()) -> NDArray[np.bool_]:
         """`[slice, row, column]`, True = forbidden; classes named in `allow` count as permitted. Cached."""
         return self._forbidden_by_allowance(tuple(sorted(allow)))
 
-    def sampler(self, allow: Collection[str] = ()) -> PlaceSampler:
-        """Draws places from the location prior restricted to permitted tissue. Cached."""
-        return self._sampler_by_allowance(tuple(sorted(allow)))
+    def sampler(self, allow: Collection[str] = (), zone: Zone | None = None) -> PlaceSampler:
+        """Draws places from the location prior restricted to permitted tissue and a zone. Cached.
+
+        Raises:
+            PlacementError: nothing there is permitted.
+        """
+        key = (tuple(sorted(allow)), zone)
+        if key not in self._sampler_cache:
+            self._sampler_cache[key] = PlaceSampler(self.heat(allow, zone))
+        return self._sampler_cache[key]
+
+    def heat(self, allow: Collection[str] = (), zone: Zone | None = None) -> NDArray[np.float32]:
+        """Probability of a lesion's centre per voxel, `[slice, row, column]`, sums to 1; 0 where forbidden.
+
+        Raises:
+            PlacementError: nothing in that zone is permitted.
+        """
+        heat = heatmap(
+            self.image, self.danger_map, domain=self.domain, allow=allow, local=self._local,
+            temperature=self.placement.temperature,
+        )  # fmt: skip
+        if zone is None:
+            return heat
+        heat *= zone_mask(self.image, self.danger_map, zone, domain=self.domain)
+        total = float(heat.sum(dtype=np.float64))
+        if total == 0:
+            raise PlacementError(
+                f"nothing in the zone '{zone}' is permitted for a lesion", remedy="Ask for another zone, or none."
+            )
+        heat /= np.float32(total)
+        return heat
+
+    @property
+    def method(self) -> str:
+        """How the danger map and the prior were found, for case.json."""
+        prior = self._prior_network
+        words = "density of real lesions" if prior is None else f"density of real lesions x network {prior.name}"
+        return f"{self.danger_map.method}; prior: {words}"
 
     def _forbidden_by_allowance(self, allow: tuple[str, ...]) -> NDArray[np.bool_]:
         if allow not in self._forbidden_cache:
             self._forbidden_cache[allow] = self.danger_map.forbidden(allow)
         return self._forbidden_cache[allow]
 
-    def _sampler_by_allowance(self, allow: tuple[str, ...]) -> PlaceSampler:
-        if allow not in self._sampler_cache:
-            heat = heatmap(self.image, self.danger_map, domain=self.domain, allow=allow)
-            self._sampler_cache[allow] = PlaceSampler(heat)
-        return self._sampler_cache[allow]
-
     @cached_property
     def _forbidden_cache(self) -> dict[tuple[str, ...], NDArray[np.bool_]]:
         return {}
 
     @cached_property
-    def _sampler_cache(self) -> dict[tuple[str, ...], PlaceSampler]:
+    def _sampler_cache(self) -> dict[tuple[tuple[str, ...], Zone | None], PlaceSampler]:
         return {}
+
+    def size_likelihood(self, diameter_mm: float, place: tuple[int, int, int]) -> float:
+        """How often a lung nodule there is of that size, over the third of the lungs where it is most: 0..1."""
+        history = shipped_sizes()
+        first, last = self._lung_columns
+        aside = abs(place[2] - (first + last) / 2) / max((last - first) / 2, 1)
+        return float(history.likelihood(diameter_mm)[history.third(aside)])
+
+    @cached_property
+    def _lung_columns(self) -> tuple[int, int]:
+        """First and last column of the lungs, or of what is permitted where there are none."""
+        seen = np.flatnonzero(self.danger_map.region(LUNG_CLASSES).any(axis=(0, 1)))
+        return (int(seen[0]), int(seen[-1])) if len(seen) else (0, self.image.columns - 1)
+
+    @cached_property
+    def _prior_network(self) -> PlacementNetwork | None:
+        return self.placement.prior_network(self.domain)
+
+    @cached_property
+    def _local(self) -> NDArray[np.float32] | None:
+        """What the prior's network makes of each voxel of the lungs; None without one."""
+        if self._prior_network is None:
+            return None
+        from HiResMedSynthLib.placement.location_network import learned_heat
+
+        return learned_heat(self.image, self.danger_map.region(LUNG_CLASSES), network=self._prior_network)
 
     @cached_property
     def shapes(self) -> dict[Hashable, Any]:
         """Forms that `draw_case` has drawn here, kept for the next case."""
         return {}
+
+    @cached_property
+    def resolution(self) -> ScanResolution:
+        """How sharp this CT is, by its own edges."""
+        return scan_resolution(self.image.pixels, spacing_mm=self.image.spacing_mm)
+
+    @cached_property
+    def noise_texture(self) -> NoiseTexture:
+        """The grain of this CT's noise."""
+        return noise_texture(self.image.pixels)
 
     @property
     def is_projection(self) -> bool:
@@ -100,12 +177,27 @@ class Ground:
         return sign * max(float(high - low), 1.0) / FILM_RANGE_MM_WATER
 
 
-def prepare_ground(image: MedicalImage, *, domain: Domain | None = None, margins: Margins | None = None) -> Ground:
+def prepare_ground(
+    image: MedicalImage,
+    *,
+    domain: Domain | None = None,
+    margins: Margins | None = None,
+    placement: PlacementMethod | None = None,
+    progress: Progress | None = None,
+) -> Ground:
     """The background with its danger map.
+
+    Args:
+        image: the background.
+        domain: what it shows; None: guessed by its modality.
+        margins: distances kept.
+        placement: how places are found; None: the best shipped way.
+        progress: called with (slices done, slices, what).
 
     Raises:
         GeometryError: the spacing is unknown, or the stack is no regular volume.
-        SettingsError: the domain doesn't fit the image.
+        SettingsError: the domain doesn't fit the image, or the model the domain.
+        ModelError: a model is missing or damaged.
         PlacementError: the anatomy that the domain needs is not found.
     """
     domain = domain or guess_domain(image)
@@ -129,5 +221,12 @@ def prepare_ground(image: MedicalImage, *, domain: Domain | None = None, margins
             f"a three-dimensional lesion can't be placed here: {image.volume_problem}",
             remedy="Choose one slice with --slice NUMBER; it is then worked on by itself.",
         )
-    margins = margins or Margins()
-    return Ground(image=image, domain=domain, margins=margins, danger_map=danger(image, domain=domain, margins=margins))
+    margins, placement = margins or Margins(), placement or PlacementMethod()
+    network = placement.danger_network(domain)
+    told = None if progress is None else partial(_tell, progress)
+    found = danger(image, domain=domain, margins=margins, network=network, progress=told)
+    return Ground(image=image, domain=domain, margins=margins, danger_map=found, placement=placement)
+
+
+def _tell(progress: Progress, done: int, total: int) -> None:
+    progress(done, total, "looking where lesions may go")

@@ -16,9 +16,10 @@ HEAVY = {"torch", "torchvision", "SimpleITK", "pydicom", "cv2", "highdicom", "gd
 
 FOUNDATION = {"errors", "versions", "torchvision_guard", "layers", "flow"}
 IMAGE = {"image"}
-PIXELS = {"write_volume", "read", "read_dicom", "inpaint", "project", "measure", "annotations", "mark"}
+PIXELS = {"write_volume", "read", "read_dicom", "inpaint", "project", "edge_profile", "measure", "annotations", "mark"}
 ROOMS = {"lesion", "placement", "background", "fusion", "privacy"}  # these never import each other
 LOWER = FOUNDATION | IMAGE | PIXELS | {"weights"}
+FORMATS = {f"annotations_{kind}" for kind in ("coco", "dicom", "files", "masks", "patients", "segments", "yolo")}
 
 # room -> rooms it may import besides itself (docs/design.md draws the same)
 ALLOWED: dict[str, Set[str]] = {
@@ -28,15 +29,25 @@ ALLOWED: dict[str, Set[str]] = {
     **dict.fromkeys(PIXELS, FOUNDATION | IMAGE),
     "annotated_image": FOUNDATION | IMAGE,
     "write_annotations": FOUNDATION | IMAGE | {"annotated_image", "write_volume"},
-    "annotations": FOUNDATION | IMAGE | {"annotated_image", "write_annotations", "read"},
+    **dict.fromkeys(FORMATS, FOUNDATION | IMAGE | FORMATS | {"annotated_image", "write_annotations", "read"}),
+    "annotations": FOUNDATION | IMAGE | FORMATS | {"annotated_image", "write_annotations", "read"},
+    "annotation_facts": FOUNDATION | IMAGE | {"annotated_image"},
+    "annotation_picture": FOUNDATION | IMAGE | {"annotated_image"},
+    "annotation_sets": {"annotation_facts"},
+    "annotation_check": FOUNDATION | {"annotation_facts", "annotation_picture", "annotation_sets", "annotations"},
+    "annotation_report": {"annotation_check", "annotation_facts", "annotation_picture"},
+    "measure": FOUNDATION | IMAGE | {"edge_profile"},
     "inspect": FOUNDATION | IMAGE,
     "weights": FOUNDATION,
     **dict.fromkeys(ROOMS, LOWER),
+    "joining": LOWER,
     "case": LOWER | {"lesion", "placement", "fusion"},
     "case_file": FOUNDATION | {"case"},
-    "ground": LOWER | {"placement"},
-    "draw_lesion": LOWER | {"lesion", "placement", "fusion", "case", "ground"},
-    "draw_case": LOWER | {"lesion", "placement", "fusion", "case", "ground", "draw_lesion"},
+    "ground": LOWER | {"placement", "joining"},
+    "propose": LOWER | {"placement", "ground"},
+    "lesion_in_scan": LOWER | {"fusion", "joining", "case", "ground"},
+    "draw_lesion": LOWER | {"lesion", "placement", "fusion", "joining", "case", "ground", "lesion_in_scan"},
+    "draw_case": LOWER | {"lesion", "placement", "fusion", "case", "ground", "lesion_in_scan", "draw_lesion"},
     "compose": FOUNDATION | IMAGE | {"case", "fusion"},
     "export": LOWER | {"case", "case_file", "compose"},
     "batch": LOWER | {"background", "privacy", "export", "case", "draw_case", "ground", "compose", "case_file"},

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from HiResMedSynthLib import weights
-from HiResMedSynthLib.case import Case, CaseSettings, LesionRequest
+from HiResMedSynthLib.case import Case, CaseSettings, FusionName, LesionRequest
 from HiResMedSynthLib.case_file import case_bytes, read_case, read_requests, write_case
 from HiResMedSynthLib.compose import compose
 from HiResMedSynthLib.draw_case import draw_case
@@ -38,8 +38,9 @@ def request(seed: int = 1, **fields: object) -> LesionRequest:
     return LesionRequest(seed=seed, **wished)  # type: ignore[arg-type]
 
 
-def draw(ground: Ground, *requests: LesionRequest) -> Case:
-    return draw_case(ground.image, CaseSettings(requests=requests, min_distance_mm=1.0), 3, ground=ground)
+def draw(ground: Ground, *requests: LesionRequest, fusion: FusionName = "better") -> Case:
+    settings = CaseSettings(requests=requests, min_distance_mm=1.0, fusion=fusion)
+    return draw_case(ground.image, settings, 3, ground=ground)
 
 
 def test_the_generator_and_its_model_stand_in_the_case_which_replays_without_them(ground: Ground, store: Path) -> None:
@@ -77,7 +78,7 @@ def test_another_model_under_the_name_is_noticed(ground: Ground, store: Path) ->
 
 
 def test_without_a_generator_a_case_has_no_new_field(ground: Ground) -> None:
-    text = case_bytes(draw(ground, request(generator="deform")))[0].decode()
+    text = case_bytes(draw(ground, request(generator="deform"), fusion="alpha"))[0].decode()
     document = json.loads(text)
     for told in (document["settings"]["requests"][0], document["lesions"][0]["request"]):
         assert set(told) == {

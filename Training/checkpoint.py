@@ -107,6 +107,23 @@ def best_weights(run: Path) -> Path:
     return run / BEST if (run / BEST).is_file() else run / CHECKPOINT
 
 
+def load_average(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """(averaged weights, description) of a checkpoint or of best weights.
+
+    Raises:
+        SettingsError: the file is missing, damaged, or no checkpoint.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            described = json.loads(file.metadata()["state"])["description"]
+            names = [name for name in file.keys() if name.startswith("average.")]  # noqa: SIM118 (it is no dict)
+            return {name.removeprefix("average."): file.get_tensor(name) for name in names}, described
+    except (KeyError, TypeError, ValueError, OSError, SafetensorError) as problem:
+        raise SettingsError(
+            f"No trained weights ({str(problem)[:80]})", where=path, remedy="Train first, or give the run's folder."
+        ) from None
+
+
 def stored_unit(out: Path) -> float | None:
     """The unit that the run in `out` scales its data by; None where there is no run."""
     path = out / CHECKPOINT

@@ -1,4 +1,4 @@
-"""One training loop for every flow stage: resumable to the step, safe to cut, and honest about where it stands.
+"""One training loop for all but the adversarial networks: resumable to the step, safe to cut, honest about its state.
 
 A run's folder holds `checkpoint.safetensors` (weights, their moving average, Adam's moments; the state as JSON in its
 header), `best.safetensors` (averaged weights where the held-out loss was lowest), `log.jsonl` (a line per report),
@@ -27,7 +27,6 @@ from PIL import Image
 from torch import Tensor, nn
 
 from HiResMedSynthLib.errors import HiResMedSynthError, SettingsError
-from HiResMedSynthLib.flow import FlowBatch, noised, velocity_error
 from Training.checkpoint import (
     BEST,
     CHECKPOINT,
@@ -37,26 +36,31 @@ from Training.checkpoint import (
     save_checkpoint,
     write_tensors,
 )
-from Training.objective import FlowMatching, Objective
-from Training.precision import autocast, check_precision, faster_precision
+from Training.precision import check_precision, faster_precision
 
 BAD_STEPS_ALLOWED = 20
 
 
-class Stage(Protocol):
-    """What is learned: batches, measured losses, a picture."""
+class Lesson(Protocol):
+    """What is learned: examples, their loss, a picture."""
 
     def constants(self) -> dict[str, float]:
-        """Numbers that a sampler needs beside the weights."""
+        """Numbers that a user of the network needs beside the weights."""
 
-    def train_batch(self, rng: np.random.Generator) -> FlowBatch:
-        """A batch drawn with this generator only."""
+    def draw(self, rng: np.random.Generator, *, seed: int, device: str) -> Any:
+        """What one step learns from; `rng` and `seed` decide it."""
 
-    def measured_batches(self, *, held_out: bool) -> list[FlowBatch]:
-        """Unchanged batches of one side, the same each time."""
+    def loss(self, call: Any, drawn: Any, *, precision: str, device: str) -> Tensor:
+        """A scalar; `call` is the network or what `captured` made of it."""
+
+    def captured(self, network: nn.Module, drawn: Any, precision: str, device: str) -> Any:
+        """On a GPU: the network as a CUDA graph, or the network itself."""
+
+    def measured(self, network: nn.Module, *, held_out: bool, device: str, precision: str) -> list[float]:
+        """Losses of unchanged examples of one side, the same ones each time."""
 
     def sheet(self, network: nn.Module, *, seed: int) -> NDArray[np.uint8]:
-        """A grey picture of what the network makes."""
+        """A picture of what the network makes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,9 +116,9 @@ class LoopSettings:
         return cls(**values)
 
 
-def train(
+def run(
     network: nn.Module,
-    stage: Stage,
+    lesson: Lesson,
     settings: LoopSettings,
     *,
     out: Path,
@@ -122,7 +126,6 @@ def train(
     resume: bool = False,
     time_limit_s: float = math.inf,
     device: str = "cpu",
-    objective: Objective | None = None,
 ) -> nn.Module:
     """The moving average of the trained network; checkpoints, log and sheets in `out`.
 
@@ -135,7 +138,6 @@ def train(
     checkpoint = out / CHECKPOINT
     if checkpoint.exists() and not resume:
         raise SettingsError("This folder holds a run", where=out, remedy="Give --resume, or another folder.")
-    objective = objective or FlowMatching(time_mean=settings.time_mean, time_sd=settings.time_sd)
     placed: Any = network.to(device)
     if all(parameter.ndim <= 4 for parameter in network.parameters()):
         placed.to(memory_format=torch.channels_last)  # its overload is not in torch's types
@@ -147,7 +149,7 @@ def train(
     if checkpoint.exists():
         check_same_run(checkpoint, description)
         progress = load_checkpoint(checkpoint, network, average, optimiser)
-    step = _Step(network, stage, objective, optimiser, settings, device=device)
+    step = _Step(network, lesson, optimiser, settings, device=device)
     network.train()
     step.prepare(progress)
     began, last_saved, bad = time.monotonic(), time.monotonic(), 0
@@ -156,7 +158,12 @@ def train(
     def save() -> None:
         progress.seconds = seconds_before + time.monotonic() - began
         save_checkpoint(
-            checkpoint, network, average, optimiser, progress=progress, description={**description, **stage.constants()}
+            checkpoint,
+            network,
+            average,
+            optimiser,
+            progress=progress,
+            description={**description, **lesson.constants()},
         )
 
     with _HeldInterrupts() as interrupts:
@@ -186,7 +193,7 @@ def train(
                 elapsed = time.monotonic() - began
                 pace = elapsed / (progress.step - first_step)
                 left_s = min((settings.steps - progress.step) * pace, time_limit_s - elapsed)
-                measured = measure(network, average, stage, objective, device=device, precision=progress.precision)
+                measured = measure(network, average, lesson, device=device, precision=progress.precision)
                 entry = {
                     "step": progress.step,
                     "loss": round(float(np.mean(progress.losses)), 5) if progress.losses else None,
@@ -204,75 +211,57 @@ def train(
                 held_out = measured["measured_held_out"]
                 if math.isfinite(held_out) and held_out < (progress.lowest_held_out or math.inf):
                     progress.lowest_held_out = held_out
-                    best = {"step": progress.step, "description": {**description, **stage.constants()}}
+                    best = {"step": progress.step, "description": {**description, **lesson.constants()}}
                     write_tensors(out / BEST, {f"average.{n}": value for n, value in average.items()}, best)
             if progress.step % settings.sheet_every == 0:
-                write_sheet(network, average, stage, out / f"sheet-{progress.step:06d}.png")
+                write_sheet(network, average, lesson, out / f"sheet-{progress.step:06d}.png")
             if time.monotonic() - last_saved > settings.checkpoint_minutes * 60:
                 save()
                 last_saved = time.monotonic()
         save()  # so that --resume goes on from here
     if interrupts.came:
         raise KeyboardInterrupt
-    write_sheet(network, average, stage, out / "sheet-last.png")
+    write_sheet(network, average, lesson, out / "sheet-last.png")
     network.load_state_dict(average)
     return network
 
 
 def measure(
-    network: nn.Module,
-    average: dict[str, Tensor],
-    stage: Stage,
-    objective: Objective,
-    *,
-    device: str,
-    precision: str = "float32",
+    network: nn.Module, average: dict[str, Tensor], lesson: Lesson, *, device: str, precision: str = "float32"
 ) -> dict[str, float]:
-    """Loss of the averaged weights on unchanged training and held-out films, with fixed times and noise."""
+    """Loss of the averaged weights on unchanged examples of both sides."""
     results = {}
     with _AveragedWeights(network, average), torch.no_grad():
         for held_out in (False, True):
-            losses = []
-            for batch in stage.measured_batches(held_out=held_out):
-                placed = batch.to(device)
-                generator = torch.Generator().manual_seed(7)
-                noise = torch.randn(batch.data.shape, generator=generator).to(device)
-                order = torch.randperm(len(noise), generator=generator)
-                times = objective.measured_times(len(noise))[order].to(device)
-                noisy = noised(placed, time=times, noise=noise)
-                with autocast(precision, device):
-                    predicted = network(noisy, times, **placed.inputs)
-                target = objective.target(placed, noisy, times, noise)
-                losses.append(float(velocity_error(predicted, target, placed.mask)))
+            losses = lesson.measured(network, held_out=held_out, device=device, precision=precision)
             results["measured_held_out" if held_out else "measured_train"] = float(np.mean(losses))
     return results
 
 
-def write_sheet(network: nn.Module, average: dict[str, Tensor], stage: Stage, path: Path) -> None:
-    """Writes the stage's picture as the averaged weights make it."""
+def write_sheet(network: nn.Module, average: dict[str, Tensor], lesson: Lesson, path: Path) -> None:
+    """Writes the lesson's picture as the averaged weights make it."""
     with _AveragedWeights(network, average):
-        Image.fromarray(stage.sheet(network, seed=1)).save(path)
+        Image.fromarray(lesson.sheet(network, seed=1)).save(path)
 
 
 class _Step:
-    """One update of the network; on a GPU the network's own work is captured once as a CUDA graph and replayed."""
+    """One update of the network, in the precision chosen."""
 
     def __init__(
         self,
         network: nn.Module,
-        stage: Stage,
-        objective: Objective,
+        lesson: Lesson,
         optimiser: torch.optim.Optimizer,
         settings: LoopSettings,
         *,
         device: str,
     ) -> None:
-        self.network, self.stage, self.objective, self.optimiser = network, stage, objective, optimiser
+        self.network, self.lesson, self.optimiser = network, lesson, optimiser
         self.settings, self.device, self.precision = settings, device, "float32"
         self.call: Any = network
 
     def prepare(self, progress: Progress) -> None:
-        """Chooses the precision (a resumed run keeps its own) and captures the graph."""
+        """Chooses the precision (a resumed run keeps its own) and captures what the lesson can capture."""
         if progress.precision == "auto":
             progress.precision = self.settings.precision
         if progress.precision == "auto":
@@ -280,15 +269,11 @@ class _Step:
             click.echo("seconds a step: " + ", ".join(f"{name} {value:.4f}" for name, value in seconds.items()))
         self.precision = progress.precision
         if torch.device(self.device).type == "cuda":
-            batch, noisy, time_drawn, _ = self._drawn(progress.step)
-            arguments = (noisy, time_drawn, *batch.inputs.values())
-            wrapped = _Positional(self.network, tuple(batch.inputs), self.precision, self.device)
-            self.call = torch.cuda.make_graphed_callables(wrapped, arguments)  # type: ignore[no-untyped-call]
+            self.call = self.lesson.captured(self.network, self._drawn(progress.step), self.precision, self.device)
 
     def take(self, step: int) -> float:
         """The loss of one update, NaN or infinite where it was skipped."""
-        batch, noisy, times, target = self._drawn(step)
-        loss = velocity_error(self._velocity(batch, noisy, times), target, batch.mask)
+        loss = self.lesson.loss(self.call, self._drawn(step), precision=self.precision, device=self.device)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         length = nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.clip)
@@ -297,49 +282,18 @@ class _Step:
             return float(loss.detach())
         return math.nan
 
-    def _velocity(self, batch: FlowBatch, noisy: Tensor, times: Tensor) -> Tensor:
-        if self.call is not self.network:
-            made: Tensor = self.call(noisy, times, *batch.inputs.values())
-        else:
-            with autocast(self.precision, self.device):
-                made = self.network(noisy, times, **batch.inputs)
-        return made
-
-    def _drawn(self, step: int) -> tuple[FlowBatch, Tensor, Tensor, Tensor]:
-        """Batch, noisy data, times and target of a step: seed and step decide them."""
+    def _drawn(self, step: int) -> Any:
+        """What a step learns from: seed and step decide it."""
         seed = self.settings.seed * 1_000_003 + step
         torch.manual_seed(seed)  # dropout
-        generator = torch.Generator().manual_seed(seed)
-        batch = self.stage.train_batch(np.random.default_rng((self.settings.seed, step))).to(self.device)
-        if torch.device(self.device).type == "cpu":
-            noise = torch.randn(batch.data.shape, generator=generator)
-        else:
-            noise = torch.randn(batch.data.shape, device=self.device)
-        times = self.objective.times(len(noise), generator).to(self.device)
-        noisy = noised(batch, time=times, noise=noise)
-        with torch.no_grad():
-            target = self.objective.target(batch, noisy, times, noise)
-        return batch, noisy, times, target
+        return self.lesson.draw(np.random.default_rng((self.settings.seed, step)), seed=seed, device=self.device)
 
     def _timed(self, precision: str) -> None:
-        self.precision = precision
-        batch, noisy, times, target = self._drawn(0)
-        velocity_error(self._velocity(batch, noisy, times), target, batch.mask).backward()
+        kept = {name: value.clone() for name, value in self.network.named_buffers()}
+        self.lesson.loss(self.network, self._drawn(0), precision=precision, device=self.device).backward()
         self.optimiser.zero_grad(set_to_none=True)
-
-
-class _Positional(nn.Module):
-    """The network with its named inputs in a fixed order, as a CUDA graph wants them."""
-
-    def __init__(self, network: nn.Module, names: tuple[str, ...], precision: str, device: str) -> None:
-        super().__init__()
-        self.network, self.names, self.precision, self.device = network, names, precision, device
-
-    def forward(self, noisy: Tensor, time: Tensor, *inputs: Tensor) -> Tensor:
-        """The network's velocity in float32."""
-        with autocast(self.precision, self.device):
-            velocity: Tensor = self.network(noisy, time, **dict(zip(self.names, inputs, strict=True)))
-        return velocity.float()
+        for name, value in self.network.named_buffers():  # batch normalisation counts what it sees
+            value.copy_(kept[name])
 
 
 def _rate_share(step: int, used: float, settings: LoopSettings) -> float:
@@ -351,8 +305,10 @@ def _rate_share(step: int, used: float, settings: LoopSettings) -> float:
 
 def _blend(average: dict[str, Tensor], now: dict[str, Tensor], share: float) -> None:
     """Moves each average towards the weights by `share`."""
-    values = [now[name].detach() for name in average]
-    torch._foreach_lerp_(list(average.values()), values, share)  # one launch for all on a GPU
+    moved = [name for name, value in average.items() if value.is_floating_point()]
+    torch._foreach_lerp_([average[name] for name in moved], [now[name].detach() for name in moved], share)  # one launch
+    for name in average.keys() - set(moved):  # counters of batch normalisation
+        average[name].copy_(now[name])
 
 
 class _HeldInterrupts:

@@ -27,8 +27,9 @@ from Training.checkpoint import best_weights, stored_unit
 from Training.ct_data import load_slices, read_slices
 from Training.film_data import FilmSet, load_films
 from Training.film_stages import CoarseFilm, Detail
+from Training.flow_loop import Stage, train
 from Training.folder_of_images import identity
-from Training.loop import LoopSettings, Stage, train
+from Training.loop import LoopSettings
 from Training.objective import Shortcut
 from Training.options import cache_option, loop_option, run_options
 from Training.report import write_report

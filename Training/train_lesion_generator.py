@@ -21,7 +21,8 @@ from HiResMedSynthLib.flow import FlowBatch, guided, sample, sampling_times
 from HiResMedSynthLib.lesion.flow_net import LesionFlowNet, LesionNetShape
 from HiResMedSynthLib.lesion.learned import encode_properties, from_channels, to_channels
 from HiResMedSynthLib.lesion.lesion import LESION_TYPES
-from Training.loop import LoopSettings, train
+from Training.flow_loop import train
+from Training.loop import LoopSettings
 from Training.objective import Shortcut
 from Training.options import loop_option, run_options
 from Training.report import write_report

@@ -13,7 +13,7 @@ from HiResMedSynthPanel import dicom_tags
 from HiResMedSynthPanel.outlines import roi_outline, segment_outline
 from HiResMedSynthPanel.overlays import ROLE
 from HiResMedSynthPanel.signals import Signal
-from HiResMedSynthPanel.slicer_image import SlicerImage, refusal
+from HiResMedSynthPanel.slicer_image import SlicerImage, ijk_to_ras, refusal
 
 IMAGE, FACTS = "HiResMedSynth.image", "HiResMedSynth.mark"
 COLOR = (0.2, 0.7, 0.95)
@@ -188,7 +188,7 @@ class Annotations(slicer.util.VTKObservationMixin):
         volumes = []
         for number, told in enumerate(document["images"], start=1):
             pixels, header = arrays[f"{number}.pixels"], told["header"]
-            volume = slicer.util.addVolumeFromArray(pixels, _ijk_to_ras(header, len(pixels)), f"IM{number:04d}")
+            volume = slicer.util.addVolumeFromArray(pixels, ijk_to_ras(header, len(pixels)), f"IM{number:04d}")
             image = SlicerImage(volume)
             points = self.make_points(volume, defaults)
             for order, mark in enumerate(told["marks"], start=1):
@@ -250,16 +250,3 @@ def _described(mark, image):
     if mark.kind == "box":
         return {**fields, "size": [int(value) for value in inside.shape]}, None
     return fields, inside
-
-
-def _ijk_to_ras(header, slices):
-    """IJK to RAS of an image header (LPS)."""
-    positions = np.array(header["positions_lps_mm"])
-    row, column = np.array(header["directions_lps"])
-    spacing = header["pixel_spacing_mm"] or (1.0, 1.0)
-    normal = np.cross(row, column)
-    step = (positions[-1] - positions[0]) / (slices - 1) if slices > 1 else normal * (header["slice_thickness_mm"] or 1)
-    matrix = np.eye(4)
-    matrix[:3, 0], matrix[:3, 1] = row * spacing[1], column * spacing[0]
-    matrix[:3, 2], matrix[:3, 3] = step, positions[0]
-    return np.diag([-1.0, -1.0, 1.0, 1.0]) @ matrix

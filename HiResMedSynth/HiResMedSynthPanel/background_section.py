@@ -5,6 +5,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from HiResMedSynthPanel import form, sample_data
+from HiResMedSynthPanel.generate_rows import GenerateRows
 
 
 def domains():
@@ -53,18 +54,7 @@ class BackgroundSection:
         self.slice_row = form.row(self.one_slice, self.slice, self.here)
         self.slice_label = qt.QLabel(_("Work on:"))
         layout.addRow(self.slice_label, self.slice_row)
-        not_yet = [_("The models that generate and reconstruct films come with a later release.")]
-        self.generate = form.button(_("Generate..."), lambda: None)
-        self.reconstruct = form.button(_("Reconstruct..."), lambda: None)
-        form.enable(self.generate, _("Makes new films from a seed."), not_yet)
-        form.enable(self.reconstruct, _("Passes the image through the generator and back."), not_yet)
-        self.seed, self.count = qt.QSpinBox(), qt.QSpinBox()
-        for box, prefix in ((self.seed, _("seed ")), (self.count, _("count "))):
-            box.setPrefix(prefix)
-            form.enable(box, _("Of the films to generate."), not_yet)
-        self.count.setValue(1)
-        layout.addRow(_("New:"), form.row(self.generate, self.seed, self.count))
-        layout.addRow("", form.row(self.reconstruct))
+        self.new = GenerateRows(studio, layout, domains())
         self.about = form.note()
         layout.addRow(self.about)
         studio.changed.connect(self.refresh)

@@ -6,10 +6,12 @@ from pathlib import Path
 from slicer.i18n import tr as _
 
 from HiResMedSynthPanel import form, wishes
+from HiResMedSynthPanel.models import AUTO
 
 LARGEST_BYTES = 64 * 2**20
 LARGEST_SEED = 2**31  # what a spin box holds
 DOMAINS = ("lung-ct", "cxr", "kub")
+FUSIONS = ("better", "alpha", "paper")
 
 
 class CasesSection:
@@ -53,8 +55,7 @@ class CasesSection:
     def _point(self, key, lesion):
         request = dict(lesion["request"])
         place = request.pop("place")
-        request = {name: tuple(value) if isinstance(value, list) else value for name, value in request.items()}
-        return wishes.Wish(key=key, **request), tuple(float(value) for value in place)
+        return wishes.of_request(key, request), tuple(float(value) for value in place)
 
 
 def _read(path):
@@ -66,15 +67,21 @@ def _read(path):
 def _fields(case):
     """The case's settings as fields of the parameter node; ValueError, KeyError or TypeError where it is none."""
     settings, background = case["settings"], case["background"]
+    placement = settings.get("placement") or {}  # cases of earlier versions tell none
     fields = {
         "domain": str(settings["domain"]),
-        "paperFusion": settings["fusion"] == "paper",
+        "fusion": str(settings["fusion"]),
         "pleuraMargin": float(settings["margins"]["pleura_mm"]),
         "vesselMargin": float(settings["margins"]["vessel_mm"]),
         "minDistance": float(settings["min_distance_mm"]),
+        "dangerModel": str(placement.get("danger", AUTO)),
+        "priorModel": str(placement.get("prior", AUTO)),
+        "temperature": float(placement.get("temperature", 1.0)),
         "caseSeed": int(case["seed"]),
     }
-    if fields["domain"] not in DOMAINS or not 0 <= fields["caseSeed"] < LARGEST_SEED:
+    if fields["fusion"] not in FUSIONS or fields["domain"] not in DOMAINS or not 0 <= fields["caseSeed"] < LARGEST_SEED:
+        raise ValueError
+    if not 0.05 <= fields["temperature"] <= 100:
         raise ValueError
     if len(background["shape"]) != 3 or not background["pixel_sha256"]:
         raise ValueError

@@ -9,6 +9,15 @@ from HiResMedSynthPanel import form, wishes
 from HiResMedSynthPanel.variants import Variants
 
 
+def fusions():
+    """(text, value) of the ways to join a lesion to the image."""
+    return (
+        (_("with the scan's sharpness and noise"), "better"),
+        (_("by its matte alone"), "alpha"),
+        (_("as in the paper (Eq. 17)"), "paper"),
+    )
+
+
 class ComposeSection:
     """From wishes to an image, and to many."""
 
@@ -16,10 +25,12 @@ class ComposeSection:
         self._studio = studio
         self.widget, layout = form.section(_("Compose"))
         self.live = form.check(_("preview follows changes"), "livePreview", _("Composes again after every change."))
-        self.paper = form.check(
-            _("paper fusion"), "paperFusion", _("Joins as in the paper (Eq. 17) instead of by alpha.")
+        layout.addRow(self.live)
+        self.fusion = form.choice(
+            fusions(), _("How a lesion is joined to a CT; on films, where shadows add, the first two are the same.")
         )
-        layout.addRow(form.row(self.live, self.paper))
+        self.fusion.connect("currentIndexChanged(int)", self._fusion_chosen)
+        layout.addRow(_("Joined:"), self.fusion)
         self.distance = form.number(
             0, 500, suffix=" mm", parameter="minDistance", tip=_("Free tissue kept between two lesions.")
         )
@@ -43,6 +54,7 @@ class ComposeSection:
         studio = self._studio
         if studio.parameters is None:
             return
+        form.offer(self.fusion, fusions(), studio.parameters.fusion)
         busy = studio.session.ticket is not None or self.variants.is_running
         missing = [] if studio.is_ready else [_("an image")]
         missing += [] if wishes.placed(studio.parameters.points) else [_("a lesion")]
@@ -60,6 +72,9 @@ class ComposeSection:
         missing += [] if studio.parameters.exportFolder else [_("a folder under Export")]
         tip = _("Exports this case several times: same places, new seeds; locked lesions stay as they are.")
         form.enable(self.make, tip, missing + ([_("an end of the current work")] if busy else []))
+
+    def _fusion_chosen(self, index):
+        self._studio.parameters.fusion = self.fusion.itemData(index)
 
     def _apply(self):
         if self._studio.session.ticket is not None or self.variants.is_running:

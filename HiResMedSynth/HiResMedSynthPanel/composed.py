@@ -90,7 +90,7 @@ def new_volume(background, pixels):
         shown.SetAndObserveColorNodeID(source.GetColorNodeID())
         shown.SetInterpolate(source.GetInterpolate())
     node.SetAndObserveImageData(image_data_of(pixels))
-    _file_under_synthetic(node)
+    file_under_synthetic(node)
     return node
 
 
@@ -145,7 +145,8 @@ def unpacked(node):
         return b""
 
 
-def _file_under_synthetic(node):
+def file_under_synthetic(node):
+    """Puts a volume under the synthetic patient and study of the subject hierarchy."""
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
     if hierarchy is None:
         return

@@ -2,6 +2,7 @@
 
 import ctk
 import qt
+from slicer.i18n import tr as _
 
 MARGIN = 6
 
@@ -118,6 +119,23 @@ def choice(items, tip=""):
     box.setSizeAdjustPolicy(qt.QComboBox.AdjustToMinimumContentsLengthWithIcon)
     box.setMinimumContentsLength(8)
     return box
+
+
+def offer(box, items, value, *, complete=True):
+    """Has a list show these (text, value) pairs and choose one.
+
+    A value that isn't among them is shown too, as missing where the pairs are complete.
+    """
+    items = list(items)
+    if value not in [known for _text, known in items]:
+        items.append((_("{name} (not here)").format(name=value) if complete else value, value))
+    was = box.blockSignals(True)
+    if [(box.itemText(k), box.itemData(k)) for k in range(box.count)] != items:
+        box.clear()
+        for text, known in items:
+            box.addItem(text, known)
+    box.setCurrentIndex(box.findData(value))
+    box.blockSignals(was)
 
 
 def show_number(box, value):

@@ -1,10 +1,11 @@
-"""The editor of one lesion: type from the bank with its picture, size, contrast, rotation, seed, lock."""
+"""The editor of one lesion: type from the bank with its picture, origin, size, contrast, rotation, seed, lock."""
 
 import numpy as np
 import qt
 from slicer.i18n import tr as _
 
 from HiResMedSynthPanel import form, wishes
+from HiResMedSynthPanel.models import DEFORM, MORE_LESIONS
 
 TYPES = ("any", "solid", "part-solid", "ground-glass", "calcified", "juxtapleural", "stone")
 OWN, CONTRAST, CNR = range(3)
@@ -23,6 +24,9 @@ class LesionEditor:
         self.kind.setIconSize(qt.QSize(32, 32))
         self.kind.connect("currentIndexChanged(int)", self._kind_chosen)
         layout.addRow(_("Type:"), self.kind)
+        self.maker = form.choice([], _("Where its form comes from.") + "\n" + MORE_LESIONS)
+        self.maker.connect("currentIndexChanged(int)", self._maker_chosen)
+        layout.addRow(_("Made from:"), self.maker)
         self.size = form.number(1.0, 150.0, suffix=" mm", step=0.5, tip=_("Diameter of the sphere of equal volume."))
         self.size.connect("valueChanged(double)", self._size_chosen)
         layout.addRow(_("Diameter:"), self.size)
@@ -66,6 +70,7 @@ class LesionEditor:
         self._showing = True
         self._offer_bank()
         self.kind.setCurrentIndex(max(self.kind.findData(wish.bank_entry or wish.type), 0))
+        form.offer(self.maker, studio.models.makers(), wish.maker, complete=studio.models.known)
         form.show_number(self.size, wish.size_mm[0])
         mode = CONTRAST if wish.contrast is not None else CNR if wish.cnr is not None else OWN
         self.contrast_mode.setCurrentIndex(mode)
@@ -112,7 +117,18 @@ class LesionEditor:
         if value in TYPES:
             self._edit(_("change the type"), type=value, bank_entry=None)
         elif value is not None:
-            self._edit(_("change the type"), type="any", bank_entry=value)
+            self._edit(_("change the type"), type="any", bank_entry=value, **_made_by(DEFORM))
+
+    def _maker_chosen(self, index):
+        value, studio = self.maker.itemData(index), self._studio
+        if self._showing or self._key is None or value is None:
+            return
+        wish = wishes.read(studio.parameters.points, wishes.index_of(studio.parameters.points, self._key))
+        fields = _made_by(value)
+        if value != DEFORM:  # networks start from no bank entry, and one of a single lesion makes its type
+            made = studio.models.lesion_type(fields["model"])
+            fields.update(bank_entry=None, type="any" if made not in (None, wish.type) else wish.type)
+        self._edit(_("change what a lesion is made from"), **fields)
 
     def _size_chosen(self, value):
         self._edit(_("change the size"), size_mm=(value, value))
@@ -151,6 +167,12 @@ class LesionEditor:
 
     def _delete(self):
         self._studio.delete(self._key)
+
+
+def _made_by(maker):
+    """The fields of a wish with that maker."""
+    generator, _space, model = maker.partition(" ")
+    return {"generator": generator, "model": model or None, "model_sha256": None}
 
 
 def picture_icon(picture):

@@ -13,6 +13,21 @@ NUMBER, KIND, SIZE, STATE = range(COLUMNS)
 KEY_ROLE = int(qt.Qt.UserRole)
 
 
+def zones():
+    """(text, value) of the parts of the patient that suggestions can be kept to."""
+    return (
+        (_("anywhere"), ""),
+        (_("left"), "left"),
+        (_("right"), "right"),
+        (_("upper"), "upper"),
+        (_("lower"), "lower"),
+        (_("left upper"), "left-upper"),
+        (_("left lower"), "left-lower"),
+        (_("right upper"), "right-upper"),
+        (_("right lower"), "right-lower"),
+    )
+
+
 class LesionsSection:
     """The table of lesions, with an editor for the selected one."""
 
@@ -27,7 +42,9 @@ class LesionsSection:
         self.place.placeButton().setToolTip(_("Then click in a slice view for each lesion; press again to end."))
         self.suggest = form.button(_("Suggest"), self._suggest)
         self.count = form.whole("suggestCount", 1, 100, _("How many lesions to suggest."))
-        layout.addRow(form.row(self.place, self.suggest, self.count))
+        self.zone = form.choice(zones(), _("In which part of the patient lesions are suggested."))
+        self.zone.connect("currentIndexChanged(int)", self._zone_chosen)
+        layout.addRow(form.row(self.place, self.suggest, self.count, self.zone, stretch=3))
         self.table = qt.QTableWidget(0, COLUMNS)
         self.table.setHorizontalHeaderLabels([_("No."), _("Type"), _("mm"), _("State")])
         self.table.verticalHeader().setVisible(False)
@@ -68,6 +85,8 @@ class LesionsSection:
         missing = [] if studio.is_ready else [_("an image")]
         form.enable(self.suggest, _("Adds lesions at likely places, away from the others."), missing)
         self.place.setEnabled(studio.is_ready)
+        if studio.parameters is not None:
+            form.offer(self.zone, zones(), studio.parameters.suggestZone)
         rows = wishes.placed(node)
         chosen = self.selected_key
         self._filling = True
@@ -89,7 +108,7 @@ class LesionsSection:
         refused = studio.refused.get(wish.key)
         low, high = wish.size_mm
         size = f"{low:g}" if low == high else f"{low:g}-{high:g}"
-        texts = [str(wish.key), wish.bank_entry or wish.type, size, self._state(drawn, refused, position)]
+        texts = [str(wish.key), wish.what, size, self._state(drawn, refused, position)]
         for column, text in enumerate(texts):
             item = self.table.item(number, column)
             if item is None:
@@ -120,6 +139,9 @@ class LesionsSection:
         self.editor.show(key)
         if key is not None:
             self._studio.jump_to(key)
+
+    def _zone_chosen(self, index):
+        self._studio.parameters.suggestZone = self.zone.itemData(index) or ""
 
     def _suggest(self):
         self._studio.suggest(self._studio.parameters.suggestCount)

@@ -38,10 +38,15 @@ class Parameters:
     pleuraMargin: Annotated[float, WithinRange(0.0, 50.0)] = 2.0
     vesselMargin: Annotated[float, WithinRange(0.0, 50.0)] = 1.0
     minDistance: Annotated[float, WithinRange(0.0, 500.0)] = 5.0
+    dangerModel: str = "auto"
+    priorModel: str = "auto"
+    temperature: Annotated[float, WithinRange(0.05, 100.0)] = 1.0
 
+    suggestZone: str = ""
     suggestCount: Annotated[int, WithinRange(1, 100)] = 3
     caseSeed: Annotated[int, WithinRange(0, 2147483647)] = 1
-    paperFusion: bool = False
+    fusion: str = ""  # not chosen yet: see Studio
+    paperFusion: bool = False  # of scenes of earlier versions
     livePreview: bool = True
     showComposed: bool = True
     variants: Annotated[int, WithinRange(1, 1000)] = 5

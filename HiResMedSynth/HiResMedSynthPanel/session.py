@@ -35,7 +35,7 @@ class Session:
         """The job that is shown: the oldest one under way that isn't a mere preview."""
         return next((ticket for ticket in self.tickets if ticket.title), None)
 
-    def run(self, kind, *, title="", image=None, parameters=None, done=None, failed=None, out=None):
+    def run(self, kind, *, title="", image=None, parameters=None, done=None, failed=None, out=None, keeps=False):
         """Queues a job.
 
         Args:
@@ -46,6 +46,7 @@ class Session:
             done: called with (arrays, document), or with the folder `out`.
             failed: called with an ErrorInfo.
             out: folder to make of an export.
+            keeps: what is there when the job is cancelled is wanted too.
         """
         ticket = Ticket(title)
         self.tickets.append(ticket)
@@ -65,7 +66,7 @@ class Session:
                     client.cancel(job)
                 self._work.report(ticket, status.done, status.total, status.message)
 
-            client.wait(job, progress=progress)
+            ticket.notes = client.wait(job, progress=progress).notes
             if out is None:
                 return client.result(job)
             if ticket.cancelled.is_set():
@@ -73,6 +74,7 @@ class Session:
             client.fetch_export(job, out)
             return out
 
+        ticket.keeps = keeps
         self._submit(ticket, call, done, failed)
         return ticket
 
@@ -111,7 +113,8 @@ class Session:
     def _item(self, ticket, call, done, failed):
         def finished(result):
             self._over(ticket)
-            if ticket.cancelled.is_set() and not isinstance(result, Path):  # a folder that was written is told of
+            # a folder that was written is told of
+            if ticket.cancelled.is_set() and not (ticket.keeps or isinstance(result, Path)):
                 problem(None)
                 return
             try:

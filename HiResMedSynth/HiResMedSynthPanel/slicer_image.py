@@ -106,6 +106,19 @@ def _world_of(transform):
     return tuple(np.asarray(slicer.util.arrayFromVTKMatrix(matrix)).ravel())
 
 
+def ijk_to_ras(header, slices):
+    """IJK to RAS of an image header (LPS)."""
+    positions = np.array(header["positions_lps_mm"])
+    row, column = np.array(header["directions_lps"])
+    spacing = header["pixel_spacing_mm"] or (1.0, 1.0)
+    normal = np.cross(row, column)
+    step = (positions[-1] - positions[0]) / (slices - 1) if slices > 1 else normal * (header["slice_thickness_mm"] or 1)
+    matrix = np.eye(4)
+    matrix[:3, 0], matrix[:3, 1] = row * spacing[1], column * spacing[0]
+    matrix[:3, 2], matrix[:3, 3] = step, positions[0]
+    return RAS_TO_LPS @ matrix
+
+
 def _doubtful_spacing():
     return _("a pixel spacing of 1 mm may be Slicer's guess: give the true one under Pixel spacing")
 

@@ -9,6 +9,7 @@ from slicer.i18n import tr as _
 
 from HiResMedSynthPanel import composed, dicom_tags, wishes
 from HiResMedSynthPanel.history import History
+from HiResMedSynthPanel.models import Models
 from HiResMedSynthPanel.session import Session
 from HiResMedSynthPanel.signals import Signal
 from HiResMedSynthPanel.slicer_image import SlicerImage, fingerprint, refusal
@@ -19,6 +20,7 @@ from HiResMedSynthPanel.words import in_panel_words
 
 TELL_MS = 15
 SLOT_S = 0.02  # of reading tags, before the window gets its turn
+FUSION = "better"  # as the library does by itself
 
 
 class Studio(StudioWhere, StudioPoints, StudioCompose, slicer.util.VTKObservationMixin):
@@ -35,6 +37,7 @@ class Studio(StudioWhere, StudioPoints, StudioCompose, slicer.util.VTKObservatio
         self.session.backend.changed.connect(self._backend_changed)
         self.parameters, self.is_shown = None, False
         self.cards, self.pictures = {}, {}
+        self.models = Models(self)
         self.history = History()
         self._reading = self._timer(0, self._collect_tags)
         self._telling = self._timer(TELL_MS, self.changed.emit)
@@ -66,6 +69,8 @@ class Studio(StudioWhere, StudioPoints, StudioCompose, slicer.util.VTKObservatio
         self.addObserver(parameters.parameterNode, vtk.vtkCommand.ModifiedEvent, self._parameters_changed)
         self._observe_points()
         self._load_composition()
+        p = self.parameters
+        p.fusion = p.fusion or ("paper" if p.paperFusion else FUSION)
         self.history.reset(wishes.snapshot(parameters.points), self.composition)
         self._parameters_changed()
 
@@ -135,8 +140,12 @@ class Studio(StudioWhere, StudioPoints, StudioCompose, slicer.util.VTKObservatio
         return rows, self.parameters.assumedColumnSpacing if rows else 0.0
 
     def _backend_changed(self):
-        if self.session.backend.state == "ready" and self.parameters is not None:
+        state = self.session.backend.state
+        if state == "ready" and self.parameters is not None:
             self._ask_where()
+            self.models.ask_once()
+        elif state != "ready":
+            self.models.forget()
 
     # -- background ------------------------------------------------------------------------------------------------
     def _take_background(self, node):
@@ -193,6 +202,7 @@ class Studio(StudioWhere, StudioPoints, StudioCompose, slicer.util.VTKObservatio
         is_ct = image.header.units == "HU"
         if p.domain and is_ct != (p.domain == "lung-ct"):
             p.domain = ""  # of the image before
+        self._drop_unfit_models()
         if p.points is None:
             self._make_points()
 

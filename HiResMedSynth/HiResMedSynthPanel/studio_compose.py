@@ -8,6 +8,7 @@ from slicer.i18n import tr as _
 
 from HiResMedSynthPanel import composed, wishes
 from HiResMedSynthPanel.composed import Composition
+from HiResMedSynthPanel.studio_where import RELEVANT
 
 NOTHING = Composition((), None, b"", (), {})
 
@@ -36,11 +37,12 @@ class StudioCompose:
             placed = [item for item in placed if self.image.slice_of(item[2]) == self.image.slice_index]
         places = [self.image.place_of(position) for _index, _wish, position in placed]
         if self._dragging:
+            placed = [(index, self.as_drawn(wish), at) for index, wish, at in placed]
             places = [self._by_whole_pixels(item[1].key, at) for item, at in zip(placed, places, strict=True)]
         document = {
             **self.where(),
             "requests": [wish.request(place) for (_index, wish, _at), place in zip(placed, places, strict=True)],
-            "fusion": "paper" if self.parameters.paperFusion else "alpha",
+            "fusion": self.parameters.fusion,
             "min_distance_mm": self.parameters.minDistance,
         }
         return document, tuple(wish.key for _index, wish, _position in placed)
@@ -68,10 +70,11 @@ class StudioCompose:
 
     def _compose_if_settings_changed(self):
         p = self.parameters
-        now = (p.caseSeed, p.paperFusion, p.minDistance, p.domain, p.pleuraMargin, p.vesselMargin)
+        where = tuple(getattr(p, name) for name in RELEVANT)
+        now = ((p.caseSeed, p.fusion, p.minDistance), where)
         before, self._settings_of = self._settings_of, now
         if before not in (None, now) and p.livePreview and self.is_ready and self.stale:
-            self.compose(quietly=True)
+            self.compose(quietly=before[1] == where)  # a network looks at all slices anew: that is told
 
     # -- the way to the backend and back ---------------------------------------------------------------------------
     def compose(self, *, quietly=False):
@@ -213,6 +216,7 @@ class StudioCompose:
         try:
             case = json.loads(p.caseText.GetText())
             self.composition = Composition.of_scene(case, composed.unpacked(p.drawnLesions), p.composed, p.points)
+            p.fusion = p.fusion or str(case["settings"]["fusion"])
         except (ValueError, TypeError, KeyError, IndexError):
             logging.warning("HiResMedSynth: the case in this scene can't be read")
 

@@ -100,6 +100,7 @@ class StudioPoints:
         if node is None or self._dragging:
             return
         self._complete(node)
+        self._keep_forms(node)
         points = wishes.snapshot(node)
         if points != self.history.now.points:
             self.history.add(self._title, points)
@@ -124,6 +125,20 @@ class StudioPoints:
             seeds.add(wish.seed)
         self._quiet = False
 
+    def _keep_forms(self, node):
+        """What was moved keeps the form that it was drawn with, even where another would look more real."""
+        before = {wish.key: position for wish, position in self.history.now.points}
+        self._quiet = True
+        for index, wish, position in wishes.placed(node):
+            if tuple(position) != before.get(wish.key, tuple(position)):
+                wishes.write(node, index, self.as_drawn(wish))
+        self._quiet = False
+
+    def as_drawn(self, wish):
+        """The wish, asking for the form that it was drawn with."""
+        drawn = self.composition.drawn(wish.key) if self.composition is not None else None
+        return wish if drawn is None else wish.kept(drawn["request"])
+
     def _after_change(self):
         self.say("")
         if self.parameters.livePreview:
@@ -139,6 +154,8 @@ class StudioPoints:
             return
         old = wishes.read(node, index)
         new = dataclasses.replace(old, **fields)
+        if any(getattr(new, name) != getattr(old, name) for name in wishes.OF_FORM):
+            new = new.freed()
         if new == old:
             return
         self._quiet = True
@@ -172,11 +189,13 @@ class StudioPoints:
             slicer.vtkMRMLSliceNode.JumpAllSlices(slicer.mrmlScene, *position)
 
     def suggest(self, count):
-        """Adds lesions at places drawn from the prior, away from those that there are."""
+        """Adds lesions at places drawn from the prior, in the chosen zone, away from those that there are."""
         image, size = self.image, self.default_size_mm
         apart = FOOTPRINT * size + self.parameters.minDistance
         seed = self.parameters.caseSeed + 1000 * len(wishes.placed(self.parameters.points))
         wanted = {**self.where(), "count": 10 * count, "seed": seed, "min_distance_mm": apart, "diameter_mm": size}
+        if self.parameters.suggestZone:
+            wanted["quotas"] = {self.parameters.suggestZone: 10 * count}
 
         def have(result):
             if image is self.image:

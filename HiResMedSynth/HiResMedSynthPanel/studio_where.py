@@ -4,9 +4,10 @@ import slicer
 from slicer.i18n import tr as _
 
 from HiResMedSynthPanel import overlays
+from HiResMedSynthPanel.models import AUTO
 
 ASK_MS = 300  # margins change in steps: ask for the last one
-RELEVANT = ("domain", "pleuraMargin", "vesselMargin")
+RELEVANT = ("domain", "pleuraMargin", "vesselMargin", "dangerModel", "priorModel", "temperature")
 
 
 class StudioWhere:
@@ -19,13 +20,29 @@ class StudioWhere:
     def _forget_where(self):
         self._asking.stop()
         self._where_of, self._where_tickets, self._shown = None, [], None
+        self.method = ""
 
     def where(self):
-        """Parameters of danger, prior and candidates."""
+        """Parameters of danger, prior and candidates, and settings of a case."""
+        p = self.parameters
         return {
-            "domain": self.parameters.domain or None,
-            "margins": {"pleura_mm": self.parameters.pleuraMargin, "vessel_mm": self.parameters.vesselMargin},
+            "domain": p.domain or None,
+            "margins": {"pleura_mm": p.pleuraMargin, "vessel_mm": p.vesselMargin},
+            "placement": {"danger": p.dangerModel, "prior": p.priorModel, "temperature": p.temperature},
         }
+
+    def models_are_known(self):
+        """The backend has told its models."""
+        if self.is_ready:
+            self._drop_unfit_models()
+        self.tell()
+
+    def _drop_unfit_models(self):
+        """A placement model for CT is left out on a film, and the other way round."""
+        is_ct = self.image.header.units == "HU"
+        for name in ("dangerModel", "priorModel"):
+            if self.models.is_for_the_other(getattr(self.parameters, name), is_ct=is_ct):
+                setattr(self.parameters, name, AUTO)
 
     def _ask_where(self):
         """Has the overlays computed anew, if they are not those of this image and these margins."""
@@ -60,6 +77,7 @@ class StudioWhere:
         def have_prior(result):
             if is_wanted():
                 self.parameters.prior = overlays.show_prior(self.parameters.prior, image, result[0]["heat"])
+                self.method = result[1]["method"]
                 self.restyle()
 
         def failed(error):
@@ -108,6 +126,8 @@ class StudioWhere:
         self.is_shown, self._shown = True, None
         if self.parameters is not None:
             self.show_layers()
+        if self.session.backend.state == "ready":
+            self.models.ask()  # some may have come since
 
     def leave(self):
         """Another module is shown: what others see stays, our foreground goes."""

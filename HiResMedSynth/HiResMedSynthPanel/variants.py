@@ -46,6 +46,7 @@ class Variants:
         for key, request in zip(keys, settings["requests"], strict=False):
             if key not in locked:
                 request.update(seed=next(fresh), attempt=0)
+                request.pop(wishes.KEEP, None)
         seed, own = studio.parameters.caseSeed, studio.own_lesions()
         title = _("Variant {n}, {left} left").format(n=number, left=len(self._left))
 

@@ -4,6 +4,7 @@ import qt
 from slicer.i18n import tr as _
 
 from HiResMedSynthPanel import form, overlays
+from HiResMedSynthPanel.method_rows import MethodRows
 
 
 class WhereSection:
@@ -32,6 +33,7 @@ class WhereSection:
         )
         layout.addRow(_("Keep off pleura:"), self.pleura)
         layout.addRow(_("Keep off vessels:"), self.vessel)
+        self.method_rows = MethodRows(studio, layout)
         self.legend = qt.QLabel()
         self.legend.setWordWrap(True)
         layout.addRow(self.legend)

@@ -4,6 +4,9 @@ import dataclasses
 import json
 from dataclasses import dataclass
 
+KEEP = "keep_shape"
+OF_FORM = ("type", "size_mm", "bank_entry", "seed", "generator", "model")
+
 
 @dataclass(frozen=True)
 class Wish:
@@ -11,8 +14,10 @@ class Wish:
 
     Args:
         key: names the lesion for as long as it lives (control point ids change with undo).
-        type, size_mm, bank_entry, contrast, cnr, rotation_degrees, seed, attempt: as a LesionRequest has them.
+        type, size_mm, bank_entry, contrast, cnr, rotation_degrees, seed, attempt, generator, model, model_sha256: as a
+            LesionRequest has them.
         locked: it can't be dragged, and variants leave it as it is.
+        others: (name, value) of what else a LesionRequest may have; the panel keeps it as it came.
     """
 
     key: int
@@ -25,12 +30,49 @@ class Wish:
     seed: int = 0
     attempt: int = 0
     locked: bool = False
+    generator: str = "deform"
+    model: str = None
+    model_sha256: str = None
+    others: tuple = ()
+
+    @property
+    def maker(self):
+        """What makes its form: "deform", the name of a generator, or that and its model's after a space."""
+        return self.generator if self.model is None else f"{self.generator} {self.model}"
+
+    @property
+    def what(self):
+        """What it is to be, in a word or two."""
+        return self.bank_entry or self.model or self.type
+
+    def kept(self, drawn):
+        """This wish, asking for the form that was drawn, where that was chosen among several by its looks."""
+        if not drawn.get(KEEP):
+            return self
+        others = {**dict(self.others), KEEP: True}
+        return dataclasses.replace(self, attempt=drawn["attempt"], others=tuple(sorted(others.items())))
+
+    def freed(self):
+        """This wish, open to any form again."""
+        return dataclasses.replace(self, others=tuple(pair for pair in self.others if pair[0] != KEEP))
 
     def request(self, place):
         """The lesion request at a place (slice, row, column)."""
         fields = dataclasses.asdict(self)
-        del fields["key"], fields["locked"]
-        return {**fields, "place": list(place)}
+        del fields["key"], fields["locked"], fields["others"]
+        return {**fields, **dict(self.others), "place": list(place)}
+
+
+def of_request(key, request):
+    """The wish of a lesion request (without its place), as a case holds it; TypeError where it is none."""
+    known = {field.name for field in dataclasses.fields(Wish)} - {"key", "locked", "others"}
+    fields = {name: _plain(value) for name, value in request.items() if name in known}
+    others = tuple(sorted((name, _plain(value)) for name, value in request.items() if name not in known))
+    return Wish(key=key, **fields, others=others)
+
+
+def _plain(value):
+    return tuple(map(_plain, value)) if isinstance(value, list) else value
 
 
 def write(node, index, wish):
@@ -46,8 +88,7 @@ def read(node, index):
     """A point's wish; None where it has none yet (just placed) or it can't be read."""
     try:
         fields = json.loads(node.GetNthControlPointDescription(index))
-        fields = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
-        return Wish(**fields)
+        return Wish(**{name: _plain(value) for name, value in fields.items()})
     except (ValueError, TypeError, AttributeError):
         return None
 

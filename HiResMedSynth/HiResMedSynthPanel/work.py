@@ -21,8 +21,8 @@ class Ticket:
 
     def __init__(self, title):
         self.title = title
-        self.done, self.total, self.message = 0, 0, ""
-        self.cancelled = threading.Event()
+        self.done, self.total, self.message, self.notes = 0, 0, "", ()
+        self.cancelled, self.keeps = threading.Event(), False
 
     def cancel(self):
         """Asks it to stop."""

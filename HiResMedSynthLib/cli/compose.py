@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from HiResMedSynthLib.cli.options import NumberRange, Numbers, image_options, progress_line, where_options
+from HiResMedSynthLib.cli.options import (
+    NumberRange,
+    Numbers,
+    Quota,
+    image_options,
+    margins_of,
+    placement_of,
+    progress_line,
+    where_options,
+)
 from HiResMedSynthLib.errors import CaseError, SettingsError
 
 if TYPE_CHECKING:
@@ -19,7 +28,7 @@ if TYPE_CHECKING:
 
 GENERATORS = ("deform", "singan", "learned")
 TYPES = ("any", "solid", "part-solid", "ground-glass", "calcified", "juxtapleural", "stone")
-OPTION_NAMES = {"places": "at", "lesion_type": "type", "request_file": "request"}
+OPTION_NAMES = {"places": "at", "zones": "zone", "lesion_type": "type", "request_file": "request"}
 EXAMPLES = """\b
 Examples:
   hiresmedsynth compose CT_FOLDER --lesions 3 --seed 7 --out case7
@@ -40,7 +49,21 @@ Examples:
 @click.option(
     "--at", "places", type=Numbers("ROW,COL[,SLICE]", 2, 3), multiple=True, help="Place of a lesion; repeatable."
 )
+@click.option(
+    "--zone",
+    "zones",
+    type=Quota(),
+    multiple=True,
+    help="So many of them in that part: left-upper=2; repeatable.",
+)
 @click.option("--size-mm", type=NumberRange(), default="4:12", show_default=True, help="Diameter, smallest:largest.")
+@click.option(
+    "--sizes",
+    type=click.Choice(("even", "history")),
+    default="even",
+    show_default=True,
+    help="Within them each size as likely, or as often as in real patients.",
+)
 @click.option(
     "--type", "lesion_type", type=click.Choice(TYPES), default="any", show_default=True, help="Kind of lesion."
 )
@@ -65,7 +88,11 @@ Examples:
 )
 @click.option("--case", "case_file", type=click.Path(path_type=Path), help="Replay this case.json bit for bit.")
 @click.option(
-    "--fusion", type=click.Choice(("alpha", "paper")), default="alpha", show_default=True, help="How it is joined."
+    "--fusion",
+    type=click.Choice(("better", "alpha", "paper")),
+    default="better",
+    show_default=True,
+    help="How it is joined: with the scan's sharpness and noise, by its matte alone, or as in the paper (Eq. 17).",
 )
 @click.option("--min-distance-mm", type=float, default=5.0, show_default=True, help="Distance between lesions.")
 @click.option("--pair", is_flag=True, help="Also write the same series without lesions.")
@@ -104,9 +131,12 @@ def _refuse_ignored(replays: bool, has_requests: bool) -> None:
     source = click.get_current_context().get_parameter_source
     per_lesion = (
         *("lesions", "places", "size_mm", "lesion_type", "bank_entry", "contrast", "contrast_hu", "cnr"),
-        *("rotation", "generator", "model"),
+        *("rotation", "generator", "model", "zones", "sizes"),
     )
-    drawing = ("seed", "fusion", "domain", "pleura_margin_mm", "vessel_margin_mm", "min_distance_mm", "request_file")
+    drawing = (
+        *("seed", "fusion", "domain", "pleura_margin_mm", "vessel_margin_mm", "min_distance_mm", "request_file"),
+        *("danger", "prior", "temperature"),
+    )
     ignored = (*per_lesion, *drawing) if replays else per_lesion if has_requests else ()
     given = [name for name in ignored if source(name) == ParameterSource.COMMANDLINE]
     if given:
@@ -120,7 +150,6 @@ def _refuse_ignored(replays: bool, has_requests: bool) -> None:
 def _draw(background: Path | None, options: dict[str, Any]) -> tuple[MedicalImage, Case]:
     from HiResMedSynthLib.case import CaseSettings
     from HiResMedSynthLib.draw_case import draw_case
-    from HiResMedSynthLib.placement.margins import Margins
     from HiResMedSynthLib.read import read_image
 
     if background is None:
@@ -129,8 +158,9 @@ def _draw(background: Path | None, options: dict[str, Any]) -> tuple[MedicalImag
         requests=_requests(options),
         domain=options["domain"],
         fusion=options["fusion"],
-        margins=Margins(pleura_mm=options["pleura_margin_mm"], vessel_mm=options["vessel_margin_mm"]),
+        margins=margins_of(options),
         min_distance_mm=options["min_distance_mm"],
+        placement=placement_of(options),
     )
     image = read_image(
         background, spacing_mm=options["spacing_mm"], series=options["series"], slice_index=options["slice_index"]
@@ -203,16 +233,22 @@ def _requests(options: dict[str, Any]) -> tuple[LesionRequest, ...]:
     places = options["places"]
     if options["request_file"] is not None:
         return read_requests(options["request_file"])
-    count = options["lesions"] or max(len(places), 1)
+    count = options["lesions"] or max(len(places) + sum(number for _, number in options["zones"]), 1)
     if len(places) > count:
         raise SettingsError(
             f"{len(places)} places are given for {count} lesions", remedy="Raise --lesions, or leave it out."
+        )
+    zones = [zone for zone, number in options["zones"] for _ in range(number)]
+    if len(places) + len(zones) > count:
+        raise SettingsError(
+            f"{len(places)} places and {len(zones)} in zones are given for {count} lesions", remedy="Raise --lesions."
         )
     if options["contrast"] is not None and options["contrast_hu"] is not None:
         raise SettingsError("--contrast and --contrast-hu are both given", remedy="Give one of them.")
     one = LesionRequest(
         type=options["lesion_type"],
         size_mm=options["size_mm"],
+        sizes=options["sizes"],
         bank_entry=options["bank_entry"],
         contrast=options["contrast"] or options["contrast_hu"],
         cnr=options["cnr"],
@@ -226,7 +262,9 @@ def _requests(options: dict[str, Any]) -> tuple[LesionRequest, ...]:
         if index < len(places):
             row, column, *more = places[index]
             place = (more[0] if more else 0.0, row, column)
-        requests.append(replace(one, seed=index, place=place))
+        drawn_in = index - len(places)
+        zone = zones[drawn_in] if 0 <= drawn_in < len(zones) else None
+        requests.append(replace(one, seed=index, place=place, zone=zone))
     return tuple(requests)
 
 

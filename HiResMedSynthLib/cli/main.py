@@ -15,12 +15,14 @@ from HiResMedSynthLib.errors import HiResMedSynthError
 COMMANDS = {
     "compose": ("compose", "compose_command", "Place lesions in an image and export the synthetic case."),
     "inspect": ("inspect", "inspect_command", "Show what is understood of an image, and what is odd about it."),
+    "data": ("data", "data_group", "Check labelled folders before training on them."),
     "lesion": ("lesion", "lesion_group", "List and show the lesions of the bank, train your own, draw samples."),
     "models": ("models", "models_group", "List, show, add and remove trained models."),
     "generate": ("generate", "generate_command", "Make chest films, or vary a given one."),
     "reconstruct": ("reconstruct", "reconstruct_command", "Rebuild an image from its codes."),
     "danger": ("placement", "danger_command", "Show where lesions must not go."),
     "prior": ("placement", "prior_command", "Show where lesions are likely."),
+    "candidates": ("placement", "candidates_command", "Propose places for lesions, or judge your own."),
     "serve": ("serve", "serve_command", "Run the backend that the Slicer panel talks to."),
 }
 EXIT_ERROR, EXIT_BUG, EXIT_CANCELLED = 1, 70, 130

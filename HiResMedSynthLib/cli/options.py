@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from HiResMedSynthLib.placement.margins import Margins
+    from HiResMedSynthLib.placement.method import PlacementMethod
+
+# those of placement.zones, which numpy comes with
+ZONE_NAMES = ("left", "right", "upper", "lower", "left-upper", "left-lower", "right-upper", "right-lower")
 
 
 class NumberRange(click.ParamType[tuple[float, float]]):
@@ -74,15 +81,63 @@ def image_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def where_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds the options that say where lesions may go: domain, pleura_margin_mm, vessel_margin_mm."""
+    """Adds the options that say where lesions may go; `placement_of` and `margins_of` read them."""
     domains = ("lung-ct", "cxr", "kub")
     for option in (
+        click.option(
+            "--temperature",
+            type=float,
+            default=1.0,
+            show_default=True,
+            help="Above 1 evens the prior out, below 1 sharpens it.",
+        ),
+        click.option(
+            "--prior",
+            default="auto",
+            show_default=True,
+            help="Where lesions are likely: auto, density (places of real ones), or a model.",
+        ),
+        click.option(
+            "--danger",
+            default="auto",
+            show_default=True,
+            help="What is forbidden: auto (the best shipped way), rule, or a model (models list).",
+        ),
         click.option("--vessel-margin-mm", type=float, default=1.0, show_default=True, help="Kept to vessels."),
         click.option("--pleura-margin-mm", type=float, default=2.0, show_default=True, help="Kept to the pleura."),
         click.option("--domain", type=click.Choice(domains), help="What the image shows [default: by modality]."),
     ):
         command = option(command)
     return command
+
+
+def placement_of(options: Mapping[str, Any]) -> PlacementMethod:
+    """The way to find places that the options ask for."""
+    from HiResMedSynthLib.placement.method import PlacementMethod
+
+    return PlacementMethod(danger=options["danger"], prior=options["prior"], temperature=options["temperature"])
+
+
+def margins_of(options: Mapping[str, Any]) -> Margins:
+    """The margins that the options ask for."""
+    from HiResMedSynthLib.placement.margins import Margins
+
+    return Margins(pleura_mm=options["pleura_margin_mm"], vessel_mm=options["vessel_margin_mm"])
+
+
+class Quota(click.ParamType[tuple[str, int]]):
+    """`ZONE=COUNT`, as a pair."""
+
+    name = "ZONE=COUNT"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, int]:
+        """The pair (zone, count)."""
+        if isinstance(value, tuple):
+            return value
+        zone, _, count = str(value).partition("=")
+        if zone not in ZONE_NAMES or not count.isdigit() or int(count) < 1:
+            self.fail(f"'{value}' is not ZONE=COUNT with a zone of {', '.join(ZONE_NAMES)}", param, ctx)
+        return zone, int(count)
 
 
 def progress_line(done: int, total: int, what: str) -> None:

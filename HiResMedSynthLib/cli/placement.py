@@ -1,4 +1,4 @@
-"""`hiresmedsynth danger` and `hiresmedsynth prior`: where lesions must not go, and where they are likely."""
+"""`hiresmedsynth danger`, `prior` and `candidates`: where lesions must not go, where they are likely, and places."""
 
 from __future__ import annotations
 
@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from HiResMedSynthLib.cli.options import image_options, where_options
+from HiResMedSynthLib.cli.options import (
+    Numbers,
+    Quota,
+    image_options,
+    margins_of,
+    placement_of,
+    progress_line,
+    where_options,
+)
 from HiResMedSynthLib.errors import ExportError, SettingsError
 
 if TYPE_CHECKING:
@@ -19,6 +27,11 @@ DANGER_EXAMPLES = """\b
 Examples:
   hiresmedsynth danger CT_FOLDER --out danger.nrrd --preview danger.png
   hiresmedsynth danger film.dcm --domain cxr --spacing-mm 0.143 --out danger.nrrd
+"""
+CANDIDATES_EXAMPLES = """\b
+Examples:
+  hiresmedsynth candidates CT_FOLDER -k 20 --zone left-upper=3 --out places.mrk.json
+  hiresmedsynth candidates film.dcm --check 400,300 --diameter-mm 12
 """
 PRIOR_EXAMPLES = """\b
 Example:
@@ -62,29 +75,91 @@ def danger_command(path: Path, out: Path, preview: Path | None, overwrite: bool,
 @map_options
 def prior_command(path: Path, out: Path, preview: Path | None, overwrite: bool, **options: Any) -> None:
     """Writes where lesions are likely in the image in PATH: probabilities that sum to 1, 0 where forbidden."""
-    from HiResMedSynthLib.placement.location import heatmap
-
     _check_targets(out, preview, overwrite)
     ground = _ground(path, options)
-    heat = heatmap(ground.image, ground.danger_map, domain=ground.domain)
+    heat = ground.heat()
     _write_map(heat, ground, out)
     if preview is not None:
         from HiResMedSynthLib.placement.picture import prior_picture
 
-        _write_picture(prior_picture(ground.image, heat), preview)
+        _write_picture(prior_picture(ground.image, heat, ground.danger_map), preview)
+    click.echo(ground.method)
     click.echo(f"Written: {out}" + ("" if preview is None else f" and {preview}"))
+
+
+@click.command("candidates", epilog=CANDIDATES_EXAMPLES)
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option("-k", "--count", type=click.IntRange(1, 1000), default=20, show_default=True, help="Places to propose.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Decides the places.")
+@click.option("--zone", "zones", type=Quota(), multiple=True, help="At least so many in that part, as left-upper=3.")
+@click.option("--diameter-mm", type=click.FloatRange(0, 200), default=8.0, show_default=True, help="Of a lesion.")
+@click.option("--min-distance-mm", type=float, default=10.0, show_default=True, help="Between two places.")
+@click.option(
+    "--check",
+    "checked",
+    type=Numbers("ROW,COL[,SLICE]", 2, 3),
+    multiple=True,
+    help="Judge this place; repeatable.",
+)
+@click.option("--out", type=click.Path(path_type=Path), help="Write them too: .csv, .json, or .mrk.json for Slicer.")
+@click.option("--preview", type=click.Path(path_type=Path), help="Also draw them over the image, as PNG.")
+@click.option("--overwrite", is_flag=True, help="Replace existing files.")
+@image_options
+@where_options
+def candidates_command(
+    path: Path, out: Path | None, preview: Path | None, overwrite: bool, checked: tuple[Any, ...], **options: Any
+) -> None:
+    """Proposes places for lesions in the image in PATH, or judges places of your own (--check)."""
+    from HiResMedSynthLib.cli.candidates_file import check_suffix, judged, write_places
+    from HiResMedSynthLib.propose import propose
+
+    for file in (out, preview):
+        if file is not None:
+            _check_free(file, overwrite)
+    if out is not None:
+        check_suffix(out)
+    ground = _ground(path, options)
+    if checked:
+        click.echo(judged(ground, checked, options["diameter_mm"]))
+        return
+    quotas: dict[Any, int] = {}
+    for zone, number in options["zones"]:
+        quotas[zone] = quotas.get(zone, 0) + number
+    found = propose(
+        ground, count=options["count"], seed=options["seed"], quotas=quotas, diameter_mm=options["diameter_mm"],
+        min_distance_mm=options["min_distance_mm"],
+    )  # fmt: skip
+    click.echo(ground.method)
+    for number, one in enumerate(found, start=1):
+        slice_index, row, column = one.place
+        where = f"row {row}, column {column}" + (f", slice {slice_index}" if ground.image.slices > 1 else "")
+        zone = f", {one.zone}" if one.zone else ""
+        click.echo(f"{number:3}  {where}{zone}: {one.times_even:.1f} times as likely as an even draw")
+    if len(found) < options["count"]:
+        click.echo(f"Only {len(found)} of {options['count']} places were found at this distance.", err=True)
+    if out is not None:
+        write_places(found, out)
+    if preview is not None:
+        from HiResMedSynthLib.placement.picture import prior_picture
+
+        picture = prior_picture(ground.image, ground.heat(), ground.danger_map, places=[one.place for one in found])
+        _write_picture(picture, preview)
+    written = [str(file) for file in (out, preview) if file is not None]
+    if written:
+        click.echo(f"Written: {' and '.join(written)}")
 
 
 def _ground(path: Path, options: dict[str, Any]) -> Ground:
     from HiResMedSynthLib.ground import prepare_ground
-    from HiResMedSynthLib.placement.margins import Margins
     from HiResMedSynthLib.read import read_image
 
     image = read_image(
         path, spacing_mm=options["spacing_mm"], series=options["series"], slice_index=options["slice_index"]
     )
-    margins = Margins(pleura_mm=options["pleura_margin_mm"], vessel_mm=options["vessel_margin_mm"])
-    return prepare_ground(image, domain=options["domain"], margins=margins)
+    return prepare_ground(
+        image, domain=options["domain"], margins=margins_of(options), placement=placement_of(options),
+        progress=progress_line,
+    )  # fmt: skip
 
 
 def _check_targets(out: Path, preview: Path | None, overwrite: bool) -> None:
@@ -93,12 +168,14 @@ def _check_targets(out: Path, preview: Path | None, overwrite: bool) -> None:
             f"'{out.name}' names no format for maps", remedy=f"End it in one of {', '.join(MAP_SUFFIXES)}."
         )
     for file in (out, *([] if preview is None else [preview])):
-        if not file.absolute().parent.is_dir():
-            raise SettingsError("the folder of the output doesn't exist", where=file.parent, remedy="Make it first.")
-        if file.exists() and not overwrite:
-            raise ExportError(
-                "the output already exists", where=file, remedy="Choose another name, or add --overwrite."
-            )
+        _check_free(file, overwrite)
+
+
+def _check_free(file: Path, overwrite: bool) -> None:
+    if not file.absolute().parent.is_dir():
+        raise SettingsError("the folder of the output doesn't exist", where=file.parent, remedy="Make it first.")
+    if file.exists() and not overwrite:
+        raise ExportError("the output already exists", where=file, remedy="Choose another name, or add --overwrite.")
 
 
 def _write_map(array: Any, ground: Ground, out: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,20 +49,23 @@ def candidates(
     rng: np.random.Generator,
     spacing_mm: tuple[float, float, float],
     min_distance_mm: float = 10.0,
+    apart_from: Sequence[Index] = (),
 ) -> list[Index]:
     """Up to `count` (slice, row, column) places drawn from the heatmap, at least `min_distance_mm` apart.
 
-    Fewer come back where no further place was found in 50 draws for each one asked.
+    They keep the distance to `apart_from` too. Fewer come back where no further place was found in 50 draws for each
+    one asked.
     """
-    chosen: list[Index] = []
+    taken = list(apart_from)
+    wanted = len(taken) + count
     step = np.asarray(spacing_mm)
     for place in PlaceSampler(heat).draw(rng, 50 * max(count, 1)):
-        if len(chosen) == count:
+        if len(taken) == wanted:
             break
-        apart = (np.asarray(chosen).reshape(-1, 3) - place) * step
+        apart = (np.asarray(taken).reshape(-1, 3) - place) * step
         if (np.einsum("ij,ij->i", apart, apart) >= min_distance_mm**2).all():
-            chosen.append((int(place[0]), int(place[1]), int(place[2])))
-    return chosen
+            taken.append((int(place[0]), int(place[1]), int(place[2])))
+    return taken[len(apart_from) :]
 
 
 def footprint_problem(

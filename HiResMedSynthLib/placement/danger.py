@@ -1,10 +1,10 @@
-"""DangerMap: where a lesion must not go, with named classes; and `danger`, which picks the rule of the domain."""
+"""DangerMap: where a lesion must not go, with named classes; and `danger`, by the rule of the domain or a network."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,9 @@ from HiResMedSynthLib.image import MedicalImage
 from HiResMedSynthLib.placement.domain import Domain
 from HiResMedSynthLib.placement.margins import Margins
 
+if TYPE_CHECKING:
+    from HiResMedSynthLib.placement.network import PlacementNetwork
+
 OUTSIDE_BODY = "outside the body"
 OUTSIDE_LUNGS = "outside the lungs"
 CHEST_WALL = "chest wall, bone or abdomen"
@@ -21,10 +24,13 @@ MEDIASTINUM = "mediastinum, heart or spine"
 CENTRAL_AIRWAYS = "trachea and main bronchi"
 VESSELS = "vessels and airways"
 PLEURA_MARGIN = "pleura margin"
+CONSOLIDATION = "consolidation or effusion"
 SPINE = "spine"
 PELVIS = "pelvis and hips"
+LUNG_CLASSES = (PLEURA_MARGIN, VESSELS, CONSOLIDATION)  # lie inside the lung
 
 PERMITTED = 0
+Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -77,13 +83,22 @@ class DangerMap:
         return tuple(self.names[label] for label in order)
 
 
-def danger(image: MedicalImage, *, domain: Domain, margins: Margins) -> DangerMap:
-    """The danger map of an image, by the rule of its domain.
+def danger(
+    image: MedicalImage,
+    *,
+    domain: Domain,
+    margins: Margins,
+    network: PlacementNetwork | None = None,
+    progress: Progress | None = None,
+) -> DangerMap:
+    """The danger map of an image.
 
     Args:
         image: a CT in HU (lung-ct) or one film (cxr, kub), of known spacing.
         domain: what it shows.
         margins: distances added to the forbidden structures.
+        network: what names the anatomy; None: the rule of the domain.
+        progress: called with (slices done, slices in all).
 
     Raises:
         GeometryError: the spacing is unknown.
@@ -91,7 +106,15 @@ def danger(image: MedicalImage, *, domain: Domain, margins: Margins) -> DangerMa
     """
     _ = image.spacing_mm  # margins are millimetres: refuse an unknown spacing before any work
     if domain == "lung-ct":
+        if network is not None:
+            from HiResMedSynthLib.placement.network_ct import danger_network_ct
+
+            return danger_network_ct(image, margins=margins, network=network, progress=progress)
         from HiResMedSynthLib.placement.rule_ct import danger_lung_ct as rule
+    elif network is not None:
+        from HiResMedSynthLib.placement.regions_film import danger_network_film
+
+        return danger_network_film(image, domain=domain, margins=margins, network=network)
     elif domain == "cxr":
         from HiResMedSynthLib.placement.rule_cxr import danger_cxr as rule
     else:

@@ -1,4 +1,4 @@
-"""Where lesions are likely: the density of real nodules in lung-box coordinates, laid on the lungs of an image."""
+"""Where lesions are likely: the density of real nodules in the lungs' box, of kidney stones by spine and crests."""
 
 from __future__ import annotations
 
@@ -12,13 +12,11 @@ from numpy.typing import NDArray
 
 from HiResMedSynthLib.errors import PlacementError
 from HiResMedSynthLib.image import MedicalImage
-from HiResMedSynthLib.placement.danger import PLEURA_MARGIN, VESSELS, DangerMap
+from HiResMedSynthLib.placement.axes import holds_whole_lung, senses
+from HiResMedSynthLib.placement.danger import LUNG_CLASSES, DangerMap
 from HiResMedSynthLib.placement.domain import Domain
 
-WHOLE_LUNG_MM = 150.0  # a stack shorter than this can't hold a whole adult lung
-CUT_SHARE = 0.35  # a first or last slice with more lung than this share of the largest cuts the lung
 FLOOR = 0.05  # of the mean density: no permitted place is impossible
-FLANK_MM = (30.0, 120.0)  # kidneys and ureters: distance from the middle of the body
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -28,10 +26,14 @@ class LocationPrior:
     Args:
         ct: float32 `[24, 24, 24]`, z upwards, y to the back, x to the patient's left.
         cxr: float32 `[32, 32]`, downwards, x to the patient's left.
+        kub: float32 `[44, 56]` kidney stones, downwards, x to the patient's left, symmetric.
+        kub_box_mm: (above the iliac crests, aside of the spine) of its first and of its last corner.
     """
 
     ct: NDArray[np.float32]
     cxr: NDArray[np.float32]
+    kub: NDArray[np.float32]
+    kub_box_mm: NDArray[np.float64]
 
 
 @cache
@@ -39,24 +41,37 @@ def shipped_prior() -> LocationPrior:
     """The prior that ships with the library."""
     with (files("HiResMedSynthLib.placement") / "prior_data" / "location_prior.npz").open("rb") as handle:
         stored = np.load(handle, allow_pickle=False)
-        return LocationPrior(ct=stored["ct"].astype(np.float32), cxr=stored["cxr"].astype(np.float32))
+        return LocationPrior(
+            ct=stored["ct"].astype(np.float32),
+            cxr=stored["cxr"].astype(np.float32),
+            kub=stored["kub"].astype(np.float32),
+            kub_box_mm=stored["kub_box_mm"],
+        )
 
 
 def heatmap(
-    image: MedicalImage, danger_map: DangerMap, *, domain: Domain, allow: Collection[str] = ()
+    image: MedicalImage,
+    danger_map: DangerMap,
+    *,
+    domain: Domain,
+    allow: Collection[str] = (),
+    local: NDArray[np.float32] | None = None,
+    temperature: float = 1.0,
 ) -> NDArray[np.float32]:
     """Probability of a lesion's centre per voxel; float32 `[slice, row, column]`, sums to 1, 0 where forbidden.
 
     lung-ct: density of 2,320 LIDC nodules through the lung box. Of one slice or a stack that doesn't hold the whole
     lung the height in the lung is unknown: the density summed over heights is taken, in the box of the lung seen.
-    cxr: density of nodules boxed on NIH films through the lung box. kub: even over the flanks that are permitted (a
-    rule). Every permitted voxel keeps a small probability (`FLOOR`).
+    cxr: density of nodules boxed on NIH films through the lung box. kub: density of kidney stones by spine and iliac
+    crests, the same on both sides. Every permitted voxel keeps a small probability (`FLOOR`).
 
     Args:
         image: the background.
         danger_map: its forbidden classes.
         domain: what it shows.
         allow: classes that count as permitted.
+        local: `[slice, row, column]` what a network makes of each place, 0 or more; multiplies the density.
+        temperature: the probability is taken to the power of 1 / temperature.
 
     Raises:
         PlacementError: no voxel is permitted.
@@ -68,30 +83,29 @@ def heatmap(
             remedy="Take smaller margins, or another slice or background.",
         )
     if domain == "kub":
-        heat = _flanks(image, permitted)
+        heat = _kub_density(image)
     else:
-        lungs = danger_map.region((PLEURA_MARGIN, VESSELS))
+        lungs = danger_map.region(LUNG_CLASSES)
         heat = _ct_density(image, lungs) if domain == "lung-ct" else _cxr_density(image, lungs)
     heat *= permitted
+    if local is not None:
+        heat *= local
+    if temperature != 1.0:
+        heat = (heat / max(float(heat.max()), 1e-30)) ** np.float32(1 / temperature)
     heat /= np.float32(heat.sum(dtype=np.float64))
     return heat
 
 
 def _ct_density(image: MedicalImage, lungs: NDArray[np.bool_]) -> NDArray[np.float32]:
     prior = shipped_prior().ct
-    area = lungs.sum(axis=(1, 2))
-    seen = np.flatnonzero(area)
-    whole = (
-        len(seen) > 1
-        and (seen[-1] - seen[0] + 1) * image.slice_spacing_mm >= WHOLE_LUNG_MM
-        and max(area[0], area[-1]) < CUT_SHARE * area.max()
-    )
-    upwards, backwards, leftwards = _senses(image)
+    upwards, backwards, leftwards = senses(image)
     rows = _weights(np.asarray(lungs.any(axis=(0, 2))), prior.shape[1], rising=backwards)
     columns = _weights(np.asarray(lungs.any(axis=(0, 1))), prior.shape[2], rising=leftwards)
     heat = np.empty(lungs.shape, dtype=np.float32)
-    if whole:
-        planes = np.tensordot(_weights(area > 0, prior.shape[0], rising=upwards), prior, axes=1)
+    if holds_whole_lung(image, lungs):
+        planes = np.tensordot(
+            _weights(np.asarray(lungs.any(axis=(1, 2))), prior.shape[0], rising=upwards), prior, axes=1
+        )
     else:
         planes = np.repeat(prior.mean(axis=0, keepdims=True), len(heat), axis=0)
     for index, plane in enumerate(planes):
@@ -107,20 +121,24 @@ def _cxr_density(image: MedicalImage, lungs: NDArray[np.bool_]) -> NDArray[np.fl
     return np.repeat(plane[np.newaxis], image.slices, axis=0)
 
 
-def _flanks(image: MedicalImage, permitted: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """1 in the band on both sides of the body's middle where kidneys and ureters lie, `FLOOR` elsewhere."""
-    columns = np.flatnonzero(permitted.any(axis=(0, 1)))
-    middle = (columns[0] + columns[-1]) / 2
-    aside_mm = np.abs(np.arange(image.columns) - middle) * image.spacing_mm[2]
-    band = np.where((aside_mm > FLANK_MM[0]) & (aside_mm < FLANK_MM[1]), 1.0, FLOOR).astype(np.float32)
-    return np.broadcast_to(band, permitted.shape).copy()
+def _kub_density(image: MedicalImage) -> NDArray[np.float32]:
+    from scipy.ndimage import map_coordinates
 
+    from HiResMedSynthLib.placement.rule_kub import find_landmarks
 
-def _senses(image: MedicalImage) -> tuple[bool, bool, bool]:
-    """Whether slices rise upwards, rows to the back, columns to the patient's left."""
-    assert image.positions_lps_mm is not None
-    travel = image.positions_lps_mm[-1] - image.positions_lps_mm[0] if image.slices > 1 else image.normal_lps
-    return bool(travel[2] >= 0), bool(image.directions_lps[1, 1] >= 0), bool(image.directions_lps[0, 0] >= 0)
+    prior = shipped_prior()
+    _, row_mm, column_mm = image.spacing_mm
+    film = image.pixels[0].astype(np.float32)
+    marks = find_landmarks(film if image.bright_is_dense else -film, pixel_spacing_mm=(row_mm, column_mm))
+    down = (np.arange(image.rows)[:, np.newaxis] + 0.5) * row_mm
+    spine_mm = marks.spine_top_mm + (marks.spine_bottom_mm - marks.spine_top_mm) * down / (image.rows * row_mm)
+    aside = (np.arange(image.columns)[np.newaxis] + 0.5) * column_mm - spine_mm
+    (top, left), (bottom, right) = prior.kub_box_mm
+    rows = (marks.crest_mm - down - top) / (bottom - top) * prior.kub.shape[0] - 0.5
+    columns = (aside - left) / (right - left) * prior.kub.shape[1] - 0.5
+    at = np.stack([np.broadcast_to(rows, aside.shape), columns])
+    plane = map_coordinates(prior.kub, at, order=1, mode="constant") + np.float32(FLOOR * prior.kub.mean())
+    return np.asarray(np.repeat(plane[np.newaxis], image.slices, axis=0), dtype=np.float32)
 
 
 def _weights(inside: NDArray[np.bool_], bins: int, *, rising: bool) -> NDArray[np.float32]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from HiResMedSynthLib.errors import PlacementError
+from HiResMedSynthLib.placement.regions_ct import ChestRegions
 
 AIR_HU = -400.0  # below: air, lung, gas
 GAS_HU = (-975.0, -925.0)  # median of a core below the first: free gas; below the second: gas if it is even
@@ -19,23 +19,6 @@ SMALLEST_LUNG_MM2 = 300.0  # in one slice
 SMALLEST_LUNG_SHARE = 0.02  # of the largest one, in a volume
 LARGEST_AIRWAY_MM2 = 900.0
 CLOSING_MM = 7.0  # vessels and small consolidations at the lung's rim belong to the lung
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class ChestRegions:
-    """Masks `[slice, row, column]` of a chest CT.
-
-    Args:
-        smooth_hu: int16, smoothed in the plane.
-        body: patient, lungs included.
-        lungs: both lungs with the vessels inside them.
-        airways: trachea and main bronchi outside the lungs.
-    """
-
-    smooth_hu: NDArray[np.int16]
-    body: NDArray[np.bool_]
-    lungs: NDArray[np.bool_]
-    airways: NDArray[np.bool_]
 
 
 def find_chest_regions(hu: NDArray[Any], *, spacing_mm: tuple[float, float, float]) -> ChestRegions:

@@ -10,7 +10,7 @@ from pydantic import Field
 from HiResMedSynthLib.errors import SettingsError
 from HiResMedSynthLib.image import MedicalImage
 from HiResMedSynthLib.service.client import plain_header
-from HiResMedSynthLib.service.jobs import Result, Step
+from HiResMedSynthLib.service.jobs import JobCancelledError, Result, Step
 from HiResMedSynthLib.service.messages import arrays_result, header_of, parameters_of
 
 if TYPE_CHECKING:
@@ -52,7 +52,10 @@ class ReconstructParameters:
 
 
 def generate(work: Work, step: Step) -> Result:
-    """Pixels ("1.pixels" ...) and `images` as document: header, seed, how, and why films before it were refused."""
+    """Pixels ("1.pixels" ...) and `images` as document: header, seed, how, and why films before it were refused.
+
+    A job that is cancelled with some images made is done with those; `asked` tells how many it should have made.
+    """
     from HiResMedSynthLib.background.make import generate as make
     from HiResMedSynthLib.privacy import descriptors_of
 
@@ -64,21 +67,28 @@ def generate(work: Work, step: Step) -> Result:
     if descriptors is None:
         step.note(NO_DESCRIPTORS)
     arrays: dict[str, Any] = {}
-    told, said = [], set()
+    told: list[dict[str, Any]] = []
+    said: set[str] = set()
     for index in range(wanted.count):
         seed = wanted.seed + index
-        made = make(
-            model,
-            seed=seed,
-            sex=wanted.sex,
-            like=like,
-            strength=wanted.strength if like is not None else 1.0,
-            size=wanted.size,
-            why_copy=None if descriptors is None or wanted.keep_copies else descriptors.why_copy,
-            on_step=lambda name, index=index, seed=seed: step.progress(  # type: ignore[misc]
-                index, wanted.count, f"image {index + 1}, seed {seed}: {name}"
-            ),
-        )
+        try:
+            made = make(
+                model,
+                seed=seed,
+                sex=wanted.sex,
+                like=like,
+                strength=wanted.strength if like is not None else 1.0,
+                size=wanted.size,
+                why_copy=None if descriptors is None or wanted.keep_copies else descriptors.why_copy,
+                on_step=lambda name, index=index, seed=seed: step.progress(  # type: ignore[misc]
+                    index, wanted.count, f"image {index + 1}, seed {seed}: {name}"
+                ),
+            )
+        except JobCancelledError:
+            if not told:
+                raise
+            step.note(f"cancelled: {len(told)} of {wanted.count} images were made")
+            break
         arrays[f"{index + 1}.pixels"] = made.image.pixels
         told.append(_told(made))
         again = (f"seed {seed} was drawn again: {reason}" for reason in made.redrawn)
@@ -86,7 +96,8 @@ def generate(work: Work, step: Step) -> Result:
             if note not in said:
                 said.add(note)
                 step.note(note)
-    return arrays_result(arrays, {"model": model.identity, "domain": model.cascade.domain, "images": told})
+    document = {"model": model.identity, "domain": model.cascade.domain, "images": told, "asked": wanted.count}
+    return arrays_result(arrays, document)
 
 
 def reconstruct(work: Work, step: Step) -> Result:

@@ -61,7 +61,8 @@ class BackendClient:
         client.wait(job)
         arrays, document = client.result(job)  # "1.pixels", "1.alpha", "lesions"; case, corners, boxes
 
-    The parameters of each kind of job are the dataclasses in tasks.py, lesion_tasks.py and annotation_jobs.py.
+    The parameters of each kind of job are the dataclasses in tasks.py, lesion_tasks.py, background_tasks.py,
+    annotation_jobs.py and model_jobs.py.
 
     Args:
         url: "http://127.0.0.1:PORT", or the https address of a GPU server.
@@ -140,7 +141,7 @@ class BackendClient:
         return JobStatus.from_json(self._request("GET", f"/jobs/{job}").json())
 
     def cancel(self, job: str) -> None:
-        """Asks a job to stop; it does at its next step."""
+        """Asks a job to stop; it does at its next step. Images that `generate` has made by then are its result."""
         self._request("DELETE", f"/jobs/{job}")
 
     def wait(self, job: str, *, progress: Progress | None = None) -> JobStatus:

@@ -39,6 +39,7 @@ JobKind = Literal[
     "save_annotations",
     "load_annotations",
     "bank",
+    "models",
 ]
 
 

@@ -21,13 +21,13 @@ from HiResMedSynthLib.ground import Ground, prepare_ground
 from HiResMedSynthLib.image import MedicalImage
 from HiResMedSynthLib.placement.domain import Domain
 from HiResMedSynthLib.placement.margins import Margins
-from HiResMedSynthLib.service import annotation_jobs, background_tasks, lesion_tasks
+from HiResMedSynthLib.placement.method import PlacementMethod
+from HiResMedSynthLib.placement.zones import Zone
+from HiResMedSynthLib.service import annotation_jobs, background_tasks, lesion_tasks, model_jobs
 from HiResMedSynthLib.service.dicom_tags import is_left_out
 from HiResMedSynthLib.service.jobs import Result, Step
 from HiResMedSynthLib.service.messages import LengthMm, Seed, arrays_result, parameters_of, zip_result
 from HiResMedSynthLib.service.store import Store
-
-FOOTPRINT = 1.4  # a lesion's footprint over its diameter: the matte is wider, the form not round
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -45,20 +45,34 @@ class Work:
             raise SettingsError("this job needs an image", remedy="Choose a background first.")
         return self.image
 
-    def ground(self, domain: Domain | None, margins: Margins) -> Ground:
+    def ground(self, domain: Domain | None, margins: Margins, placement: PlacementMethod, step: Step) -> Ground:
         """The background prepared for drawing, kept for the next job."""
         image = self.background()
-        name = f"ground {self.image_name} {domain} {margins}"
-        # labels, forbidden mask, heatmap and its sampler: about 20 bytes a voxel
-        return self.store.get_or_make(  # type: ignore[no-any-return]
-            name, lambda: (prepare_ground(image, domain=domain, margins=margins), 20 * image.pixels.size)
-        )
+        of = f"{self.image_name} {domain} {margins}"
+
+        def progress(done: int, total: int, what: str) -> None:
+            step.progress(done, total, f"{what}, slice {done} of {total}" if total > 1 else what)
+
+        def looked() -> tuple[Ground, int]:
+            return (
+                prepare_ground(image, domain=domain, margins=margins, placement=placement, progress=progress),
+                2 * image.pixels.size,
+            )
+
+        def made() -> tuple[Ground, int]:
+            # another prior or temperature leaves the danger map as it is: a network need not look at all slices again
+            mask: Ground = self.store.get_or_make(f"danger {of} {placement.danger}", looked)
+            # labels, forbidden mask, heatmap and its sampler: about 20 bytes a voxel
+            return dataclasses.replace(mask, placement=placement), 20 * image.pixels.size
+
+        return self.store.get_or_make(f"ground {of} {placement}", made)  # type: ignore[no-any-return]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class WhereParameters:
     """Parameters of danger, prior and candidates; `percent`: the heatmap as uint8, in percent of its highest value;
-    `diameter_mm`: candidates keep this lesion's reach from what is forbidden, where such places exist.
+    `diameter_mm`: candidates keep this lesion's reach from what is forbidden, where such places exist; `quotas`: how
+    many of them a zone gets at least.
     """
 
     domain: Domain | None = None
@@ -69,6 +83,8 @@ class WhereParameters:
     min_distance_mm: LengthMm = 10.0
     percent: bool = False
     diameter_mm: float = 0.0
+    placement: PlacementMethod = dataclasses.field(default_factory=PlacementMethod)
+    quotas: dict[Zone, int] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -110,7 +126,7 @@ def danger(work: Work, step: Step) -> Result:
     """The danger map's labels and names."""
     wanted = parameters_of(WhereParameters, work.parameters)
     step.progress(0, 1, "looking where lesions must not go")
-    ground = work.ground(wanted.domain, wanted.margins)
+    ground = work.ground(wanted.domain, wanted.margins, wanted.placement, step)
     found = ground.danger_map
     names = {str(label): name for label, name in found.names.items()}
     return arrays_result({"labels": found.labels}, {"names": names, "method": found.method, "domain": ground.domain})
@@ -118,40 +134,33 @@ def danger(work: Work, step: Step) -> Result:
 
 def prior(work: Work, step: Step) -> Result:
     """The heatmap of likely places."""
-    from HiResMedSynthLib.placement.location import heatmap
-
     wanted = parameters_of(WhereParameters, work.parameters)
     step.progress(0, 1, "looking where lesions are likely")
-    ground = work.ground(wanted.domain, wanted.margins)
-    heat = heatmap(ground.image, ground.danger_map, domain=ground.domain, allow=wanted.allow)
+    ground = work.ground(wanted.domain, wanted.margins, wanted.placement, step)
+    heat = ground.heat(wanted.allow)
     if wanted.percent:
         heat = np.round(100 * heat / max(float(heat.max()), 1e-30)).astype(np.uint8)
-    return arrays_result({"heat": heat}, {"domain": ground.domain})
+    return arrays_result({"heat": heat}, {"domain": ground.domain, "method": ground.method})
 
 
 def candidates(work: Work, step: Step) -> Result:
     """Places drawn from the heatmap."""
-    from HiResMedSynthLib.placement.candidates import candidates as draw
-    from HiResMedSynthLib.placement.location import heatmap
-    from HiResMedSynthLib.placement.near import within_mm
+    from HiResMedSynthLib.propose import propose
 
     wanted = parameters_of(WhereParameters, work.parameters)
     step.progress(0, 1, "drawing places")
-    ground = work.ground(wanted.domain, wanted.margins)
-    heat = heatmap(ground.image, ground.danger_map, domain=ground.domain, allow=wanted.allow)
-    reach_mm = FOOTPRINT * min(wanted.diameter_mm, 200.0) / 2
-    if reach_mm > 0:
-        near_forbidden = within_mm(ground.forbidden(wanted.allow), reach_mm, spacing_mm=ground.image.spacing_mm)
-        roomy = np.where(near_forbidden, 0, heat)
-        heat = roomy if roomy.any() else heat
-    places = draw(
-        heat,
+    ground = work.ground(wanted.domain, wanted.margins, wanted.placement, step)
+    found = propose(
+        ground,
         count=min(max(wanted.count, 1), 1000),
-        rng=np.random.default_rng(wanted.seed),
-        spacing_mm=ground.image.spacing_mm,
+        seed=wanted.seed,
+        quotas=wanted.quotas,
+        diameter_mm=wanted.diameter_mm,
         min_distance_mm=wanted.min_distance_mm,
+        allow=wanted.allow,
     )
-    return arrays_result({"places": np.array(places, dtype=np.int64).reshape(-1, 3)}, {"domain": ground.domain})
+    places = np.array([one.place for one in found], dtype=np.int64).reshape(-1, 3)
+    return arrays_result({"places": places}, {"domain": ground.domain})
 
 
 def compose_job(work: Work, step: Step) -> Result:
@@ -161,7 +170,7 @@ def compose_job(work: Work, step: Step) -> Result:
     """
     wanted = parameters_of(ComposeParameters, work.parameters)
     image, settings = work.background(), wanted.settings
-    ground = work.ground(settings.domain, settings.margins)
+    ground = work.ground(settings.domain, settings.margins, settings.placement, step)
     bank = lesion_tasks.bank_with(work.store, wanted.own_lesions)
     kept, refused = list(range(len(settings.requests))), []
     also = {"stored_values": image.units == "stored" and not any(map(is_left_out, image.oddities))}
@@ -240,4 +249,5 @@ TASKS: dict[str, Callable[[Work, Step], Result]] = {
     "reconstruct": background_tasks.reconstruct,
     "save_annotations": annotation_jobs.save_annotations,
     "load_annotations": annotation_jobs.load_annotations,
+    "models": model_jobs.models,
 }

@@ -117,10 +117,27 @@ def test_impossible_jobs_are_refused(
     assert "bug" not in str(refused.value)
 
 
-def test_a_job_is_cancelled_between_images(own_backend: Backend) -> None:
+def test_a_job_that_is_cancelled_before_an_image_is_made_has_no_result(own_backend: Backend) -> None:
     client = own_backend.client
+    busy = client.submit("generate", parameters={"model": "ours", "count": 4})
     job = client.submit("generate", parameters={"model": "ours", "count": 16})
-    client.cancel(job)
+    client.cancel(job)  # it waits for the one before
     with pytest.raises(BackendError, match=r"(?i)cancel"):
         client.wait(job)
+    client.wait(busy)
     assert done(own_backend, "generate", model="ours", size=32)[0]["1.pixels"].shape == (1, 32, 32)
+
+
+def test_a_cancelled_job_keeps_the_images_that_are_made(own_backend: Backend, model: BackgroundModel) -> None:
+    client = own_backend.client
+    job = client.submit("generate", parameters={"model": "ours", "count": 16, "seed": 5, "size": 64})
+    while client.status(job).done < 2:
+        pass
+    client.cancel(job)
+    status = client.wait(job)
+    arrays, told = client.result(job)
+    made = len(told["images"])
+    assert 2 <= made < 16 == told["asked"]
+    assert f"cancelled: {made} of 16 images were made" in status.notes
+    assert [one["seed"] for one in told["images"]] == list(range(5, 5 + made))
+    np.testing.assert_array_equal(arrays["2.pixels"], make.generate(model, seed=6, size=64).image.pixels)

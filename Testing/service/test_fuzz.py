@@ -330,6 +330,7 @@ PARAMETERS: dict[str, Callable[[str], st.SearchStrategy[dict[str, Any]]]] = {
     "save_annotations": lambda image: odd(SentMark, POINT).map(lambda m: {"images": [{"image": image, "marks": [m]}]}),
     "save_annotations, all": lambda _: odd(SaveParameters, {"images": []}),
     "load_annotations": lambda _: odd(LoadParameters, {"folder": NOTHING}),
+    "models": lambda _: st.dictionaries(st.text(max_size=5), ODD, max_size=2),
 }
 
 

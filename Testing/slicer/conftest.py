@@ -113,6 +113,7 @@ def application(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     from Testing.slicer import standin
 
     folder = tmp_path_factory.mktemp("Slicer Einstellungen für Ärzte")
+    os.environ["HIRESMEDSYNTH_MODELS"] = str(folder / "models")  # not those of whoever runs the tests
     application = standin.start(folder)
     application.userSettings().setValue("HiResMedSynth/interpreter", BACKEND_PYTHON)
     yield application

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import slicer
@@ -121,6 +123,30 @@ def test_suggested_lesions_stand_where_they_may(film: Workbench) -> None:
     assert not film.positions()
     background = slicer.util.arrayFromVolume(film.studio.parameters.background)
     assert (composed(film) == background).all()
+
+
+def test_a_dragged_lesion_keeps_its_form(bench: Workbench) -> None:
+    view = bench.load("ct")
+    studio = bench.studio
+    bench.place(view, (24, 90, 60))
+
+    def form() -> tuple[object, ...]:
+        drawn = studio.composition.drawn(1)
+        assert drawn is not None, studio.refused
+        return drawn["bank_entry"], drawn["diameter_mm"], json.dumps(drawn["details"]["deformation"])
+
+    before, seen = form(), []
+    goal = np.array(studio.image.world_of((24, 100, 70)))
+    view.drag(bench.positions()[0], goal, between=lambda: (bench.settle(), seen.append(form())))
+    bench.settle()
+    assert np.linalg.norm(np.array(bench.positions()[0]) - goal) < 2.0
+    assert {before, *seen, form()} == {before}
+    assert bench.panel.compose.undo.toolTip == "move a lesion"
+    seed = bench.panel.lesions.editor.seed.value
+    bench.click(bench.panel.lesions.editor.another)
+    bench.settle()
+    assert bench.panel.lesions.editor.seed.value != seed
+    assert not studio.settings()[0]["requests"][0].get("keep_shape"), "another form may be judged again"
 
 
 def test_choosing_a_row_shows_its_slice(bench: Workbench) -> None:

@@ -236,7 +236,7 @@ def test_a_deleted_lesion_stays_deleted_in_a_saved_scene(bench: Workbench, tmp_p
 def test_every_setting_of_the_case_is_in_the_preview(bench: Workbench) -> None:
     bench.place(bench.load("film"), RIGHT_LUNG)
     studio, p = bench.studio, bench.studio.parameters
-    p.caseSeed, p.paperFusion, p.minDistance, p.pleuraMargin = 77, True, 33.0, 1.5
+    p.caseSeed, p.fusion, p.minDistance, p.pleuraMargin = 77, "paper", 33.0, 1.5
     assert studio.stale
     bench.settle()
     assert not studio.stale
@@ -370,4 +370,8 @@ def test_remedies_name_fields_not_options() -> None:
     assert told == "Say it with the field Shows."
     assert "--" not in in_panel_words("Choose one with --slice NUMBER, or name another --domain.")
     assert "--" not in in_panel_words("Ask for a smaller lesion (--size-mm), or smaller margins.")
+    told = in_panel_words("Train one: hiresmedsynth lesion train IMAGE --mask MASK.")
+    assert told == "Train one: hiresmedsynth lesion train."
+    told = in_panel_words("Add one: hiresmedsynth models add FILE, or use --generator deform.")
+    assert told == "Add one: hiresmedsynth models add FILE, or use 'a bank lesion, deformed'."
     assert in_panel_words("Give a place inside the image.") == "Give a place inside the image."

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from HiResMedSynthLib.errors import HiResMedSynthError, SettingsError
 from HiResMedSynthLib.flow import FlowBatch
 from Training.checkpoint import CHECKPOINT, best_weights
-from Training.loop import BAD_STEPS_ALLOWED, LoopSettings, _rate_share, train
+from Training.flow_loop import train
+from Training.loop import BAD_STEPS_ALLOWED, LoopSettings, _rate_share
 from Training.objective import Shortcut
 from Training.precision import faster_precision
 

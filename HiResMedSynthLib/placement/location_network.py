@@ -1,0 +1,111 @@
+"""Where lesions are likely by the lung around a place: the learned local factor of the location prior.
+
+The network was trained on pictures whose nodule had been erased, against sham erasures of the same shape in the same
+lung (Training/train_location.py): exp of its answer is the density of nodules relative to even in the lung, up to a
+factor. It knows vessels, pleura and fissures within about 2 cm, nothing of the place in the whole lung: multiply it
+with the density of `location.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from HiResMedSynthLib.errors import PlacementError
+from HiResMedSynthLib.image import MedicalImage
+from HiResMedSynthLib.placement.network import NetworkPlan, PlacementNetwork
+
+TASK = "location-ct"
+PIXEL_MM = 0.7  # of the network's grid
+WINDOW_HU = (-1100.0, 100.0)  # becomes -1..1
+SMOOTH_PX = 5  # the answer at a place is the mean over this square
+LARGEST_LOG = 3.0  # no place is more than 20 times as likely, or as unlikely, as the mean
+SLICES_AT_ONCE = 4
+
+
+def location_plan(
+    *, encoder: str = "tu-mobilenetv4_conv_small_050", decoder: Sequence[int] = (64, 48, 32, 16)
+) -> NetworkPlan:
+    """The plan of the location network."""
+    return NetworkPlan(
+        task=TASK,
+        classes=("nodule",),
+        encoder=encoder,
+        decoder=tuple(decoder),
+        facts={"pixel_mm": PIXEL_MM, "low_hu": WINDOW_HU[0], "high_hu": WINDOW_HU[1], "smooth_px": SMOOTH_PX},
+    )
+
+
+def pictures_of(hu: NDArray[np.float32], facts: dict[str, float]) -> NDArray[np.float32]:
+    """float32 in [-1, 1]: HU in the network's window."""
+    low, high = facts["low_hu"], facts["high_hu"]
+    return np.asarray(np.clip((hu - low) / (high - low) * 2 - 1, -1, 1), dtype=np.float32)
+
+
+def log_likeness(hu: NDArray[np.float32], network: PlacementNetwork) -> NDArray[np.float32]:
+    """float32 `[n, row, column]`: logarithm of how likely a nodule's centre is, up to a constant per picture.
+
+    Args:
+        hu: `[n, row, column]` on the network's grid (`PIXEL_MM`).
+        network: one of `location_plan`.
+    """
+    import cv2
+
+    facts = network.plan.facts
+    logits = network.logits(pictures_of(hu, facts)[:, np.newaxis])[:, 0]
+    side = int(facts["smooth_px"])
+    return np.stack([cv2.blur(picture, (side, side), borderType=cv2.BORDER_REPLICATE) for picture in logits])
+
+
+def learned_heat(image: MedicalImage, lungs: NDArray[np.bool_], *, network: PlacementNetwork) -> NDArray[np.float32]:
+    """How likely a nodule is by the lung around each voxel; float32 `[slice, row, column]`, mean 1 over the lungs of a
+    slice, 0 outside them.
+
+    Args:
+        image: a chest CT in HU.
+        lungs: `[slice, row, column]`.
+        network: task "location-ct".
+
+    Raises:
+        PlacementError: the network is of another task, or the shapes differ.
+    """
+    import cv2
+
+    if network.plan.task != TASK:
+        raise PlacementError(
+            f"the network '{network.name}' was trained for {network.plan.task}, not for {TASK}",
+            remedy="Give a network of Training.train_location.",
+        )
+    if lungs.shape != image.shape:
+        raise PlacementError(
+            f"a lung mask of shape {lungs.shape} doesn't fit an image of {image.shape}", remedy="Resample the mask."
+        )
+    _, row_mm, column_mm = image.spacing_mm
+    pixel_mm = network.plan.facts["pixel_mm"]
+    rows = max(1, round(image.rows * row_mm / pixel_mm))
+    columns = max(1, round(image.columns * column_mm / pixel_mm))
+    heat = np.zeros(image.shape, dtype=np.float32)
+    seen = np.flatnonzero(lungs.any(axis=(1, 2)))
+    for first in range(0, len(seen), SLICES_AT_ONCE):
+        part = seen[first : first + SLICES_AT_ONCE]
+        hu = np.stack(
+            [
+                cv2.resize(image.pixels[k].astype(np.float32), (columns, rows), interpolation=_way(rows, image.rows))
+                for k in part
+            ]
+        )
+        for index, answer in zip(part, log_likeness(hu, network), strict=True):
+            wide = cv2.resize(answer, (image.columns, image.rows), interpolation=cv2.INTER_LINEAR)
+            inside = lungs[index]
+            centred = np.clip(wide - wide[inside].mean(), -LARGEST_LOG, LARGEST_LOG)
+            plane = np.where(inside, np.exp(centred), 0)
+            heat[index] = plane / plane[inside].mean()
+    return heat
+
+
+def _way(rows: int, before: int) -> int:
+    import cv2
+
+    return cv2.INTER_AREA if rows < before else cv2.INTER_LINEAR

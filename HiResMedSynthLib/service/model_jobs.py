@@ -1,0 +1,77 @@
+"""The job models: what is there to find places, to make lesions and backgrounds with. No path, nothing of a patient."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+from HiResMedSynthLib import weights
+from HiResMedSynthLib.lesion.lesion import LesionType
+from HiResMedSynthLib.lesion.trained import KIND as SINGAN_KIND
+from HiResMedSynthLib.placement import method
+from HiResMedSynthLib.placement.domain import DOMAINS
+from HiResMedSynthLib.placement.network import ENTRY
+from HiResMedSynthLib.placement.network import KIND as PLACEMENT_KIND
+from HiResMedSynthLib.service.jobs import Result, Step
+from HiResMedSynthLib.service.messages import arrays_result, parameters_of
+
+if TYPE_CHECKING:
+    from HiResMedSynthLib.service.tasks import Work
+
+BACKGROUND_KIND = "background"  # as background.find_model has it, which loads torch
+TASKS_KNOWN = frozenset([*method.DANGER_TASKS.values(), *method.PRIOR_TASKS.values()])
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelsParameters:
+    """Parameters of models: there are none."""
+
+
+def models(work: Work, step: Step) -> Result:
+    """`models`: of each its name, kind and whether it is shipped, and what it is for: `task` of a placement model,
+    `domain` of a background's, `type` of a lesion's. `best`: what "auto" means in each domain, danger mask and prior.
+
+    A model's hash is checked when it is used, not here.
+    """
+    parameters_of(ModelsParameters, work.parameters)
+    step.progress(0, 1, "looking which models are there")
+    best = {
+        "danger": _best(method.SHIPPED_DANGER, method.RULE),
+        "prior": _best(method.SHIPPED_PRIOR, method.DENSITY),
+    }
+    return arrays_result({}, {"models": [_told(model) for model in weights.models()], "best": best})
+
+
+def _told(model: weights.Model) -> dict[str, Any]:
+    kind = model.card.kind
+    told: dict[str, Any] = {"name": model.card.name, "kind": kind, "shipped": model.shipped}
+    if kind == PLACEMENT_KIND:
+        task = _written(model.path, ENTRY, "task")
+        told["task"] = task if task in TASKS_KNOWN else None
+    elif kind == BACKGROUND_KIND:
+        domain = _written(model.path, "cascade", "domain")
+        told["domain"] = domain if weights.KIND_PATTERN.fullmatch(domain) else None
+    elif kind == SINGAN_KIND:
+        lesion_type = model.card.details.get("type")
+        told["type"] = lesion_type if lesion_type in get_args(LesionType) else None
+    return told
+
+
+def _written(path: Path, entry: str, name: str) -> str:
+    """A text in a JSON entry of a model file's header; "" where there is none. Loads no torch, unlike the models."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="np") as file:
+            value = json.loads((file.metadata() or {})[entry])[name]
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError):
+        return ""
+    return value if isinstance(value, str) else ""
+
+
+def _best(shipped: dict[Any, str], without: str) -> dict[str, str]:
+    can_run = any(importlib.util.find_spec(engine) for engine in method.ENGINES)
+    return {domain: shipped.get(domain, without) if can_run else without for domain in DOMAINS}

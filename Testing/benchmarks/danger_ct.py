@@ -1,0 +1,186 @@
+"""Measures the CT danger network against the rule: run `python -m Testing.benchmarks.danger_ct --help`.
+
+Two networks cross the collections: A learned from LIDC-IDRI-0001, the abdomen CT and nodule crops of even patient
+numbers, B from Lung_Dx-A0001, the SBU slices and the crops of odd numbers; each is measured on what it never saw. What
+stands here was not used to choose anything but the code itself.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from HiResMedSynthLib.errors import PlacementError
+from HiResMedSynthLib.placement.danger import DangerMap, danger
+from HiResMedSynthLib.placement.network import NetworkPlan, PlacementNetwork, build
+from HiResMedSynthLib.placement.network_ct import CLASSES, danger_network_ct, find_regions_by_network
+from HiResMedSynthLib.placement.regions_ct import ChestRegions, danger_of_regions
+from HiResMedSynthLib.read import read_image
+from Testing.benchmarks.danger_ct_disease import diseased, paired, simulated
+from Testing.benchmarks.danger_ct_measures import MARGINS, as_image, dice, interval, true_map
+from Testing.benchmarks.danger_ct_sites import moved, veto
+from Training.checkpoint import CHECKPOINT, load_average
+from Training.danger_ct_labels import AIRWAY, ANY, BONE, LUNG, MEDIASTINUM, OUTSIDE, WALL
+from Training.danger_ct_sources import LabelledStack, read_stacks
+
+TESTED = {"A": ("dicom_ct_lung_dx_a0001", "covid_sbu_slices"), "B": ("lidc_0001_ct", "ct_abdomen_kub_totalseg")}
+
+
+def load_run(run: Path) -> PlacementNetwork:
+    """The network of a run with its last averaged weights: nothing was chosen by what is measured here."""
+    state, described = load_average(run / CHECKPOINT)
+    plan = NetworkPlan.from_json(described["plan"])
+    module = build(plan)
+    module.load_state_dict(state)
+    return PlacementNetwork.of(plan, module.to(memory_format=torch.channels_last), name=run.name)
+
+
+def agreement(data: Path, network: PlacementNetwork, folders: tuple[str, ...]) -> dict[str, Any]:
+    """(a) Dice by class and patient, error rates by slice, refusals of abdomen, on collections never seen."""
+    result: dict[str, Any] = {}
+    for folder in folders:
+        rates: dict[str, list[float]] = {
+            "bone permitted": [], "mediastinum permitted": [], "forbidden permitted": [],
+            "permitted forbidden": [], "lung Dice of a slice": [], "permitted in a slice without lung, mm2": [],
+        }  # fmt: skip
+        pooled: dict[str, NDArray[np.int64]] = {}
+        refused = abdominal = 0
+        for stack in read_stacks(data / folder):
+            if stack.by_hand:
+                continue
+            lungs = (stack.labels == LUNG).any()
+            abdominal += not lungs
+            try:
+                regions = find_regions_by_network(stack.hu, spacing_mm=stack.spacing_mm, network=network)
+            except PlacementError:
+                refused += not lungs
+                continue
+            found = danger_of_regions(regions, spacing_mm=stack.spacing_mm, margins=MARGINS, method="network")
+            _add_dice(pooled, regions, stack.labels)
+            if lungs:
+                _add_rates(rates, found, regions, stack)
+        result[folder] = {
+            "Dice": {CLASSES[c]: dice_of(pooled, c) for c in range(len(CLASSES))},
+            "abdominal stacks refused": f"{refused} of {abdominal}",
+            "slices": len(rates["permitted forbidden"]),
+            **{name: interval(np.array(values)) for name, values in rates.items() if values},
+            "slices without lung": len(rates["permitted in a slice without lung, mm2"]),
+            "of them with over 100 mm2 permitted": sum(
+                value > 100 for value in rates["permitted in a slice without lung, mm2"]
+            ),
+        }
+    return result
+
+
+def dice_of(pooled: dict[str, NDArray[np.int64]], number: int) -> float:
+    """Dice of one class from the pooled counts (NaN: the class is not labelled)."""
+    both, one, other = pooled.get(str(number), np.zeros(3))
+    return float(2 * both / (one + other)) if other else float("nan")
+
+
+def _add_dice(pooled: dict[str, NDArray[np.int64]], regions: ChestRegions, labels: NDArray[np.uint8]) -> None:
+    """Counts (both, said, true) of each class where the label is one class."""
+    assert regions.bone is not None
+    assert regions.mediastinum is not None
+    said = np.where(regions.body, WALL, OUTSIDE)
+    for mask, number in ((regions.bone, BONE), (regions.mediastinum, MEDIASTINUM), (regions.airways, AIRWAY),
+                         (regions.lungs, LUNG)):  # fmt: skip
+        said[mask] = number
+    counted = labels <= LUNG
+    for number in range(len(CLASSES)):
+        one, other = (said == number) & counted, labels == number
+        pooled[str(number)] = pooled.get(str(number), np.zeros(3, np.int64)) + np.array(
+            [(one & other).sum(), one.sum(), other.sum()]
+        )
+
+
+def _add_rates(rates: dict[str, list[float]], found: DangerMap, regions: ChestRegions, stack: LabelledStack) -> None:
+    truth = true_map(stack.hu, stack.labels, stack.spacing_mm)
+    for index in range(len(stack.hu)):
+        labels = stack.labels[index]
+        pixel_mm2 = stack.spacing_mm[1] * stack.spacing_mm[2]
+        permitted, true_permitted = found.labels[index] == 0, truth.labels[index] == 0
+        if (labels == LUNG).sum() == 0 and len(stack.hu) > 1:
+            rates["permitted in a slice without lung, mm2"].append(
+                float((permitted & (labels != ANY)).sum() * pixel_mm2)
+            )
+        if (labels == LUNG).sum() * pixel_mm2 < 400:
+            continue
+        known = labels != ANY
+        in_body = known & (labels != OUTSIDE) & ~true_permitted
+        for name, number in (("bone permitted", BONE), ("mediastinum permitted", MEDIASTINUM)):
+            if (labels == number).sum() > 50:
+                rates[name].append(float(permitted[labels == number].mean()))
+        missed = (permitted & known & ~true_permitted).sum()  # outside the body too
+        rates["forbidden permitted"].append(float(missed / in_body.sum()))
+        if (known & true_permitted).any():
+            rates["permitted forbidden"].append(float((~permitted)[known & true_permitted].mean()))
+        rates["lung Dice of a slice"].append(dice(regions.lungs[index], labels == LUNG, labels <= LUNG))
+
+
+def speed(network: PlacementNetwork) -> dict[str, Any]:
+    """(d) Seconds of one 512 x 512 slice and of 300 of them, and the peak memory, threads as set."""
+    image = read_image(Path(__file__).resolve().parents[1] / "data" / "ct_series")
+    chosen = np.linspace(0, image.slices - 1, 300).round().astype(int)
+    volume = as_image(image.pixels[chosen], (1.0, *(image.pixel_spacing_mm or (1.0, 1.0))))
+    one = volume.single_slice(150)
+    danger_network_ct(one, margins=MARGINS, network=network)  # first call: imports, memory
+    seconds: dict[str, Any] = {}
+    for name, part in (("one slice", one), ("300 slices", volume)):
+        start, used = time.perf_counter(), time.process_time()
+        danger_network_ct(part, margins=MARGINS, network=network)
+        seconds[f"network, {name}, s and CPU s"] = [time.perf_counter() - start, time.process_time() - used]
+        start, used = time.perf_counter(), time.process_time()
+        danger(part, domain="lung-ct", margins=MARGINS)
+        seconds[f"rule, {name}, s and CPU s"] = [time.perf_counter() - start, time.process_time() - used]
+    return {**seconds, "peak memory GiB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20}
+
+
+@click.command(epilog="Example: python -m Testing.benchmarks.danger_ct --data DATA --runs runs/placement/ct")
+@click.option("--data", type=click.Path(path_type=Path, exists=True), required=True, help="The shared data's folder.")
+@click.option("--runs", type=click.Path(path_type=Path, exists=True), required=True, help="Holds foldA and foldB.")
+@click.option("--out", type=click.Path(path_type=Path), help="JSON to write.")
+@click.option("--only", multiple=True, help="Parts: agreement, simulated, diseased, veto, moved, speed.")
+@click.option("--threads", type=int, default=1, show_default=True)
+def main(data: Path, runs: Path, out: Path | None, only: tuple[str, ...], threads: int) -> None:
+    """Prints what was measured as JSON."""
+    torch.set_num_threads(threads)
+    cv2.setNumThreads(threads)
+    networks = {fold: load_run(runs / f"fold{fold}") for fold in TESTED if (runs / f"fold{fold}" / CHECKPOINT).exists()}
+    wanted = only or ("agreement", "simulated", "diseased", "veto", "moved", "speed")
+    results: dict[str, Any] = {}
+    for fold, network in networks.items():
+        if "agreement" in wanted:
+            results[f"agreement, network {fold}"] = agreement(data, network, TESTED[fold])
+        if "moved" in wanted:
+            results[f"moved, network {fold}"] = moved(data, network, TESTED[fold])
+    if "simulated" in wanted:
+        rows = [
+            row
+            for number, (fold, network) in enumerate(networks.items())
+            for row in simulated(data, network, TESTED[fold], fold=number)
+        ]
+        results["simulated"] = paired(rows)
+    if "diseased" in wanted:
+        results["diseased"] = diseased(data, networks["A"])
+    if "veto" in wanted:
+        results["veto"] = veto(data, networks)
+    if "speed" in wanted:
+        results["speed"] = speed(next(iter(networks.values())))
+    text = json.dumps(results, indent=1, default=float)
+    click.echo(text)
+    if out is not None:
+        out.write_text(text + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

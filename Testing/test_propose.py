@@ -1,0 +1,127 @@
+"""Proposed places: quotas by the patient's own sides, distances, seeds, temperature; verdicts on given places."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from HiResMedSynthLib.errors import PlacementError, SettingsError
+from HiResMedSynthLib.ground import Ground, prepare_ground
+from HiResMedSynthLib.image import MedicalImage
+from HiResMedSynthLib.placement.method import PlacementMethod
+from HiResMedSynthLib.placement.zones import ZONES, Zone, zone_mask
+from HiResMedSynthLib.propose import judge, propose
+from Testing.placement.phantoms import chest_ct
+
+RULE = PlacementMethod(danger="rule", prior="density")
+
+
+def whole_chest() -> MedicalImage:
+    """A phantom whose lungs begin and end inside the stack: 40 slices of 5 mm."""
+    image = chest_ct(40)
+    pixels = image.pixels.copy()
+    lungs = np.linspace(-1, 1, 40)
+    for index, height in enumerate(lungs):
+        shrink = max(1 - height**2, 0.02)
+        row, column = np.mgrid[:128, :128].astype(np.float32) * 2.5 - 160.0
+        body = (column / 140) ** 2 + (row / 100) ** 2 < 1
+        picture = np.where(body, 40, -1000)
+        for side in (-1, 1):
+            picture[((column - side * 70) / 45) ** 2 + (row / 70) ** 2 < shrink] = -850
+        pixels[index] = picture
+    return replace(image, pixels=pixels)
+
+
+@pytest.fixture(scope="module")
+def ground() -> Ground:
+    return prepare_ground(whole_chest(), placement=RULE)
+
+
+def test_places_are_permitted_apart_and_the_same_by_seed(ground: Ground) -> None:
+    found = propose(ground, count=12, seed=4, min_distance_mm=15.0)
+    assert len(found) == 12
+    forbidden = ground.forbidden()
+    assert not any(forbidden[one.place] for one in found)
+    points = np.array([one.lps_mm for one in found])
+    apart = np.linalg.norm(points[:, None] - points[None], axis=-1)[np.triu_indices(12, 1)]
+    assert apart.min() >= 15.0
+    assert found == propose(ground, count=12, seed=4, min_distance_mm=15.0)
+    assert found != propose(ground, count=12, seed=5, min_distance_mm=15.0)
+
+
+def test_quotas_are_kept_on_the_patients_own_sides(ground: Ground) -> None:
+    found = propose(ground, count=10, seed=1, quotas={"left-upper": 3, "right": 4})
+    assert [one.zone for one in found] == ["left-upper"] * 3 + ["right"] * 4 + [None] * 3
+    middle = ground.image.index_to_lps([(20, 64, 64)])[0]
+    for one in found:
+        x, _, z = one.lps_mm
+        if one.zone == "left-upper":  # LPS: x grows to the patient's left, z upwards
+            assert x > middle[0]
+            assert z > middle[2]
+        elif one.zone == "right":
+            assert x < middle[0]
+
+
+def test_zones_part_the_lungs(ground: Ground) -> None:
+    masks = {zone: zone_mask(ground.image, ground.danger_map, zone, domain="lung-ct") for zone in ZONES}
+    permitted = ~ground.forbidden()
+    for one, other in (("left", "right"), ("upper", "lower")):
+        assert not (masks[one] & masks[other]).any()
+        assert (masks[one] | masks[other])[permitted].all()
+    corners: list[Zone] = ["left-upper", "left-lower", "right-upper", "right-lower"]
+    assert (sum(masks[zone].astype(int) for zone in corners) == 1)[permitted].all()
+
+
+def test_a_turned_volume_keeps_its_sides() -> None:
+    image = whole_chest()
+    assert image.positions_lps_mm is not None
+    turned = replace(
+        image,
+        pixels=image.pixels[::-1, :, ::-1].copy(),
+        positions_lps_mm=image.positions_lps_mm[::-1].copy() + np.array([127 * 2.5, 0, 0]),
+        directions_lps=np.array([[-1.0, 0, 0], [0, 1.0, 0]]),
+    )
+    place = propose(prepare_ground(turned, placement=RULE), count=1, seed=3, quotas={"left-upper": 1})[0]
+    middle = turned.index_to_lps([(20, 64, 63)])[0]
+    assert place.lps_mm[0] > middle[0]
+    assert place.lps_mm[2] > middle[2]
+
+
+def test_upper_and_lower_of_a_single_slice_cannot_be_told() -> None:
+    ground = prepare_ground(chest_ct(1), placement=RULE)
+    assert len(propose(ground, count=2, seed=1, quotas={"left": 1})) == 2
+    with pytest.raises(PlacementError, match="whole lung"):
+        propose(ground, count=2, seed=1, quotas={"upper": 1})
+
+
+def test_quotas_beyond_the_count_are_refused(ground: Ground) -> None:
+    with pytest.raises(SettingsError, match="quotas ask for 3"):
+        propose(ground, count=2, seed=1, quotas={"left": 3})
+
+
+def test_a_lesion_of_the_diameter_fits_at_each_place(ground: Ground) -> None:
+    for one in propose(ground, count=8, seed=2, diameter_mm=12.0):
+        assert judge(ground, one.place, diameter_mm=12.0).touches == ()
+
+
+def test_a_forbidden_place_is_named_with_the_nearest_free_one(ground: Ground) -> None:
+    verdict = judge(ground, (20, 64, 64), diameter_mm=8.0)
+    assert verdict.touches == ("mediastinum, heart or spine",)
+    assert verdict.nearest is not None
+    assert judge(ground, verdict.nearest, diameter_mm=8.0).touches == ()
+    assert judge(ground, (0, 0, 0), diameter_mm=8.0).touches[0] == "outside the image"
+    with pytest.raises(SettingsError, match="diameter"):
+        judge(ground, (20, 64, 64), diameter_mm=0.0)
+
+
+def test_temperature_evens_out_and_sharpens(ground: Ground) -> None:
+    plain = ground.heat()
+    heats = {}
+    for temperature in (0.5, 4.0):
+        other = prepare_ground(ground.image, placement=PlacementMethod(danger="rule", temperature=temperature))
+        heats[temperature] = other.heat()
+        assert float(heats[temperature].sum(dtype=np.float64)) == pytest.approx(1, abs=1e-4)
+        assert ((heats[temperature] > 0) == (plain > 0)).all()
+    assert heats[4.0].max() < plain.max() < heats[0.5].max()

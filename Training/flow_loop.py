@@ -1,0 +1,139 @@
+"""Training of flow networks: what a step draws, its target velocity, and the loss measured at fixed times."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from HiResMedSynthLib.flow import FlowBatch, noised, velocity_error
+from Training.loop import LoopSettings, run
+from Training.objective import FlowMatching, Objective
+from Training.precision import autocast
+
+Drawn = tuple[FlowBatch, Tensor, Tensor, Tensor]
+"""Batch, noisy data, times, target velocity."""
+
+
+class Stage(Protocol):
+    """What is learned: batches, measured losses, a picture."""
+
+    def constants(self) -> dict[str, float]:
+        """Numbers that a sampler needs beside the weights."""
+
+    def train_batch(self, rng: np.random.Generator) -> FlowBatch:
+        """A batch drawn with this generator only."""
+
+    def measured_batches(self, *, held_out: bool) -> list[FlowBatch]:
+        """Unchanged batches of one side, the same each time."""
+
+    def sheet(self, network: nn.Module, *, seed: int) -> NDArray[np.uint8]:
+        """A grey picture of what the network makes."""
+
+
+def train(
+    network: nn.Module,
+    stage: Stage,
+    settings: LoopSettings,
+    *,
+    out: Path,
+    description: dict[str, Any],
+    resume: bool = False,
+    time_limit_s: float = math.inf,
+    device: str = "cpu",
+    objective: Objective | None = None,
+) -> nn.Module:
+    """The moving average of the trained network; checkpoints, log and sheets in `out` (see `loop.run`)."""
+    objective = objective or FlowMatching(time_mean=settings.time_mean, time_sd=settings.time_sd)
+    return run(
+        network, FlowLesson(stage, objective), settings, out=out, description=description, resume=resume,
+        time_limit_s=time_limit_s, device=device,
+    )  # fmt: skip
+
+
+class FlowLesson:
+    """A stage's batches, noised at the objective's times."""
+
+    def __init__(self, stage: Stage, objective: Objective) -> None:
+        self.stage, self.objective = stage, objective
+
+    def constants(self) -> dict[str, float]:
+        """The stage's."""
+        return self.stage.constants()
+
+    def sheet(self, network: nn.Module, *, seed: int) -> NDArray[np.uint8]:
+        """The stage's."""
+        return self.stage.sheet(network, seed=seed)
+
+    def draw(self, rng: np.random.Generator, *, seed: int, device: str) -> Drawn:
+        """Batch, noisy data, times and target."""
+        generator = torch.Generator().manual_seed(seed)
+        batch = self.stage.train_batch(rng).to(device)
+        if torch.device(device).type == "cpu":
+            noise = torch.randn(batch.data.shape, generator=generator)
+        else:
+            noise = torch.randn(batch.data.shape, device=device)
+        times = self.objective.times(len(noise), generator).to(device)
+        noisy = noised(batch, time=times, noise=noise)
+        with torch.no_grad():
+            target = self.objective.target(batch, noisy, times, noise)
+        return batch, noisy, times, target
+
+    def loss(self, call: Any, drawn: Drawn, *, precision: str, device: str) -> Tensor:
+        """Mean squared error of the velocity."""
+        batch, noisy, times, target = drawn
+        if isinstance(call, _Captured):
+            made: Tensor = call.graph(noisy, times, *batch.inputs.values())
+        else:
+            with autocast(precision, device):
+                made = call(noisy, times, **batch.inputs)
+        return velocity_error(made, target, batch.mask)
+
+    def captured(self, network: nn.Module, drawn: Drawn, precision: str, device: str) -> _Captured:
+        """The network's own work as a CUDA graph: at these sizes launches cost more than arithmetic."""
+        batch, noisy, times, _ = drawn
+        wrapped = _Positional(network, tuple(batch.inputs), precision, device)
+        arguments = (noisy, times, *batch.inputs.values())
+        return _Captured(torch.cuda.make_graphed_callables(wrapped, arguments))  # type: ignore[no-untyped-call]
+
+    def measured(self, network: nn.Module, *, held_out: bool, device: str, precision: str) -> list[float]:
+        """Losses of unchanged batches, with fixed times and noise."""
+        losses = []
+        for batch in self.stage.measured_batches(held_out=held_out):
+            placed = batch.to(device)
+            generator = torch.Generator().manual_seed(7)
+            noise = torch.randn(batch.data.shape, generator=generator).to(device)
+            order = torch.randperm(len(noise), generator=generator)
+            times = self.objective.measured_times(len(noise))[order].to(device)
+            noisy = noised(placed, time=times, noise=noise)
+            with autocast(precision, device):
+                predicted = network(noisy, times, **placed.inputs)
+            target = self.objective.target(placed, noisy, times, noise)
+            losses.append(float(velocity_error(predicted, target, placed.mask)))
+        return losses
+
+
+class _Captured:
+    """A CUDA graph of the network."""
+
+    def __init__(self, graph: Any) -> None:
+        self.graph = graph
+
+
+class _Positional(nn.Module):
+    """The network with its named inputs in a fixed order, as a CUDA graph wants them."""
+
+    def __init__(self, network: nn.Module, names: tuple[str, ...], precision: str, device: str) -> None:
+        super().__init__()
+        self.network, self.names, self.precision, self.device = network, names, precision, device
+
+    def forward(self, noisy: Tensor, time: Tensor, *inputs: Tensor) -> Tensor:
+        """The network's velocity in float32."""
+        with autocast(self.precision, self.device):
+            velocity: Tensor = self.network(noisy, time, **dict(zip(self.names, inputs, strict=True)))
+        return velocity.float()

@@ -1,0 +1,106 @@
+"""Training of networks that answer a picture with a map: danger masks and location heatmaps."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from Training.loop import LoopSettings, run
+from Training.precision import autocast
+
+
+@dataclass(frozen=True, kw_only=True)
+class PictureBatch:
+    """Pictures and what is wanted of them; all on one device.
+
+    Attributes:
+        picture: [B, C, rows, columns].
+        targets: by name, as the task's loss wants them.
+    """
+
+    picture: Tensor
+    targets: dict[str, Tensor]
+
+    def to(self, device: str) -> PictureBatch:
+        """The batch on that device."""
+        return PictureBatch(
+            picture=self.picture.to(device), targets={name: value.to(device) for name, value in self.targets.items()}
+        )
+
+
+class PictureTask(Protocol):
+    """What is learned."""
+
+    def constants(self) -> dict[str, float]:
+        """Numbers that a user of the network needs beside the weights."""
+
+    def train_batch(self, rng: np.random.Generator) -> PictureBatch:
+        """A batch drawn with this generator only."""
+
+    def loss(self, logits: Tensor, batch: PictureBatch) -> Tensor:
+        """A scalar; `logits` are float32 [B, classes, rows, columns]."""
+
+    def measured_batches(self, *, held_out: bool) -> list[PictureBatch]:
+        """Unchanged batches of one side, the same each time."""
+
+    def sheet(self, network: nn.Module, *, seed: int) -> NDArray[np.uint8]:
+        """A picture of what the network says."""
+
+
+def train_pictures(
+    network: nn.Module,
+    task: PictureTask,
+    settings: LoopSettings,
+    *,
+    out: Path,
+    description: dict[str, Any],
+    resume: bool = False,
+    time_limit_s: float = math.inf,
+    device: str = "cpu",
+) -> nn.Module:
+    """The moving average of the trained network; checkpoints, log and sheets in `out` (see `loop.run`)."""
+    return run(
+        network, PictureLesson(task), settings, out=out, description=description, resume=resume,
+        time_limit_s=time_limit_s, device=device,
+    )  # fmt: skip
+
+
+class PictureLesson:
+    """A task's batches and losses, as the loop wants them."""
+
+    def __init__(self, task: PictureTask) -> None:
+        self.task = task
+
+    def constants(self) -> dict[str, float]:
+        """The task's."""
+        return self.task.constants()
+
+    def sheet(self, network: nn.Module, *, seed: int) -> NDArray[np.uint8]:
+        """The task's."""
+        return self.task.sheet(network, seed=seed)
+
+    def draw(self, rng: np.random.Generator, *, seed: int, device: str) -> PictureBatch:  # noqa: ARG002 (protocol)
+        """The task's batch."""
+        return self.task.train_batch(rng).to(device)
+
+    def captured(self, network: nn.Module, drawn: PictureBatch, precision: str, device: str) -> nn.Module:  # noqa: ARG002
+        """The network itself: batch normalisation is not captured."""
+        return network
+
+    def loss(self, call: Any, drawn: PictureBatch, *, precision: str, device: str) -> Tensor:
+        """The task's loss of what the network says."""
+        with autocast(precision, device):
+            logits = call(drawn.picture.contiguous(memory_format=torch.channels_last))
+        return self.task.loss(logits.float(), drawn)
+
+    def measured(self, network: nn.Module, *, held_out: bool, device: str, precision: str) -> list[float]:
+        """Losses of unchanged batches of one side."""
+        batches = self.task.measured_batches(held_out=held_out)
+        return [float(self.loss(network, b.to(device), precision=precision, device=device)) for b in batches]

@@ -1,0 +1,134 @@
+"""Trains the paper's detector as a location prior: YOLOv11n (ultralytics, AGPL-3.0), on visible or on erased lesions.
+
+`python -m Training.train_yolo --data FOLDER_OF_lidc_nodule_patches --out runs/yolo`, in an environment with the extra
+`yolo`. The default is the paper's way: lesions stay visible. `--erased` boxes the place of the erased lesion among
+shams. Crops are written as PNG, the weights as safetensors from memory; no .pt file is written or read.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from HiResMedSynthLib.errors import HiResMedSynthError, SettingsError
+from HiResMedSynthLib.placement.location_network import PIXEL_MM, location_plan, pictures_of
+from HiResMedSynthLib.placement.yolo import ENLARGED, PLAN, prepare_ultralytics
+from Training.erased_pairs import ErasedPatch
+from Training.erased_store import load_erased
+from Training.location_crops import SIDE_PX, Crop
+from Training.location_data import FOLDS, chooses, fold_of
+from Training.train_location import draw_crop
+
+SMALLEST_BOX_MM = 4.0
+SIDE = SIDE_PX * ENLARGED
+UNCHANGED = {
+    "mosaic": 0.0, "mixup": 0.0, "hsv_h": 0.0, "hsv_s": 0.0, "hsv_v": 0.1, "erasing": 0.0, "scale": 0.1,
+    "translate": 0.0, "degrees": 0.0, "fliplr": 0.5, "flipud": 0.5, "auto_augment": None,
+}  # fmt: skip
+
+
+def write_crops(items: list[ErasedPatch], folder: Path, *, crops: int, visible: bool, seed: int) -> int:
+    """Writes that many crops of each picture and their boxes in YOLO's layout; how many there are."""
+    rng = np.random.default_rng(seed)
+    for name in ("images", "labels"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    written = 0
+    for item in items:
+        size_mm = max(SMALLEST_BOX_MM, 2 * float(np.sqrt(item.patch.lesion.sum() / np.pi)) * item.patch.spacing_mm)
+        for number in range(crops):
+            crop = draw_crop(item, rng, visible=visible, symmetry=int(rng.integers(8)))
+            if crop is None:
+                continue
+            stem = f"{item.patch.patient_id}-{number:02d}"
+            _picture(crop).save(folder / "images" / f"{stem}.png")
+            row, column = (crop.sites[0] + 0.5) / SIDE_PX
+            share = size_mm / PIXEL_MM / SIDE_PX
+            line = f"0 {column:.5f} {row:.5f} {share:.5f} {share:.5f}\n"
+            (folder / "labels" / f"{stem}.txt").write_text(line, encoding="ascii")
+            written += 1
+    return written
+
+
+def _picture(crop: Crop) -> Image.Image:
+    grey = np.rint(255 * (pictures_of(crop.hu, location_plan().facts) + 1) / 2).astype(np.uint8)
+    return Image.fromarray(grey).resize((SIDE, SIDE), Image.Resampling.BILINEAR)
+
+
+def train_detector(folder: Path, out: Path, *, epochs: int, batch: int, seed: int, device: str) -> dict[str, Any]:
+    """State dict of the moving average after training on the crops in `folder`."""
+    os.environ["YOLO_CONFIG_DIR"] = str(out.resolve())
+    prepare_ultralytics()
+    from ultralytics.models.yolo.detect import DetectionTrainer
+
+    class Quiet(DetectionTrainer):
+        """The package's trainer, which pickles nothing."""
+
+        def save_model(self) -> None:
+            """Nothing is saved."""
+
+        def final_eval(self) -> None:
+            """Nothing is loaded."""
+
+    data = out / "data.yaml"
+    data.write_text(
+        f"path: {json.dumps(str(folder.resolve()))}\ntrain: train/images\nval: val/images\nnames:\n  0: lesion\n",
+        encoding="utf-8",
+    )
+    trainer = Quiet(
+        overrides={
+            "model": PLAN, "data": str(data), "imgsz": SIDE, "epochs": epochs, "batch": batch, "seed": seed,
+            "workers": 0, "plots": False, "amp": False, "val": False, "pretrained": False, "device": device,
+            "project": str(out.resolve()), "name": "ultralytics", "exist_ok": True, "verbose": False, **UNCHANGED,
+        }
+    )  # fmt: skip
+    trainer.train()
+    return {name: value.contiguous() for name, value in trainer.ema.ema.state_dict().items()}
+
+
+@click.command(epilog="Example: python -m Training.train_yolo --data lidc_nodule_patches --out runs/yolo --erased")
+@click.option("--data", type=click.Path(path_type=Path), required=True, help="Folder lidc_nodule_patches.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the run.")
+@click.option("--erased", is_flag=True, help="Box the places of erased lesions, not visible ones.")
+@click.option("--fold", type=int, default=0, show_default=True, help="Third of the patients that is left out, 0 to 2.")
+@click.option("--crops", type=int, default=8, show_default=True, help="Of each patient.")
+@click.option("--epochs", type=int, default=12, show_default=True)
+@click.option("--batch", type=int, default=32, show_default=True)
+@click.option("--seed", type=int, default=1, show_default=True)
+@click.option("--cache", type=click.Path(path_type=Path), help="Erased pictures (.npz); default: OUT/../erased.npz.")
+@click.option("--device", default="cpu", show_default=True)
+@click.option("--threads", type=int, default=1, show_default=True)
+def main(
+    data: Path, out: Path, erased: bool, fold: int, crops: int, epochs: int, batch: int, seed: int, cache: Path | None,
+    device: str, threads: int,
+) -> None:  # fmt: skip
+    """Trains a YOLOv11n detector of lesions, or of places of erased lesions."""
+    torch.set_num_threads(threads)
+    try:
+        if not 0 <= fold < FOLDS:
+            raise SettingsError(f"There is no fold {fold}", remedy=f"Give 0 to {FOLDS - 1}.")
+        every, _ = load_erased(data, cache or out.parent / "erased.npz")
+        items = [item for item in every if fold_of(item.patch.patient_id) != fold]
+        out.mkdir(parents=True, exist_ok=True)
+        for name, kept in (("train", False), ("val", True)):
+            side = [item for item in items if chooses(item.patch.patient_id) is kept]
+            count = write_crops(side, out / "crops" / name, crops=crops, visible=not erased, seed=seed)
+            click.echo(f"{name}: {count} crops of {len(side)} patients")
+            if not count:
+                raise SettingsError("There is no crop to train on or to choose by", remedy="Give more patients.")
+        state = train_detector(out / "crops", out, epochs=epochs, batch=batch, seed=seed, device=device)
+        save_file(state, out / "best.safetensors", metadata={"license": "AGPL-3.0", "erased": str(erased)})
+        click.echo(f"{out / 'best.safetensors'}: last averaged weights, AGPL-3.0")
+    except HiResMedSynthError as problem:
+        raise click.ClickException(str(problem)) from None
+
+
+if __name__ == "__main__":
+    main()
