@@ -13,7 +13,7 @@ from HiResMedSynthLib.placement.danger import DangerMap
 
 Index = tuple[int, int, int]
 OUTSIDE_IMAGE = "outside the image"
-SEARCH_MM = 60.0
+SEARCH_MM, SEARCH_FLAT_MM = 60.0, 150.0  # in a volume; in one slice, where it costs little
 CHECKED_PER_ROUND = 256
 MOST_CHECKED = 20_000  # placements tested one by one before the search gives up
 
@@ -91,7 +91,7 @@ def nearest_permitted(
     corner: Index,
     *,
     spacing_mm: tuple[float, float, float],
-    search_mm: float = SEARCH_MM,
+    search_mm: float | None = None,
 ) -> Index | None:
     """The corner nearest to `corner` (in mm) at which the whole footprint is permitted; None where there is none.
 
@@ -103,9 +103,11 @@ def nearest_permitted(
         footprint: `[slice, row, column]` bool patch; every voxel of it must be permitted.
         corner: (slice, row, column) of the patch's first voxel; may lie outside the image.
         spacing_mm: (slice, row, column).
-        search_mm: largest move.
+        search_mm: largest move; None: 60 mm in a volume, 150 mm in one slice.
     """
     shape, size = forbidden.shape, footprint.shape
+    if search_mm is None:
+        search_mm = SEARCH_FLAT_MM if shape[0] == 1 else SEARCH_MM
     if not footprint.any() or any(small > large for small, large in zip(size, shape, strict=True)):
         return None
     for radius in sorted({min(search_mm, 12.0), min(search_mm, 30.0), search_mm}):  # near places cost little

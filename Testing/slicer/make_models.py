@@ -1,8 +1,7 @@
 """Fills the model store with small models; run by the backend's Python: `python -m Testing.slicer.make_models FOLDER`.
 
-ours-lungs (danger mask) takes the whole image for lung, and HU does the rest; ours-likely (prior) is untrained;
-ours-films and many say what they are and hold nothing; nodule-a is a SinGAN of one bank lesion; slices makes CT
-slices, untrained.
+ours-lungs (danger mask) is the shipped network under another name; ours-likely (prior) is untrained; ours-films and
+many say what they are and hold nothing; nodule-a is a SinGAN of one bank lesion; slices makes CT slices, untrained.
 """
 
 from __future__ import annotations
@@ -17,20 +16,14 @@ import torch
 from HiResMedSynthLib import weights
 from HiResMedSynthLib.placement.location_network import location_plan
 from HiResMedSynthLib.placement.network import ENTRY, KIND, NetworkPlan, build
-from HiResMedSynthLib.placement.network_ct import CLASSES, FACTS, LUNG
 from Testing.background.tiny_cascade import write_tiny
 from Testing.lesion.small_models import add_singan
 
 
-def add_placement(folder: Path, name: str, plan: NetworkPlan, *, always: int | None = None) -> None:
-    """A network as it begins, or one that always answers with the same class."""
+def add_placement(folder: Path, name: str, plan: NetworkPlan) -> None:
+    """A network as it begins."""
     torch.manual_seed(0)
     network = build(plan)
-    head = [module for module in network.modules() if isinstance(module, torch.nn.Conv2d)][-1]
-    if always is not None:
-        torch.nn.init.zeros_(head.weight)
-        assert head.bias is not None
-        head.bias.data[:] = torch.nn.functional.one_hot(torch.tensor(always), len(plan.classes)).float()
     arrays = {
         key: value.half().numpy()
         for key, value in network.state_dict().items()
@@ -47,10 +40,8 @@ def add(folder: Path, name: str, kind: str, arrays: dict[str, np.ndarray], metad
 
 def main(folder: Path) -> None:
     """Makes them all; `folder` takes the files that are added."""
-    small = (16, 8, 8, 8)
-    lungs = NetworkPlan(task="danger-ct", classes=CLASSES, decoder=small, facts=FACTS)
-    add_placement(folder, "ours-lungs", lungs, always=LUNG)
-    add_placement(folder, "ours-likely", location_plan(decoder=small))
+    weights.add(weights.find("danger-ct").path, "ours-lungs")
+    add_placement(folder, "ours-likely", location_plan(decoder=(16, 8, 8, 8)))
     add(folder, "ours-films", KIND, {"x": np.zeros(1, np.float16)}, {ENTRY: json.dumps({"task": "danger-film"})})
     add(folder, "many", "lesion-flow", {"x": np.zeros(1, np.float16)}, {})
     add_singan(folder, "nodule-a")
