@@ -24,7 +24,7 @@ MOST_FILES = 500_000
 LARGEST_TEXT = 16 * 2**20  # bytes of a list of classes, patients or boxes
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".jp2", ".j2k", ".dcm", ".dicom")
 VOLUME_SUFFIXES = (".nrrd", ".nii", ".nii.gz")
-MEND = "Save the annotations again from the panel, or mend the folder."
+MEND = "Mend the file, or save the annotations again where they were made."
 
 
 def bad(what: str, where: str, remedy: str = MEND) -> ReadError:

@@ -53,7 +53,7 @@ def read_patients(folder: Path, names: Sequence[str]) -> dict[str, Told] | None:
     told: dict[str, Told] = {}
     for number, row in enumerate(rows, start=2):
         file = (row.get("file") or "").strip().replace("\\", "/").removeprefix("./")
-        name = by_name.get(file)
+        name = by_name.get(file) or by_name.get(PurePosixPath(file).name)  # COCO often names files without folder
         if name is None:
             continue
         line = _line(row, f"{PATIENTS_FILE}, line {number}")

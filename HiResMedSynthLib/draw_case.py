@@ -84,7 +84,8 @@ def draw_case(
             "the background was prepared for other margins, another domain or another way to find places",
             remedy="Prepare it anew with these settings.",
         )
-    drawing = _Drawing(ground=ground, settings=settings, seed=seed, bank=bank or load_bank(), log=[], lesions=[])
+    log = [note] if (note := settings.placement.fallback(ground.domain)) else []
+    drawing = _Drawing(ground=ground, settings=settings, seed=seed, bank=bank or load_bank(), log=log, lesions=[])
     # Places that were asked for come first, so that drawn ones keep clear of them; numbers follow the requests.
     order = sorted(range(len(settings.requests)), key=lambda k: settings.requests[k].place is None)
     for done, index in enumerate(order, start=1):

@@ -137,7 +137,7 @@ def draw_shape(
         if fusion == "better":
             corner, alpha, density, sigma_mm = at_resolution(
                 corner, alpha, density, spacing_mm=spacing, resolution=ground.resolution,
-                slice_thickness_mm=ground.image.slice_thickness_mm,
+                slice_thickness_mm=_thickness_mm(ground.image, alpha.shape[0]),
             )  # fmt: skip
             details["resolution"] = {
                 "edge_width_mm": ground.resolution.edge_width_mm,
@@ -167,6 +167,14 @@ def draw_shape(
         source_noise_hu=lesion.card.noise_hu,
         details=details,
     )
+
+
+def _thickness_mm(image: MedicalImage, slices: int) -> float | None:
+    """Slice thickness as far as a lesion over so many slices has room to be blurred by it."""
+    thickness = image.slice_thickness_mm
+    if thickness is None or slices + 2 * math.ceil(thickness / image.slice_spacing_mm) > image.slices:
+        return None
+    return thickness
 
 
 def _diameter_mm(request: LesionRequest, ground: Ground, rng: np.random.Generator) -> float:

@@ -17,6 +17,7 @@ from HiResMedSynthLib.errors import GeometryError, PlacementError, SettingsError
 from HiResMedSynthLib.image import MedicalImage
 from HiResMedSynthLib.joining.noise_texture import NoiseTexture, noise_texture
 from HiResMedSynthLib.joining.scan_resolution import ScanResolution, scan_resolution
+from HiResMedSynthLib.placement.axes import both_lungs, is_axial
 from HiResMedSynthLib.placement.candidates import PlaceSampler
 from HiResMedSynthLib.placement.danger import LUNG_CLASSES, DangerMap, danger
 from HiResMedSynthLib.placement.domain import PROJECTION_DOMAINS, Domain, guess_domain
@@ -79,16 +80,21 @@ class Ground:
             self.image, self.danger_map, domain=self.domain, allow=allow, local=self._local,
             temperature=self.placement.temperature,
         )  # fmt: skip
-        if zone is None:
-            return heat
-        heat *= zone_mask(self.image, self.danger_map, zone, domain=self.domain)
-        total = float(heat.sum(dtype=np.float64))
+        return heat if zone is None else self.in_zone(heat, zone)
+
+    def in_zone(self, heat: NDArray[np.float32], zone: Zone) -> NDArray[np.float32]:
+        """The heatmap restricted to a zone, sums to 1.
+
+        Raises:
+            PlacementError: nothing in that zone is permitted, or it can't be told here.
+        """
+        inside = heat * zone_mask(self.image, self.danger_map, zone, domain=self.domain)
+        total = float(inside.sum(dtype=np.float64))
         if total == 0:
             raise PlacementError(
                 f"nothing in the zone '{zone}' is permitted for a lesion", remedy="Ask for another zone, or none."
             )
-        heat /= np.float32(total)
-        return heat
+        return np.asarray(inside / np.float32(total))
 
     @property
     def method(self) -> str:
@@ -112,6 +118,8 @@ class Ground:
 
     def size_likelihood(self, diameter_mm: float, place: tuple[int, int, int]) -> float:
         """How often a lung nodule there is of that size, over the third of the lungs where it is most: 0..1."""
+        if not both_lungs(self.danger_map.region(LUNG_CLASSES)):
+            return 1.0  # where the midplane lies is unknown
         history = shipped_sizes()
         first, last = self._lung_columns
         aside = abs(place[2] - (first + last) / 2) / max((last - first) / 2, 1)
@@ -215,6 +223,11 @@ def prepare_ground(
         raise SettingsError(
             f"lung-ct needs Hounsfield units, this image ({image.modality}) has none",
             remedy="Give a CT, or say --domain cxr for a chest radiograph.",
+        )
+    if domain == "lung-ct" and not is_axial(image):
+        raise GeometryError(
+            "this CT isn't stored as axial slices, so its anatomy can't be named",
+            remedy="Reformat it to axial slices, or take the original series.",
         )
     if image.volume_problem is not None:
         raise GeometryError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +12,6 @@ from numpy.typing import NDArray
 from HiResMedSynthLib.errors import SettingsError
 from HiResMedSynthLib.ground import Ground
 from HiResMedSynthLib.placement.candidates import candidates, footprint_problem, nearest_permitted
-from HiResMedSynthLib.placement.near import within_mm
 from HiResMedSynthLib.placement.zones import Zone
 
 FOOTPRINT = 1.4  # a lesion's footprint over its diameter: the matte is wider, the form not round
@@ -68,34 +68,40 @@ def propose(
         count: places wanted in all.
         seed: whole number from 0 up.
         quotas: how many of them a zone gets at least; the others lie anywhere.
-        diameter_mm: a lesion of this size fits at each place, where such places exist.
+        diameter_mm: a lesion of this size fits at each place, where such places were found.
         min_distance_mm: between two places.
         allow: danger classes that count as permitted.
 
     Raises:
         PlacementError: nothing is permitted, or not in a zone.
-        SettingsError: the quotas ask for more than `count`.
+        SettingsError: the quotas ask for more than `count` or for less than 1, a length that can't be.
     """
     quotas = dict(quotas or {})
-    if sum(quotas.values()) > count:
+    if any(wanted < 1 for wanted in quotas.values()) or sum(quotas.values()) > count:
         raise SettingsError(
-            f"the quotas ask for {sum(quotas.values())} places, the count is {count}", remedy="Raise the count."
+            f"the quotas ask for {sum(quotas.values())} places, the count is {count}",
+            remedy="Give quotas of 1 and more, and a count that holds them all.",
         )
+    _check_mm(diameter_mm, "diameter")
+    _check_mm(min_distance_mm, "distance")
     rng = np.random.default_rng(seed)
-    near = _near_forbidden(ground, diameter_mm, allow)
     permitted = int((~ground.forbidden(allow)).sum())
     everywhere = ground.heat(allow)
-    chosen: list[Index] = []
+    spacing = ground.image.spacing_mm
+    ball = _ball(FOOTPRINT * diameter_mm / 2, spacing, flat=ground.image.slices == 1) if diameter_mm > 0 else None
+
+    def fits(place: Index) -> bool:
+        return ball is None or not footprint_problem(ground.danger_map, ball, _corner(place, ball), allow=allow)
+
     found: list[Proposal] = []
+    chosen: list[Index] = []
     for zone, wanted in [*quotas.items(), (None, count - sum(quotas.values()))]:
-        heat = everywhere if zone is None else ground.heat(allow, zone)
-        if near is not None:
-            roomy = np.where(near, np.float32(0), heat)
-            heat = roomy if roomy.any() else heat
-        places = candidates(
-            heat, count=wanted, rng=rng, spacing_mm=ground.image.spacing_mm, min_distance_mm=min_distance_mm,
+        heat = everywhere if zone is None else ground.in_zone(everywhere, zone)
+        draw = partial(
+            candidates, heat, count=wanted, rng=rng, spacing_mm=spacing, min_distance_mm=min_distance_mm,
             apart_from=chosen,
         )  # fmt: skip
+        places = draw(fits=fits) or draw()
         chosen += places
         found += [
             Proposal(
@@ -119,19 +125,20 @@ def judge(ground: Ground, place: Index, *, diameter_mm: float, allow: Collection
         raise SettingsError(f"a diameter of {diameter_mm} mm can't be", remedy=f"Give up to {LARGEST_MM:g} mm.")
     spacing = ground.image.spacing_mm
     ball = _ball(FOOTPRINT * diameter_mm / 2, spacing, flat=ground.image.slices == 1)
-    corner = tuple(at - size // 2 for at, size in zip(place, ball.shape, strict=True))
-    assert len(corner) == 3
+    corner = _corner(place, ball)
     touches = footprint_problem(ground.danger_map, ball, corner, allow=allow)
     nearest = nearest_permitted(ground.forbidden(allow), ball, corner, spacing_mm=spacing) if touches else corner
     moved = None if nearest is None else tuple(at + size // 2 for at, size in zip(nearest, ball.shape, strict=True))
     return Verdict(place=place, touches=touches, nearest=moved)
 
 
-def _near_forbidden(ground: Ground, diameter_mm: float, allow: Collection[str]) -> NDArray[np.bool_] | None:
-    reach_mm = FOOTPRINT * min(diameter_mm, LARGEST_MM) / 2
-    if reach_mm <= 0:
-        return None
-    return within_mm(ground.forbidden(allow), reach_mm, spacing_mm=ground.image.spacing_mm)
+def _check_mm(value: float, what: str) -> None:
+    if not 0 <= value <= LARGEST_MM:
+        raise SettingsError(f"a {what} of {value} mm can't be", remedy=f"Give 0 to {LARGEST_MM:g} mm.")
+
+
+def _corner(place: Index, ball: NDArray[np.bool_]) -> Index:
+    return place[0] - ball.shape[0] // 2, place[1] - ball.shape[1] // 2, place[2] - ball.shape[2] // 2
 
 
 def _lps(ground: Ground, place: Index) -> tuple[float, float, float]:

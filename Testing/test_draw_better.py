@@ -127,3 +127,16 @@ def test_a_case_keeps_its_verdicts_on_disk(ground: Ground, tmp_path: Path) -> No
     assert case_bytes(again) == case_bytes(case)
     assert again.lesions[0].details["acceptance"] == case.lesions[0].details["acceptance"]
     assert read_requests(tmp_path / "case.json")[0].keep_shape
+
+
+def test_a_short_stack_of_overlapping_slices_has_room(ct_series_folder: Path) -> None:
+    image = read_image(ct_series_folder)
+    assert image.positions_lps_mm is not None
+    near = replace(
+        image,
+        pixels=image.pixels[4:7].copy(),
+        positions_lps_mm=image.positions_lps_mm[4] + np.outer(np.arange(3), [0.0, 0.0, 2.5]),
+        slice_thickness_mm=8.0,
+    )
+    case = draw(prepare_ground(near), LesionRequest(size_mm=(4.5, 5.0), seed=1))
+    assert len(case.lesions) == 1

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from HiResMedSynthLib.errors import PlacementError, SettingsError
+from HiResMedSynthLib.errors import GeometryError, PlacementError, SettingsError
 from HiResMedSynthLib.ground import Ground, prepare_ground
 from HiResMedSynthLib.image import MedicalImage
 from HiResMedSynthLib.placement.method import PlacementMethod
 from HiResMedSynthLib.placement.zones import ZONES, Zone, zone_mask
 from HiResMedSynthLib.propose import judge, propose
+from HiResMedSynthLib.read import read_image
 from Testing.placement.phantoms import chest_ct
 
 RULE = PlacementMethod(danger="rule", prior="density")
@@ -104,6 +106,40 @@ def test_quotas_beyond_the_count_are_refused(ground: Ground) -> None:
 def test_a_lesion_of_the_diameter_fits_at_each_place(ground: Ground) -> None:
     for one in propose(ground, count=8, seed=2, diameter_mm=12.0):
         assert judge(ground, one.place, diameter_mm=12.0).touches == ()
+
+
+def test_no_place_lies_where_the_image_ends(ct_series_folder: Path) -> None:
+    ground = prepare_ground(read_image(ct_series_folder), placement=RULE)
+    found = propose(ground, count=20, seed=0, diameter_mm=12.0)
+    assert len(found) == 20
+    for one in found:
+        assert judge(ground, one.place, diameter_mm=12.0).touches == ()
+
+
+@pytest.mark.parametrize(("quota", "distance"), [(0, 5.0), (-5, 5.0), (1, float("nan")), (1, -5.0)])
+def test_numbers_that_cannot_be_are_refused(ground: Ground, quota: int, distance: float) -> None:
+    with pytest.raises(SettingsError):
+        propose(ground, count=10, seed=1, quotas={"left": quota}, min_distance_mm=distance)
+
+
+def test_one_lung_alone_has_no_sides() -> None:
+    image = chest_ct(4)
+    half = replace(image, pixels=image.pixels[:, :, :62].copy())
+    ground = prepare_ground(half, placement=RULE)
+    with pytest.raises(PlacementError, match="only one lung"):
+        propose(ground, count=1, seed=1, quotas={"left": 1})
+    assert ground.size_likelihood(20.0, propose(ground, count=1, seed=1)[0].place) == 1.0
+
+
+def test_a_ct_that_is_not_axial_is_refused() -> None:
+    coronal = replace(chest_ct(4), directions_lps=np.array([[1.0, 0, 0], [0, 0, -1.0]]))
+    with pytest.raises(GeometryError, match="axial"):
+        prepare_ground(coronal, placement=RULE)
+
+
+def test_a_picture_larger_than_a_patient_is_refused() -> None:
+    with pytest.raises(PlacementError, match="larger than a patient"):
+        prepare_ground(replace(chest_ct(1), pixel_spacing_mm=(10.0, 10.0)), placement=RULE)
 
 
 def test_a_forbidden_place_is_named_with_the_nearest_free_one(ground: Ground) -> None:

@@ -193,7 +193,7 @@ def _kind(check: FolderCheck, wanted: Kind | None, opened: LabelledFolder) -> Ki
         raise ReadError("its slices are not axial", where=turned[0].name, remedy="Store it as axial slices.")
     if wanted is not None and found != wanted:
         raise _refused(f"this trainer wants {wanted} images, the folder holds {found} images", opened,
-                       "Name the other domain, or another folder.")  # fmt: skip
+                       "Give a folder of those images; train_danger has --domain film for films.")  # fmt: skip
     return found
 
 

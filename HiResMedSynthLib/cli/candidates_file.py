@@ -56,18 +56,16 @@ def write_places(found: Sequence[Proposal], out: Path) -> None:
 
 
 def judged(ground: Ground, places: Sequence[tuple[float, ...]], diameter_mm: float) -> str:
-    """A line for each (row, column[, slice]): whether a lesion of that diameter may stand there.
-
-    Raises:
-        SettingsError: a place lies outside the image, or lacks its slice.
-    """
+    """A line for each (row, column[, slice]): whether a lesion of that diameter may stand there."""
     lines = []
     for row, column, *more in places:
         if ground.image.slices > 1 and not more:
-            raise SettingsError("the place needs its slice too", remedy="Give --check ROW,COL,SLICE.")
+            lines.append(f"row {row:g}, column {column:g}: give its slice too, as --check ROW,COL,SLICE")
+            continue
         place = (round(more[0]) if more else 0, round(row), round(column))
         if not all(0 <= at < size for at, size in zip(place, ground.image.shape, strict=True)):
-            raise SettingsError(f"{place} is outside the image", remedy=f"Its shape is {ground.image.shape}.")
+            lines.append(f"{_words(place)}: outside the image")
+            continue
         verdict = judge(ground, place, diameter_mm=diameter_mm)
         if not verdict.touches:
             words = "permitted"

@@ -16,6 +16,7 @@ from HiResMedSynthLib.cli.options import (
     image_options,
     margins_of,
     placement_of,
+    prior_options,
     progress_line,
     where_options,
 )
@@ -99,6 +100,7 @@ Examples:
 @click.option("--changed-only", is_flag=True, help="Write only the slices that hold a lesion.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing output folder.")
 @where_options
+@prior_options
 @image_options
 def compose_command(
     background: Path | None, out: Path, case_file: Path | None, overwrite: bool, **options: Any

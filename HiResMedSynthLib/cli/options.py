@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -48,7 +49,7 @@ class Numbers(click.ParamType[tuple[float, ...]]):
             numbers = tuple(float(part) for part in str(value).split(","))
         except ValueError:
             numbers = ()
-        if not self.smallest <= len(numbers) <= self.largest:
+        if not all(map(math.isfinite, numbers)) or not self.smallest <= len(numbers) <= self.largest:
             self.fail(f"'{value}' is not {self.name}", param, ctx)
         return numbers
 
@@ -85,19 +86,6 @@ def where_options(command: Callable[..., Any]) -> Callable[..., Any]:
     domains = ("lung-ct", "cxr", "kub")
     for option in (
         click.option(
-            "--temperature",
-            type=float,
-            default=1.0,
-            show_default=True,
-            help="Above 1 evens the prior out, below 1 sharpens it.",
-        ),
-        click.option(
-            "--prior",
-            default="auto",
-            show_default=True,
-            help="Where lesions are likely: auto, density (places of real ones), or a model.",
-        ),
-        click.option(
             "--danger",
             default="auto",
             show_default=True,
@@ -111,11 +99,33 @@ def where_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+def prior_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds the options that say where lesions are likely; `placement_of` reads them."""
+    for option in (
+        click.option(
+            "--temperature",
+            type=float,
+            default=1.0,
+            show_default=True,
+            help="Above 1 evens the prior out, below 1 sharpens it.",
+        ),
+        click.option(
+            "--prior",
+            default="auto",
+            show_default=True,
+            help="Where lesions are likely: auto, density (places of real ones), or a model.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
 def placement_of(options: Mapping[str, Any]) -> PlacementMethod:
     """The way to find places that the options ask for."""
     from HiResMedSynthLib.placement.method import PlacementMethod
 
-    return PlacementMethod(danger=options["danger"], prior=options["prior"], temperature=options["temperature"])
+    prior, temperature = options.get("prior", "auto"), options.get("temperature", 1.0)
+    return PlacementMethod(danger=options["danger"], prior=prior, temperature=temperature)
 
 
 def margins_of(options: Mapping[str, Any]) -> Margins:
@@ -128,7 +138,7 @@ def margins_of(options: Mapping[str, Any]) -> Margins:
 class Quota(click.ParamType[tuple[str, int]]):
     """`ZONE=COUNT`, as a pair."""
 
-    name = "ZONE=COUNT"
+    name = "ZONE=COUNT"  # left, right, upper, lower, left-upper ...
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, int]:
         """The pair (zone, count)."""

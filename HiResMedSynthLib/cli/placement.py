@@ -14,6 +14,7 @@ from HiResMedSynthLib.cli.options import (
     image_options,
     margins_of,
     placement_of,
+    prior_options,
     progress_line,
     where_options,
 )
@@ -30,7 +31,7 @@ Examples:
 """
 CANDIDATES_EXAMPLES = """\b
 Examples:
-  hiresmedsynth candidates CT_FOLDER -k 20 --zone left-upper=3 --out places.mrk.json
+  hiresmedsynth candidates CT_FOLDER -k 20 --zone left=3 --out places.mrk.json
   hiresmedsynth candidates film.dcm --check 400,300 --diameter-mm 12
 """
 PRIOR_EXAMPLES = """\b
@@ -73,6 +74,7 @@ def danger_command(path: Path, out: Path, preview: Path | None, overwrite: bool,
 
 @click.command("prior", epilog=PRIOR_EXAMPLES)
 @map_options
+@prior_options
 def prior_command(path: Path, out: Path, preview: Path | None, overwrite: bool, **options: Any) -> None:
     """Writes where lesions are likely in the image in PATH: probabilities that sum to 1, 0 where forbidden."""
     _check_targets(out, preview, overwrite)
@@ -91,7 +93,7 @@ def prior_command(path: Path, out: Path, preview: Path | None, overwrite: bool, 
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option("-k", "--count", type=click.IntRange(1, 1000), default=20, show_default=True, help="Places to propose.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Decides the places.")
-@click.option("--zone", "zones", type=Quota(), multiple=True, help="At least so many in that part, as left-upper=3.")
+@click.option("--zone", "zones", type=Quota(), multiple=True, help="At least so many in that part: left=3.")
 @click.option("--diameter-mm", type=click.FloatRange(0, 200), default=8.0, show_default=True, help="Of a lesion.")
 @click.option("--min-distance-mm", type=float, default=10.0, show_default=True, help="Between two places.")
 @click.option(
@@ -106,6 +108,7 @@ def prior_command(path: Path, out: Path, preview: Path | None, overwrite: bool, 
 @click.option("--overwrite", is_flag=True, help="Replace existing files.")
 @image_options
 @where_options
+@prior_options
 def candidates_command(
     path: Path, out: Path | None, preview: Path | None, overwrite: bool, checked: tuple[Any, ...], **options: Any
 ) -> None:
@@ -113,6 +116,8 @@ def candidates_command(
     from HiResMedSynthLib.cli.candidates_file import check_suffix, judged, write_places
     from HiResMedSynthLib.propose import propose
 
+    if checked and not (out is None and preview is None):
+        raise SettingsError("--check writes nothing", remedy="Leave --out and --preview out.")
     for file in (out, preview):
         if file is not None:
             _check_free(file, overwrite)

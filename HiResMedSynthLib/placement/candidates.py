@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,11 +50,12 @@ def candidates(
     spacing_mm: tuple[float, float, float],
     min_distance_mm: float = 10.0,
     apart_from: Sequence[Index] = (),
+    fits: Callable[[Index], bool] | None = None,
 ) -> list[Index]:
     """Up to `count` (slice, row, column) places drawn from the heatmap, at least `min_distance_mm` apart.
 
-    They keep the distance to `apart_from` too. Fewer come back where no further place was found in 50 draws for each
-    one asked.
+    They keep the distance to `apart_from` too, and `fits` is True of each. Fewer come back where no further place was
+    found in 50 draws for each one asked.
     """
     taken = list(apart_from)
     wanted = len(taken) + count
@@ -63,8 +64,9 @@ def candidates(
         if len(taken) == wanted:
             break
         apart = (np.asarray(taken).reshape(-1, 3) - place) * step
-        if (np.einsum("ij,ij->i", apart, apart) >= min_distance_mm**2).all():
-            taken.append((int(place[0]), int(place[1]), int(place[2])))
+        index = (int(place[0]), int(place[1]), int(place[2]))
+        if (np.einsum("ij,ij->i", apart, apart) >= min_distance_mm**2).all() and (fits is None or fits(index)):
+            taken.append(index)
     return taken[len(apart_from) :]
 
 

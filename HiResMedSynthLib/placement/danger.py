@@ -30,6 +30,7 @@ PELVIS = "pelvis and hips"
 LUNG_CLASSES = (PLEURA_MARGIN, VESSELS, CONSOLIDATION)  # lie inside the lung
 
 PERMITTED = 0
+LARGEST_VIEW_MM = 1100.0
 Progress = Callable[[int, int], None]
 
 
@@ -104,7 +105,13 @@ def danger(
         GeometryError: the spacing is unknown.
         PlacementError: the anatomy that the domain needs is not found.
     """
-    _ = image.spacing_mm  # margins are millimetres: refuse an unknown spacing before any work
+    _, row_mm, column_mm = image.spacing_mm  # margins are millimetres: refuse an unknown spacing before any work
+    height_mm, width_mm = image.rows * row_mm, image.columns * column_mm
+    if max(height_mm, width_mm) > LARGEST_VIEW_MM:
+        raise PlacementError(
+            f"a picture of {height_mm:.0f} x {width_mm:.0f} mm is larger than a patient",
+            remedy="Check the spacing (--spacing-mm).",
+        )
     if domain == "lung-ct":
         if network is not None:
             from HiResMedSynthLib.placement.network_ct import danger_network_ct

@@ -91,7 +91,7 @@ def heatmap(
     if local is not None:
         heat *= local
     if temperature != 1.0:
-        heat = (heat / max(float(heat.max()), 1e-30)) ** np.float32(1 / temperature)
+        heat[permitted] = (heat[permitted] / max(float(heat.max()), 1e-30)) ** np.float32(1 / temperature)
     heat /= np.float32(heat.sum(dtype=np.float64))
     return heat
 

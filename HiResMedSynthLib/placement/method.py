@@ -53,6 +53,12 @@ class PlacementMethod:
         """
         return _network(self.danger, RULE, SHIPPED_DANGER.get(domain), DANGER_TASKS[domain], domain)
 
+    def fallback(self, domain: Domain) -> str:
+        """What the record should say where "auto" can't mean the best way on this machine; empty: it does."""
+        if self.danger == AUTO and domain in SHIPPED_DANGER and not _can_run():
+            return "no engine for networks is installed here: the danger mask is the rule's"
+        return ""
+
     def prior_network(self, domain: Domain) -> PlacementNetwork | None:
         """The network that says where lesions are likely; None: their density alone.
 
@@ -67,7 +73,7 @@ def _network(
 ) -> PlacementNetwork | None:
     if chosen == without or (chosen == AUTO and shipped is None):
         return None
-    if chosen == AUTO and not any(importlib.util.find_spec(engine) for engine in ENGINES):
+    if chosen == AUTO and not _can_run():
         return None
     from HiResMedSynthLib.placement.network import load_network
 
@@ -78,3 +84,7 @@ def _network(
             remedy=f"Choose another (hiresmedsynth models list), or '{without}'.",
         )
     return network
+
+
+def _can_run() -> bool:
+    return any(importlib.util.find_spec(engine) for engine in ENGINES)

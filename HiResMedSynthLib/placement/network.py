@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 import os
+import re
 import zlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -30,6 +32,11 @@ if TYPE_CHECKING:
 KIND = "placement"
 ENTRY, GRAPH = "placement", "graph"
 VERSION = 1
+ENCODER = re.compile(r"[a-z0-9_-]{1,80}")  # of timm; never an address or a folder
+FACTS_NEEDED = {
+    "danger-ct": ("pixel_mm", "low_hu", "high_hu"),
+    "location-ct": ("pixel_mm", "low_hu", "high_hu", "smooth_px"),
+}
 MULTIPLE = 32  # sides that the encoder halves five times
 LARGEST_GRAPH = 8 * 2**20
 Engine = Literal["onnxruntime", "torch"]
@@ -66,10 +73,10 @@ class NetworkPlan:
         Raises:
             ModelError: it is of another version or incomplete.
         """
-        if told.get("version") != VERSION:
+        if not isinstance(told, dict) or told.get("version") != VERSION:
             raise ModelError("the network's plan is of another version", remedy="Train and pack it anew.")
         try:
-            return cls(
+            plan = cls(
                 task=str(told["task"]),
                 classes=tuple(str(name) for name in told["classes"]),
                 encoder=str(told["encoder"]),
@@ -79,6 +86,21 @@ class NetworkPlan:
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ModelError(f"the network's plan is incomplete ({error})", remedy="Train and pack it anew.") from error
+        plan.check()
+        return plan
+
+    def check(self) -> None:
+        """Refuses what no network of ours has.
+
+        Raises:
+            ModelError: an encoder that is no plain name, or facts that are missing or can't be.
+        """
+        facts = self.facts
+        sound = ENCODER.fullmatch(self.encoder) and all(math.isfinite(value) for value in facts.values())
+        sound = sound and set(FACTS_NEEDED.get(self.task, ())) <= set(facts)
+        sound = sound and 0.3 <= facts.get("pixel_mm", 1.0) <= 10 and facts.get("low_hu", 0) < facts.get("high_hu", 1)
+        if not (sound and 1 <= self.channels <= 16 and 1 <= len(self.classes) <= 64 and 3 <= len(self.decoder) <= 5):
+            raise ModelError("the network's plan can't be", remedy="Train and pack it anew.")
 
 
 def build(plan: NetworkPlan) -> nn.Module:
@@ -88,7 +110,7 @@ def build(plan: NetworkPlan) -> nn.Module:
         HiResMedSynthError: torchvision or segmentation-models-pytorch isn't installed.
         ModelError: there is no such encoder.
     """
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing is ever fetched
+    os.environ["HF_HUB_OFFLINE"] = "1"  # nothing is ever fetched
     from HiResMedSynthLib.torchvision_guard import import_torchvision
 
     import_torchvision()
@@ -108,7 +130,7 @@ def build(plan: NetworkPlan) -> nn.Module:
             classes=len(plan.classes),
             decoder_channels=plan.decoder,
         )
-    except (KeyError, RuntimeError, ValueError) as error:
+    except (KeyError, RuntimeError, ValueError, OSError) as error:
         raise ModelError(
             f"the network '{plan.encoder}' can't be built", remedy="Is segmentation-models-pytorch up to date?"
         ) from error
@@ -224,7 +246,8 @@ def _onnx_run(name: str, graph: NDArray[np.uint8], arrays: dict[str, NDArray[np.
     written = inflate.decompress(graph.tobytes(), LARGEST_GRAPH)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS") or 0)
+    threads = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    options.intra_op_num_threads = int(threads) if threads.isdigit() else 0
     values = {key: onnxruntime.OrtValue.ortvalue_from_numpy(value) for key, value in arrays.items()}
     options.add_external_initializers(list(values), list(values.values()))
     try:

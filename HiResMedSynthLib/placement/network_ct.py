@@ -29,6 +29,7 @@ OUTSIDE, WALL, BONE, MEDIASTINUM, AIRWAY, LUNG = range(len(CLASSES))
 TASK = "danger-ct"
 FACTS = {"pixel_mm": 2.1, "low_hu": -1024.0, "high_hu": 600.0}
 SMALLEST_PX = 64  # of a picture on the grid; smaller ones (crops) lie in a frame of air
+MIRRORED_PX = 32  # of a picture on the grid; larger ones go on beyond their border as in a mirror
 CHUNK = 8  # slices at a time
 SMOOTH_MM = 1.0
 AIR_HU = -400.0
@@ -189,9 +190,13 @@ def _logits(
     facts = network.plan.facts
     small = np.stack([to_unit(to_grid(picture, mm, facts["pixel_mm"]), facts) for picture in part])
     rows, columns = small.shape[1:]
-    top, left = (max(0, SMALLEST_PX - side) // 2 for side in (rows, columns))
-    bottom, right = (max(0, SMALLEST_PX - side - before) for side, before in ((rows, top), (columns, left)))
-    framed = np.pad(small, ((0, 0), (top, bottom), (left, right)), constant_values=-1)
+    tiny = max(rows, columns) < MIRRORED_PX
+    least = SMALLEST_PX if tiny else 2 * SMALLEST_PX
+    top, left = (max(0, least - side) // 2 for side in (rows, columns))
+    bottom, right = (max(0, least - side - before) for side, before in ((rows, top), (columns, left)))
+    around = ((0, 0), (top, bottom), (left, right))
+    # in a frame of air a crop of half a lung would be taken for a body
+    framed = np.pad(small, around, constant_values=-1) if tiny else np.pad(small, around, mode="symmetric")
     if framed.shape[1:] == (SMALLEST_PX, SMALLEST_PX):
         framed = np.tile(framed, (1, 2, 2))  # four crops a picture, as in training: one alone is taken for air
     return list(network.logits(framed[:, np.newaxis])[:, :, top : top + rows, left : left + columns])

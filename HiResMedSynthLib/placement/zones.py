@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from HiResMedSynthLib.errors import PlacementError, SettingsError
 from HiResMedSynthLib.image import MedicalImage
-from HiResMedSynthLib.placement.axes import holds_whole_lung, senses
+from HiResMedSynthLib.placement.axes import both_lungs, holds_whole_lung, senses
 from HiResMedSynthLib.placement.danger import LUNG_CLASSES, DangerMap
 from HiResMedSynthLib.placement.domain import Domain
 
@@ -37,12 +37,18 @@ def zone_mask(image: MedicalImage, danger_map: DangerMap, zone: Zone, *, domain:
     is the patient's left.
 
     Raises:
-        PlacementError: upper and lower of a CT that doesn't hold the whole lung, so that its height is unknown.
+        PlacementError: upper and lower of a CT that doesn't hold the whole lung, so that its height is unknown; left
+            and right where one lung alone is in view.
     """
     seen = danger_map.region(() if domain == "kub" else LUNG_CLASSES)
     upwards, _, leftwards = senses(image) if domain == "lung-ct" else (False, True, True)
     slices, rows, columns = (np.ones(count, dtype=bool) for count in image.shape)
     if "left" in zone or "right" in zone:
+        if domain == "lung-ct" and not both_lungs(seen):
+            raise PlacementError(
+                "only one lung is in view, so left and right can't be told",
+                remedy="Ask for no side, or take slices with both lungs.",
+            )
         columns = _second_half(seen, 2) == (leftwards == ("left" in zone))
     if "upper" in zone or "lower" in zone:
         if domain != "lung-ct":

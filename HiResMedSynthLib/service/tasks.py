@@ -7,9 +7,10 @@ import json
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import Field
 
 from HiResMedSynthLib.case import Case, CaseSettings
 from HiResMedSynthLib.case_file import ARRAYS_FILE, CASE_FILE, case_bytes, read_case
@@ -82,9 +83,9 @@ class WhereParameters:
     seed: Seed = 0
     min_distance_mm: LengthMm = 10.0
     percent: bool = False
-    diameter_mm: float = 0.0
+    diameter_mm: LengthMm = 0.0
     placement: PlacementMethod = dataclasses.field(default_factory=PlacementMethod)
-    quotas: dict[Zone, int] = dataclasses.field(default_factory=dict)
+    quotas: dict[Zone, Annotated[int, Field(ge=1, le=1000)]] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -145,7 +146,7 @@ def prior(work: Work, step: Step) -> Result:
 
 def candidates(work: Work, step: Step) -> Result:
     """Places drawn from the heatmap."""
-    from HiResMedSynthLib.propose import propose
+    from HiResMedSynthLib.propose import LARGEST_MM, propose
 
     wanted = parameters_of(WhereParameters, work.parameters)
     step.progress(0, 1, "drawing places")
@@ -155,8 +156,8 @@ def candidates(work: Work, step: Step) -> Result:
         count=min(max(wanted.count, 1), 1000),
         seed=wanted.seed,
         quotas=wanted.quotas,
-        diameter_mm=wanted.diameter_mm,
-        min_distance_mm=wanted.min_distance_mm,
+        diameter_mm=min(wanted.diameter_mm, LARGEST_MM),
+        min_distance_mm=min(wanted.min_distance_mm, LARGEST_MM),
         allow=wanted.allow,
     )
     places = np.array([one.place for one in found], dtype=np.int64).reshape(-1, 3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,8 +21,9 @@ from HiResMedSynthLib.placement.danger import (
     DangerMap,
     danger,
 )
+from HiResMedSynthLib.placement.lungs_ct import find_chest_regions
 from HiResMedSynthLib.placement.margins import Margins
-from HiResMedSynthLib.placement.network import NetworkPlan, PlacementNetwork
+from HiResMedSynthLib.placement.network import NetworkPlan, PlacementNetwork, load_network
 from HiResMedSynthLib.placement.network_ct import (
     AIRWAY,
     BONE,
@@ -38,6 +40,7 @@ from HiResMedSynthLib.placement.network_ct import (
 )
 from HiResMedSynthLib.placement.regions_ct import BONE as BONE_NAME
 from HiResMedSynthLib.placement.regions_ct import HEART, SOFT_WALL
+from HiResMedSynthLib.read import read_image
 from Testing.placement.phantoms import chest_ct
 
 PLAN = NetworkPlan(task=TASK, classes=CLASSES, facts=FACTS)
@@ -179,3 +182,22 @@ def test_what_cannot_be_is_refused_with_advice() -> None:
         )
     with pytest.raises(PlacementError, match="Hounsfield"):
         danger_network_ct(replace(image, units="stored"), margins=Margins(), network=NETWORK)
+
+
+@pytest.mark.parametrize("side_mm", [70, 90, 110])
+def test_a_crop_of_lung_is_no_body_in_air(ct_series_folder: Path, side_mm: int) -> None:
+    image = read_image(ct_series_folder, slice_index=6)
+    lungs = find_chest_regions(image.pixels, spacing_mm=image.spacing_mm).lungs[0]
+    side = round(side_mm / image.spacing_mm[1])
+    seen = 0
+    for row in range(100, 330, 40):
+        for column in range(80, 400, 40):
+            here = (slice(row, row + side), slice(column, column + side))
+            if lungs[here].shape != (side, side) or lungs[here].mean() < 0.5:
+                continue
+            found = find_regions_by_network(
+                image.pixels[:, *here], spacing_mm=image.spacing_mm, network=load_network("danger-ct")
+            )
+            assert (found.lungs[0] & lungs[here]).sum() > 0.6 * (found.lungs[0] | lungs[here]).sum()
+            seen += 1
+    assert seen >= 3

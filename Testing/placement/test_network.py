@@ -20,7 +20,8 @@ from HiResMedSynthLib.weights import ModelError, write_model
 from Training.checkpoint import write_tensors
 from Training.pack_placement import pack
 
-PLAN = NetworkPlan(task="danger-ct", classes=("air", "wall", "lung"), decoder=(16, 8, 8, 8, 8), facts={"pixel_mm": 1.4})
+FACTS = {"pixel_mm": 1.4, "low_hu": -1000.0, "high_hu": 500.0}
+PLAN = NetworkPlan(task="danger-ct", classes=("air", "wall", "lung"), decoder=(16, 8, 8, 8, 8), facts=FACTS)
 CARD = {"name": "danger-try", "data": "noise", "licence": "CC0-1.0", "attribution": "nobody"}
 
 
@@ -123,9 +124,41 @@ def test_a_model_for_other_pictures_is_refused(stored: str) -> None:
         PlacementMethod(danger="unheard-of").danger_network("cxr")
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"encoder": "tu-hf-hub:someone/something"},
+        {"encoder": "tu-local-dir:/tmp"},
+        {"facts": {}},
+        {"facts": {**FACTS, "pixel_mm": 0.0}},
+        {"facts": {**FACTS, "low_hu": float("nan")}},
+        {"facts": {**FACTS, "high_hu": -2000.0}},
+        {"channels": 0},
+        {"classes": []},
+    ],
+)
+def test_a_plan_that_cannot_be_is_refused(change: dict[str, Any]) -> None:
+    with pytest.raises(ModelError, match="plan can't be"):
+        NetworkPlan.from_json({**PLAN.to_json(), **change})
+    with pytest.raises(ModelError, match="another version"):
+        NetworkPlan.from_json([])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("threads", ["2,1", "", "many"])
+def test_any_thread_setting_is_borne(
+    threads: str, monkeypatch: pytest.MonkeyPatch, packed: Path, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", threads)
+    monkeypatch.setenv(weights.STORE_VARIABLE, str(tmp_path / "store"))
+    name = weights.add(packed, f"threads-{len(threads)}").card.name
+    assert load_network(name, engine="onnxruntime").logits(pictures(1, 1, 32, 32)).shape == (1, 3, 32, 32)
+
+
 def test_without_an_engine_auto_means_the_rule(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("HiResMedSynthLib.placement.method.ENGINES", ("no_such_package",))
     assert PlacementMethod().danger_network("lung-ct") is None
+    assert "the rule's" in PlacementMethod().fallback("lung-ct")
+    assert PlacementMethod(danger="rule").fallback("lung-ct") == PlacementMethod().fallback("kub") == ""
     assert PlacementMethod(danger="rule", prior="density").prior_network("lung-ct") is None
 
 
