@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from HiResMedSynthLib.placement.network import PlacementNetwork
 
 Progress = Callable[[int, int, str], None]
+NOT_AXIAL = "; by its header this CT is not stored as axial slices, its anatomy was looked for as if it were"
 
 # Grey range of a film (5th to 95th percentile) over the water-equivalent range it shows: lung to mediastinum in a
 # PA chest film, flank to spine in a KUB film. A coarse model of the unknown grey curve; case.json calls it so.
@@ -101,7 +102,8 @@ class Ground:
         """How the danger map and the prior were found, for case.json."""
         prior = self._prior_network
         words = "density of real lesions" if prior is None else f"density of real lesions x network {prior.name}"
-        return f"{self.danger_map.method}; prior: {words}"
+        seen = "" if self.domain != "lung-ct" or is_axial(self.image) else NOT_AXIAL
+        return f"{self.danger_map.method}; prior: {words}{seen}"
 
     def _forbidden_by_allowance(self, allow: tuple[str, ...]) -> NDArray[np.bool_]:
         if allow not in self._forbidden_cache:
@@ -118,18 +120,21 @@ class Ground:
 
     def size_likelihood(self, diameter_mm: float, place: tuple[int, int, int]) -> float:
         """How often a lung nodule there is of that size, over the third of the lungs where it is most: 0..1."""
-        if not both_lungs(self.danger_map.region(LUNG_CLASSES)):
-            return 1.0  # where the midplane lies is unknown
+        if self._lung_columns is None:
+            return 1.0
         history = shipped_sizes()
         first, last = self._lung_columns
         aside = abs(place[2] - (first + last) / 2) / max((last - first) / 2, 1)
         return float(history.likelihood(diameter_mm)[history.third(aside)])
 
     @cached_property
-    def _lung_columns(self) -> tuple[int, int]:
-        """First and last column of the lungs, or of what is permitted where there are none."""
-        seen = np.flatnonzero(self.danger_map.region(LUNG_CLASSES).any(axis=(0, 1)))
-        return (int(seen[0]), int(seen[-1])) if len(seen) else (0, self.image.columns - 1)
+    def _lung_columns(self) -> tuple[int, int] | None:
+        """First and last column of the lungs; None where one lung alone is seen, so that the midplane is unknown."""
+        lungs = self.danger_map.region(LUNG_CLASSES)
+        if not both_lungs(lungs):
+            return None
+        seen = np.flatnonzero(lungs.any(axis=(0, 1)))
+        return int(seen[0]), int(seen[-1])
 
     @cached_property
     def _prior_network(self) -> PlacementNetwork | None:
@@ -223,11 +228,6 @@ def prepare_ground(
         raise SettingsError(
             f"lung-ct needs Hounsfield units, this image ({image.modality}) has none",
             remedy="Give a CT, or say --domain cxr for a chest radiograph.",
-        )
-    if domain == "lung-ct" and not is_axial(image):
-        raise GeometryError(
-            "this CT isn't stored as axial slices, so its anatomy can't be named",
-            remedy="Reformat it to axial slices, or take the original series.",
         )
     if image.volume_problem is not None:
         raise GeometryError(

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from HiResMedSynthLib.errors import GeometryError, PlacementError, SettingsError
+from HiResMedSynthLib.errors import PlacementError, SettingsError
 from HiResMedSynthLib.ground import Ground, prepare_ground
 from HiResMedSynthLib.image import MedicalImage
 from HiResMedSynthLib.placement.method import PlacementMethod
@@ -131,10 +131,13 @@ def test_one_lung_alone_has_no_sides() -> None:
     assert ground.size_likelihood(20.0, propose(ground, count=1, seed=1)[0].place) == 1.0
 
 
-def test_a_ct_that_is_not_axial_is_refused() -> None:
-    coronal = replace(chest_ct(4), directions_lps=np.array([[1.0, 0, 0], [0, 0, -1.0]]))
-    with pytest.raises(GeometryError, match="axial"):
-        prepare_ground(coronal, placement=RULE)
+def test_a_ct_that_is_not_axial_has_no_sides_and_the_record_says_so() -> None:
+    coronal = replace(chest_ct(1), directions_lps=np.array([[1.0, 0, 0], [0, 0, -1.0]]))
+    ground = prepare_ground(coronal, placement=RULE)
+    assert "not stored as axial slices" in ground.method
+    assert len(propose(ground, count=2, seed=1)) == 2
+    with pytest.raises(PlacementError, match="isn't stored as axial"):
+        propose(ground, count=2, seed=1, quotas={"left": 1})
 
 
 def test_a_picture_larger_than_a_patient_is_refused() -> None:

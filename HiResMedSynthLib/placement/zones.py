@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from HiResMedSynthLib.errors import PlacementError, SettingsError
 from HiResMedSynthLib.image import MedicalImage
-from HiResMedSynthLib.placement.axes import both_lungs, holds_whole_lung, senses
+from HiResMedSynthLib.placement.axes import both_lungs, holds_whole_lung, is_axial, senses
 from HiResMedSynthLib.placement.danger import LUNG_CLASSES, DangerMap
 from HiResMedSynthLib.placement.domain import Domain
 
@@ -42,6 +42,11 @@ def zone_mask(image: MedicalImage, danger_map: DangerMap, zone: Zone, *, domain:
     """
     seen = danger_map.region(() if domain == "kub" else LUNG_CLASSES)
     upwards, _, leftwards = senses(image) if domain == "lung-ct" else (False, True, True)
+    if domain == "lung-ct" and not is_axial(image):
+        raise PlacementError(
+            "this CT isn't stored as axial slices, so its sides can't be told",
+            remedy="Ask for no zone, or reformat it to axial slices.",
+        )
     slices, rows, columns = (np.ones(count, dtype=bool) for count in image.shape)
     if "left" in zone or "right" in zone:
         if domain == "lung-ct" and not both_lungs(seen):
