@@ -22,7 +22,7 @@ from HiResMedSynthLib.annotation_sets import NEAR_COPY, held_out_by_rule, held_o
 from HiResMedSynthLib.annotations import write_annotations
 from HiResMedSynthLib.errors import ReadError, SettingsError
 from HiResMedSynthLib.image import MedicalImage
-from Testing.test_annotation_formats import (
+from Testing.labelled_folders import (
     SIZE,
     dicom,
     dicom_seg,

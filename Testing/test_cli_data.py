@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from Testing.test_annotation_formats import put_text, yolo
+from Testing.labelled_folders import put_text, yolo
 from Testing.test_architecture import heavy_modules_after
 from Testing.test_cli import run
 

@@ -14,8 +14,8 @@ import SimpleITK as sitk
 from HiResMedSynthLib.annotations import AnnotatedImage, Mark, write_annotations
 from HiResMedSynthLib.errors import HiResMedSynthError, ReadError, SettingsError
 from HiResMedSynthLib.image import MedicalImage
+from Testing.labelled_folders import SIZE, dicom, film, masks, nnunet, put, put_text, put_volume, write, yolo
 from Testing.test_annotation_check import no_labels, one_patient, sed
-from Testing.test_annotation_formats import SIZE, dicom, film, masks, nnunet, put, put_text, put_volume, write, yolo
 from Training.site_classes import CT_CLASSES, FILM_CLASSES, IGNORE, class_table
 from Training.site_data import chosen_slices, read_site, site_pictures
 

@@ -9,7 +9,7 @@ import pytest
 import SimpleITK as sitk
 
 from HiResMedSynthLib.errors import ReadError
-from Testing.test_annotation_formats import film, masks, nnunet, put, write, yolo
+from Testing.labelled_folders import film, masks, nnunet, put, write, yolo
 from Training import danger_ct_sources, danger_film_sources
 from Training.danger_ct_labels import ANY, BONE, LUNG
 from Training.erased_pairs import erased
