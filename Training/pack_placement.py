@@ -36,7 +36,7 @@ def pack(run: Path, target: Path, told: dict[str, Any]) -> Card:
     plan = NetworkPlan.from_json(described["plan"])
     build(plan).load_state_dict(state)
     try:
-        card = Card(**{"kind": KIND, "seed": described.get("seed"), **told})
+        card = Card(**{"kind": KIND, "seed": described.get("seed"), "details": {"task": plan.task}, **told})
     except TypeError as problem:
         raise SettingsError(
             f"The card is incomplete ({problem})", remedy="See HiResMedSynthLib.weights.Card."

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from HiResMedSynthLib.weights import Card
 
 GROUP_EXAMPLES = """\b
 Examples:
@@ -32,17 +36,24 @@ def list_command(kind: str | None) -> None:
 
     broken = weights.damaged()
     sound = [model for model in weights.models(kind) if model.card.name not in broken]
-    wide = max([14, *(len(model.card.kind) for model in sound)])
+    kinds = {model.card.name: _kind_of(model.card) for model in sound}
+    wide = max([14, *map(len, kinds.values())])
     click.echo(f"{'name':<28} {'kind':<{wide}} {'MB':>7} {'from':<8} {'created':<11} licence")
     for model in sound:
         card, origin = model.card, "release" if model.shipped else "you"
         click.echo(
-            f"{card.name:<28} {card.kind:<{wide}} {card.bytes / 1e6:>7.2f} {origin:<8} {card.created[:10]:<11} "
+            f"{card.name:<28} {kinds[card.name]:<{wide}} {card.bytes / 1e6:>7.2f} {origin:<8} {card.created[:10]:<11} "
             f"{card.licence}"
         )
     for error in broken.values():
         click.echo(f"unusable: {error}")
     click.echo(f"{len(sound)} model(s). Your own stand in {weights.store_folder()}")
+
+
+def _kind_of(card: Card) -> str:
+    """The kind, with what a placement model is for: a danger mask or a prior, of which pictures."""
+    task = card.details.get("task")
+    return f"{card.kind}: {task}" if isinstance(task, str) else card.kind
 
 
 @models_group.command("show", epilog="Example: hiresmedsynth models show our-nodules --json")

@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from safetensors.numpy import load_file, save_file
 
 from HiResMedSynthLib import weights
+from HiResMedSynthLib.cli.models import models_group
 from HiResMedSynthLib.errors import SettingsError
 from HiResMedSynthLib.placement.method import PlacementMethod
 from HiResMedSynthLib.placement.network import ENTRY, NetworkPlan, PlacementNetwork, build, load_network
@@ -58,6 +60,11 @@ def test_both_engines_say_the_same_and_sizes_are_kept(stored: str) -> None:
     assert answers[0].std() > 1e-3
     np.testing.assert_allclose(answers[0], answers[1], atol=1e-3 * float(np.abs(answers[1]).max()))
     assert fast.plan == slow.plan == PLAN
+
+
+def test_the_list_of_models_says_what_it_is_for(stored: str) -> None:
+    done = CliRunner().invoke(models_group, ["list", "--kind", "placement"])
+    assert any(line.startswith(stored) and "placement: danger-ct" in line for line in done.output.splitlines())
 
 
 def test_a_model_of_the_users_own_runs_in_torch(stored: str) -> None:
