@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from HiResMedSynthLib.errors import ReadError
-from HiResMedSynthLib.placement.network import NetworkPlan
-from HiResMedSynthLib.placement.network_ct import CLASSES, FACTS, TASK, to_unit
+from HiResMedSynthLib.placement.network import NetworkPlan, to_unit
+from HiResMedSynthLib.placement.network_ct import CLASSES, FACTS, TASK
 from Training.danger_ct_augment import PADDING_HU, hardened, warped
 from Training.danger_ct_disease import draw_disease
 from Training.danger_ct_labels import ALLOWED, ANY, LUNG

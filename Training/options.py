@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import click
+
+from HiResMedSynthLib.errors import HiResMedSynthError
 
 Command = Callable[..., Any]
 
@@ -36,3 +39,14 @@ def run_options(command: Command) -> Command:
     for option in reversed(RUN):
         command = option(command)
     return command
+
+
+@contextlib.contextmanager
+def told_plainly(example: str) -> Iterator[None]:
+    """Within it an error of ours ends the command with its words; a missing entry of a preset names an example."""
+    try:
+        yield
+    except KeyError as problem:
+        raise click.ClickException(f"The preset lacks {problem}. See Training/presets/{example}.") from None
+    except HiResMedSynthError as problem:
+        raise click.ClickException(str(problem)) from None

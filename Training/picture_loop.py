@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,7 +10,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from Training.loop import LoopSettings, run
 from Training.precision import autocast
 
 
@@ -52,24 +49,6 @@ class PictureTask(Protocol):
 
     def sheet(self, network: nn.Module, *, seed: int) -> NDArray[np.uint8]:
         """A picture of what the network says."""
-
-
-def train_pictures(
-    network: nn.Module,
-    task: PictureTask,
-    settings: LoopSettings,
-    *,
-    out: Path,
-    description: dict[str, Any],
-    resume: bool = False,
-    time_limit_s: float = math.inf,
-    device: str = "cpu",
-) -> nn.Module:
-    """The moving average of the trained network; checkpoints, log and sheets in `out` (see `loop.run`)."""
-    return run(
-        network, PictureLesson(task), settings, out=out, description=description, resume=resume,
-        time_limit_s=time_limit_s, device=device,
-    )  # fmt: skip
 
 
 class PictureLesson:

@@ -17,13 +17,13 @@ import click
 import torch
 from torch import nn
 
-from HiResMedSynthLib.errors import HiResMedSynthError, SettingsError
+from HiResMedSynthLib.errors import SettingsError
 from HiResMedSynthLib.placement.network import NetworkPlan, build
 from Training.checkpoint import CHECKPOINT, load_average
 from Training.folder_of_images import identity
-from Training.loop import LoopSettings
-from Training.options import loop_option, run_options
-from Training.picture_loop import train_pictures
+from Training.loop import LoopSettings, run
+from Training.options import loop_option, run_options, told_plainly
+from Training.picture_loop import PictureLesson
 from Training.report import write_report
 from Training.train_background import read_preset
 
@@ -102,7 +102,7 @@ def main(
 ) -> None:
     """Trains the danger mask of a domain."""
     torch.set_num_threads(threads)
-    try:
+    with told_plainly("danger_ct.toml"):
         table = read_preset(preset or PRESETS[domain])
         count = batch or table["batch"]
         settings = LoopSettings.changed(table["loop"], changes=loop_changes, steps=steps)
@@ -130,15 +130,11 @@ def main(
             "seed": settings.seed,
             "batch": count,
         }
-        train_pictures(
-            network, task, settings, out=out, description=described, resume=resume, time_limit_s=time_limit * 60,
-            device=device,
+        run(
+            network, PictureLesson(task), settings, out=out, description=described, resume=resume,
+            time_limit_s=time_limit * 60, device=device,
         )  # fmt: skip
         write_report(out, described)
-    except KeyError as problem:
-        raise click.ClickException(f"The preset lacks {problem}. See Training/presets/danger_ct.toml.") from None
-    except HiResMedSynthError as problem:
-        raise click.ClickException(str(problem)) from None
 
 
 if __name__ == "__main__":

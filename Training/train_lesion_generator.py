@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from HiResMedSynthLib.errors import HiResMedSynthError, ReadError
+from HiResMedSynthLib.errors import ReadError
 from HiResMedSynthLib.flow import FlowBatch, guided, sample, sampling_times
 from HiResMedSynthLib.lesion.flow_net import LesionFlowNet, LesionNetShape
 from HiResMedSynthLib.lesion.learned import encode_properties, from_channels, to_channels
@@ -24,7 +24,7 @@ from HiResMedSynthLib.lesion.lesion import LESION_TYPES
 from Training.flow_loop import train
 from Training.loop import LoopSettings
 from Training.objective import Shortcut
-from Training.options import loop_option, run_options
+from Training.options import loop_option, run_options, told_plainly
 from Training.report import write_report
 from Training.train_background import load_teacher, read_preset
 
@@ -183,7 +183,7 @@ def main(
 ) -> None:
     """Trains the learned lesion generator."""
     torch.set_num_threads(threads)
-    try:
+    with told_plainly("lesion.toml"):
         table = read_preset(preset)
         arrays = load_arrays(data)
         count = batch or table["batch"]
@@ -216,10 +216,6 @@ def main(
             device=device, objective=objective,
         )  # fmt: skip
         write_report(out, described)
-    except KeyError as problem:
-        raise click.ClickException(f"The preset lacks {problem}. See Training/presets/lesion.toml.") from None
-    except HiResMedSynthError as problem:
-        raise click.ClickException(str(problem)) from None
 
 
 if __name__ == "__main__":

@@ -17,17 +17,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from HiResMedSynthLib.errors import HiResMedSynthError, ReadError, SettingsError
-from HiResMedSynthLib.placement.location_network import SMOOTH_PX, location_plan, log_likeness, pictures_of
-from HiResMedSynthLib.placement.network import PlacementNetwork, build
+from HiResMedSynthLib.errors import ReadError, SettingsError
+from HiResMedSynthLib.placement.location_network import SMOOTH_PX, location_plan, log_likeness
+from HiResMedSynthLib.placement.network import PlacementNetwork, build, to_unit
 from Training.erased_pairs import ErasedPatch
 from Training.erased_store import load_erased
 from Training.folder_of_images import identity
 from Training.location_crops import SIDE_PX, Crop, draw_shams, draw_window, render
 from Training.location_data import FOLDS, chooses, fold_of
-from Training.loop import LoopSettings
-from Training.options import loop_option, run_options
-from Training.picture_loop import PictureBatch, train_pictures
+from Training.loop import LoopSettings, run
+from Training.options import loop_option, run_options, told_plainly
+from Training.picture_loop import PictureBatch, PictureLesson
 from Training.report import write_report
 from Training.train_background import read_preset
 
@@ -93,7 +93,7 @@ class LocationTask:
         answers = log_likeness(np.stack([crop.hu for crop in crops]), PlacementNetwork.of(location_plan(), network))
         tiles = []
         for crop, answer in zip(crops, answers, strict=True):
-            grey = np.repeat((255 * (pictures_of(crop.hu, self.facts) + 1) / 2).astype(np.uint8)[..., np.newaxis], 3, 2)
+            grey = np.repeat((255 * (to_unit(crop.hu, self.facts) + 1) / 2).astype(np.uint8)[..., np.newaxis], 3, 2)
             centred = np.where(crop.lung, answer - answer[crop.lung].mean() if crop.lung.any() else 0, 0)
             warm = np.stack([np.clip(128 + 80 * centred, 0, 255)] * 3, axis=-1).astype(np.uint8)
             row, column = np.rint(crop.sites[0]).astype(int)
@@ -117,7 +117,7 @@ class LocationTask:
         there = np.zeros((len(crops), most), dtype=bool)
         for index, crop in enumerate(crops):
             sites[index, : len(crop.sites)], there[index, : len(crop.sites)] = crop.sites, True
-        picture = pictures_of(np.stack([crop.hu for crop in crops])[:, np.newaxis], self.facts)
+        picture = to_unit(np.stack([crop.hu for crop in crops])[:, np.newaxis], self.facts)
         targets = {"sites": torch.from_numpy(sites), "there": torch.from_numpy(there)}
         return PictureBatch(picture=torch.from_numpy(picture), targets=targets)
 
@@ -169,7 +169,7 @@ def main(
 ) -> None:
     """Trains the learned local factor of the location prior."""
     torch.set_num_threads(threads)
-    try:
+    with told_plainly("location_ct.toml"):
         if not 0 <= fold < FOLDS:
             raise SettingsError(f"There is no fold {fold}", remedy=f"Give 0 to {FOLDS - 1}.")
         table = read_preset(preset)
@@ -196,15 +196,11 @@ def main(
             "seed": settings.seed,
             "batch": task.batch,
         }
-        train_pictures(
-            network, task, settings, out=out, description=described, resume=resume, time_limit_s=time_limit * 60,
-            device=device,
+        run(
+            network, PictureLesson(task), settings, out=out, description=described, resume=resume,
+            time_limit_s=time_limit * 60, device=device,
         )  # fmt: skip
         write_report(out, described)
-    except KeyError as problem:
-        raise click.ClickException(f"The preset lacks {problem}. See Training/presets/location_ct.toml.") from None
-    except HiResMedSynthError as problem:
-        raise click.ClickException(str(problem)) from None
 
 
 if __name__ == "__main__":

@@ -19,7 +19,8 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from HiResMedSynthLib.errors import HiResMedSynthError, SettingsError
-from HiResMedSynthLib.placement.location_network import PIXEL_MM, location_plan, pictures_of
+from HiResMedSynthLib.placement.location_network import PIXEL_MM, location_plan
+from HiResMedSynthLib.placement.network import to_unit
 from HiResMedSynthLib.placement.yolo import ENLARGED, PLAN, prepare_ultralytics
 from Training.erased_pairs import ErasedPatch
 from Training.erased_store import load_erased
@@ -58,7 +59,7 @@ def write_crops(items: list[ErasedPatch], folder: Path, *, crops: int, visible: 
 
 
 def _picture(crop: Crop) -> Image.Image:
-    grey = np.rint(255 * (pictures_of(crop.hu, location_plan().facts) + 1) / 2).astype(np.uint8)
+    grey = np.rint(255 * (to_unit(crop.hu, location_plan().facts) + 1) / 2).astype(np.uint8)
     return Image.fromarray(grey).resize((SIDE, SIDE), Image.Resampling.BILINEAR)
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from HiResMedSynthLib.errors import PlacementError
 from HiResMedSynthLib.image import MedicalImage
-from HiResMedSynthLib.placement.network import NetworkPlan, PlacementNetwork
+from HiResMedSynthLib.placement.network import NetworkPlan, PlacementNetwork, to_unit
 
 TASK = "location-ct"
 PIXEL_MM = 0.7  # of the network's grid
@@ -38,12 +38,6 @@ def location_plan(
     )
 
 
-def pictures_of(hu: NDArray[np.float32], facts: dict[str, float]) -> NDArray[np.float32]:
-    """float32 in [-1, 1]: HU in the network's window."""
-    low, high = facts["low_hu"], facts["high_hu"]
-    return np.asarray(np.clip((hu - low) / (high - low) * 2 - 1, -1, 1), dtype=np.float32)
-
-
 def log_likeness(hu: NDArray[np.float32], network: PlacementNetwork) -> NDArray[np.float32]:
     """float32 `[n, row, column]`: logarithm of how likely a nodule's centre is, up to a constant per picture.
 
@@ -54,7 +48,7 @@ def log_likeness(hu: NDArray[np.float32], network: PlacementNetwork) -> NDArray[
     import cv2
 
     facts = network.plan.facts
-    logits = network.logits(pictures_of(hu, facts)[:, np.newaxis])[:, 0]
+    logits = network.logits(to_unit(hu, facts)[:, np.newaxis])[:, 0]
     side = int(facts["smooth_px"])
     return np.stack([cv2.blur(picture, (side, side), borderType=cv2.BORDER_REPLICATE) for picture in logits])
 

@@ -55,7 +55,7 @@ class PlacementMethod:
 
     def fallback(self, domain: Domain) -> str:
         """What the record should say where "auto" can't mean the best way on this machine; empty: it does."""
-        if self.danger == AUTO and domain in SHIPPED_DANGER and not _can_run():
+        if self.danger == AUTO and domain in SHIPPED_DANGER and not can_run():
             return "no engine for networks is installed here: the danger mask is the rule's"
         return ""
 
@@ -73,7 +73,7 @@ def _network(
 ) -> PlacementNetwork | None:
     if chosen == without or (chosen == AUTO and shipped is None):
         return None
-    if chosen == AUTO and not _can_run():
+    if chosen == AUTO and not can_run():
         return None
     from HiResMedSynthLib.placement.network import load_network
 
@@ -86,5 +86,6 @@ def _network(
     return network
 
 
-def _can_run() -> bool:
+def can_run() -> bool:
+    """Whether anything that runs networks is installed; nothing is imported."""
     return any(importlib.util.find_spec(engine) for engine in ENGINES)

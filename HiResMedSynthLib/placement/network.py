@@ -103,6 +103,12 @@ class NetworkPlan:
             raise ModelError("the network's plan can't be", remedy="Train and pack it anew.")
 
 
+def to_unit(hu: NDArray[np.float32], facts: dict[str, float]) -> NDArray[np.float32]:
+    """HU through the window of a plan's facts (`low_hu`, `high_hu`) to -1..1, any shape."""
+    low, high = np.float32(facts["low_hu"]), np.float32(facts["high_hu"])
+    return np.asarray(np.clip((hu - low) / (high - low), 0, 1) * 2 - 1, dtype=np.float32)
+
+
 def build(plan: NetworkPlan) -> nn.Module:
     """The untrained network: `[n, channels, rows, columns] -> [n, classes, rows, columns]`, sides multiples of 32.
 

@@ -12,6 +12,7 @@ from HiResMedSynthLib.image import MedicalImage
 from HiResMedSynthLib.placement.danger import DangerMap, Progress
 from HiResMedSynthLib.placement.lungs_ct import find_chest_regions
 from HiResMedSynthLib.placement.margins import Margins
+from HiResMedSynthLib.placement.network import to_unit
 from HiResMedSynthLib.placement.regions_ct import ChestRegions, danger_of_regions
 
 if TYPE_CHECKING:
@@ -175,12 +176,6 @@ def to_grid(hu: NDArray[np.float32], mm: tuple[float, float], pixel_mm: float) -
     size = (max(1, round(hu.shape[1] * mm[1] / pixel_mm)), max(1, round(hu.shape[0] * mm[0] / pixel_mm)))
     finer = size[0] < hu.shape[1] and size[1] < hu.shape[0]
     return np.asarray(cv2.resize(hu, size, interpolation=cv2.INTER_AREA if finer else cv2.INTER_LINEAR))
-
-
-def to_unit(hu: NDArray[np.float32], facts: dict[str, float]) -> NDArray[np.float32]:
-    """HU through the network's window to -1..1."""
-    low, high = np.float32(facts["low_hu"]), np.float32(facts["high_hu"])
-    return np.asarray(np.clip((hu - low) / (high - low), 0, 1) * 2 - 1, dtype=np.float32)
 
 
 def _logits(

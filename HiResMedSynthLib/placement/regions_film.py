@@ -46,7 +46,6 @@ LARGEST_PIECES = 0.6  # share of all that is called lung that lies in its two la
 LEAST_SHARED = 0.65  # Dice of the lungs with the mean shape that the rule lays over the film
 HEART_ABOVE = 0.2  # probability from which heart is forbidden: on the safe side (docs/results/danger_film.md)
 MEDIASTINUM_SHARE = 0.2  # of the lungs' width, on each side of the middle; beyond it lies abdomen
-RIBS = "ribs and clavicles"
 BORDER_SHARE = 1 / 12  # of each side: not counted in the percentiles
 
 
@@ -185,8 +184,7 @@ def _no_chest(why: str) -> PlacementError:
 
 
 def danger_network_film(
-    image: MedicalImage, *, domain: Literal["cxr", "kub"], margins: Margins, network: PlacementNetwork,
-    ribs: bool = False,
+    image: MedicalImage, *, domain: Literal["cxr", "kub"], margins: Margins, network: PlacementNetwork
 ) -> DangerMap:  # fmt: skip
     """The danger map of a frontal film by a network.
 
@@ -199,7 +197,6 @@ def danger_network_film(
         domain: what it shows.
         margins: distances added to the forbidden structures.
         network: of the task "danger-film".
-        ribs: names ribs and clavicles inside the lungs too; a nodule may lie over them, so they are left out else.
 
     Raises:
         GeometryError: the spacing is unknown.
@@ -219,9 +216,6 @@ def danger_network_film(
     labels[:, (left & right & ~lungs & aside) | heart] = 2
     labels[:, lungs & ~heart] = 0
     names = {1: OUTSIDE_LUNGS, 2: MEDIASTINUM, 3: PLEURA_MARGIN}
-    if ribs:
-        names[4] = RIBS
-        labels[0][(labels[0] == 0) & regions.seen("ribs and clavicles")] = 4
     margin = within_mm(~lungs[np.newaxis], margins.pleura_mm, spacing_mm=image.spacing_mm)[0]
     labels[:, margin & lungs & ~heart] = 3
     return DangerMap(labels=labels, names=names, method=f"network {network.name}: lungs and heart of a chest film")

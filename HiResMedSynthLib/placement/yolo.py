@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from HiResMedSynthLib.errors import HiResMedSynthError
-from HiResMedSynthLib.placement.location_network import PIXEL_MM, WINDOW_HU, pictures_of
+from HiResMedSynthLib.placement.location_network import PIXEL_MM, WINDOW_HU
+from HiResMedSynthLib.placement.network import to_unit
 from HiResMedSynthLib.weights import ModelError
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ class YoloDetector:
 
         facts = {"low_hu": WINDOW_HU[0], "high_hu": WINDOW_HU[1]}
         found = []
-        for picture in (pictures_of(hu, facts) + 1) / 2:
+        for picture in (to_unit(hu, facts) + 1) / 2:
             large = cv2.resize(picture, None, fx=ENLARGED, fy=ENLARGED, interpolation=cv2.INTER_LINEAR)
             rows, columns = large.shape
             large = np.pad(large, ((0, -rows % MULTIPLE), (0, -columns % MULTIPLE)), mode="edge")

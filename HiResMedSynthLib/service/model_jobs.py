@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -73,5 +72,5 @@ def _written(path: Path, entry: str, name: str) -> str:
 
 
 def _best(shipped: dict[Any, str], without: str) -> dict[str, str]:
-    can_run = any(importlib.util.find_spec(engine) for engine in method.ENGINES)
-    return {domain: shipped.get(domain, without) if can_run else without for domain in DOMAINS}
+    runs = method.can_run()
+    return {domain: shipped.get(domain, without) if runs else without for domain in DOMAINS}

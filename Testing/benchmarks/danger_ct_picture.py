@@ -1,4 +1,4 @@
-"""The picture of docs/results/danger_ct.md: rule beside network where the rule fails, on patients never seen."""
+"""The picture of docs/results/danger_ct.md: the rule beside what ships where the rule fails, on patients never seen."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ from Training.danger_ct_disease import draw_disease
 
 COLOURS = {
     "permitted": (0, 170, 0), OUTSIDE_BODY: (0, 0, 0), CHEST_WALL: (150, 100, 40), SOFT_WALL: (150, 100, 40),
-    MEDIASTINUM: (170, 40, 170), HEART: (170, 40, 170), CENTRAL_AIRWAYS: (0, 220, 220), VESSELS: (220, 30, 30),
-    PLEURA_MARGIN: (60, 120, 255), BONE: (240, 240, 120), CONSOLIDATION: (255, 140, 0),
+    MEDIASTINUM: (170, 40, 170), HEART: (170, 40, 170), CENTRAL_AIRWAYS: (255, 255, 0), VESSELS: (220, 30, 30),
+    PLEURA_MARGIN: (60, 120, 255), BONE: (245, 245, 245), CONSOLIDATION: (255, 140, 0),
 }  # fmt: skip
 SIMULATED = ("effusion", "lobe")
 TILE = 166
@@ -51,16 +51,16 @@ def painted(hu: NDArray[Any], found: DangerMap | None) -> NDArray[np.uint8]:
 
 
 def column(hu: NDArray[Any], spacing: tuple[float, float, float], ways: Ways, title: str) -> NDArray[np.uint8]:
-    """Slice, rule, network, one under another."""
+    """Slice, rule, and what ships (network and rule joined), one under another."""
     found = ways.maps(as_image(hu[np.newaxis], spacing))
-    tiles = [painted(hu, None), painted(hu, found["rule"]), painted(hu, found["network"])]
+    tiles = [painted(hu, None), painted(hu, found["rule"]), painted(hu, found["both"])]
     dense = np.argwhere(cv2.morphologyEx((hu > -300).astype(np.uint8), cv2.MORPH_OPEN, np.ones((9, 9))) > 0)
     top, left = dense.min(axis=0)
     bottom, right = dense.max(axis=0)
     side = max(bottom - top, right - left)
     cut = [tile[top : top + side, left : left + side] for tile in tiles]
     small = [cv2.resize(tile, (TILE, TILE), interpolation=cv2.INTER_AREA) for tile in cut]
-    for tile, words in zip(small, (title, "rule", "network"), strict=True):
+    for tile, words in zip(small, (title, "rule", "ships"), strict=True):
         cv2.putText(tile, words, (4, TILE - 6), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (255, 255, 255), 1, cv2.LINE_AA)
     return np.concatenate(small)
 
@@ -101,8 +101,8 @@ def main(data: Path, run_folder: Path, out: Path) -> None:
 
     coarse = np.minimum(sheet // 8 * 8 + 4, 255).astype(np.uint8)  # fewer shades: a small file
     # the legend's colours are few pixels: repeat them, so that the palette keeps them
-    palette = np.concatenate([coarse, *[coarse[-42:]] * 12])
-    few = Image.fromarray(palette).quantize(128, method=Image.Quantize.MEDIANCUT)
+    palette = np.concatenate([coarse, *[coarse[-42:]] * 40])
+    few = Image.fromarray(palette).quantize(192, method=Image.Quantize.MEDIANCUT)
     Image.fromarray(coarse).quantize(palette=few, dither=Image.Dither.NONE).save(out, optimize=True)
 
 

@@ -17,7 +17,6 @@ from HiResMedSynthLib.placement.margins import Margins
 from HiResMedSynthLib.placement.network import NetworkPlan, PlacementNetwork
 from HiResMedSynthLib.placement.regions_film import (
     CHANNELS,
-    RIBS,
     SHORT_PX,
     STRUCTURES,
     TASK,
@@ -86,12 +85,6 @@ def test_classes_are_named_where_they_are() -> None:
     assert name(192, 35) == PLEURA_MARGIN
     assert name(192, 45) == "permitted"
     assert found.method.startswith("network danger-film")
-    named = danger_network_film(image, domain="cxr", margins=NO_MARGIN, network=told(), ribs=True)
-    assert named.names[int(named.labels[0, 152, 97])] == RIBS
-    assert np.array_equal(
-        named.forbidden((RIBS,)),
-        danger_network_film(image, domain="cxr", margins=NO_MARGIN, network=told()).forbidden(),
-    )
 
 
 def test_any_size_and_squeezed_pixels_give_the_same_anatomy() -> None:
