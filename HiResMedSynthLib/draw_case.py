@@ -20,7 +20,6 @@ from HiResMedSynthLib.draw_lesion import (
     Index,
     draw_shape,
     generator_of,
-    place_shape,
     split_place,
 )
 from HiResMedSynthLib.errors import ForbiddenPlaceError, HiResMedSynthError, PlacementError, SettingsError
@@ -29,6 +28,7 @@ from HiResMedSynthLib.image import MedicalImage
 from HiResMedSynthLib.lesion.bank import Bank, load_bank
 from HiResMedSynthLib.lesion.generators import Generator
 from HiResMedSynthLib.lesion_in_scan import judged
+from HiResMedSynthLib.place_lesion import place_shape
 from HiResMedSynthLib.placement.candidates import footprint_problem, nearest_permitted
 from HiResMedSynthLib.versions import installed_versions
 

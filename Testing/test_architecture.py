@@ -46,8 +46,10 @@ ALLOWED: dict[str, Set[str]] = {
     "ground": LOWER | {"placement", "joining"},
     "propose": LOWER | {"placement", "ground"},
     "lesion_in_scan": LOWER | {"fusion", "joining", "case", "ground"},
-    "draw_lesion": LOWER | {"lesion", "placement", "fusion", "joining", "case", "ground", "lesion_in_scan"},
-    "draw_case": LOWER | {"lesion", "placement", "fusion", "case", "ground", "lesion_in_scan", "draw_lesion"},
+    "draw_lesion": LOWER | {"lesion", "placement", "fusion", "joining", "case", "ground"},
+    "place_lesion": LOWER | {"fusion", "case", "ground", "lesion_in_scan", "draw_lesion"},
+    "draw_case": LOWER
+    | {"lesion", "placement", "fusion", "case", "ground", "lesion_in_scan", "draw_lesion", "place_lesion"},
     "compose": FOUNDATION | IMAGE | {"case", "fusion"},
     "export": LOWER | {"case", "case_file", "compose"},
     "batch": LOWER | {"background", "privacy", "export", "case", "draw_case", "ground", "compose", "case_file"},

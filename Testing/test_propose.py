@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from HiResMedSynthLib.cli.options import ZONE_NAMES
 from HiResMedSynthLib.errors import PlacementError, SettingsError
 from HiResMedSynthLib.ground import Ground, prepare_ground
 from HiResMedSynthLib.image import MedicalImage
@@ -64,6 +65,10 @@ def test_quotas_are_kept_on_the_patients_own_sides(ground: Ground) -> None:
             assert z > middle[2]
         elif one.zone == "right":
             assert x < middle[0]
+
+
+def test_the_command_line_knows_the_same_zones() -> None:
+    assert ZONE_NAMES == ZONES
 
 
 def test_zones_part_the_lungs(ground: Ground) -> None:
