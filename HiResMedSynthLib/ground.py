@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Hashable
 from dataclasses import dataclass, field
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,12 +23,9 @@ from HiResMedSynthLib.placement.danger import LUNG_CLASSES, DangerMap, danger
 from HiResMedSynthLib.placement.domain import PROJECTION_DOMAINS, Domain, guess_domain
 from HiResMedSynthLib.placement.location import heatmap
 from HiResMedSynthLib.placement.margins import Margins
-from HiResMedSynthLib.placement.method import PlacementMethod
+from HiResMedSynthLib.placement.method import LocalFactor, PlacementMethod
 from HiResMedSynthLib.placement.sizes import shipped_sizes
 from HiResMedSynthLib.placement.zones import Zone, zone_mask
-
-if TYPE_CHECKING:
-    from HiResMedSynthLib.placement.network import PlacementNetwork
 
 Progress = Callable[[int, int, str], None]
 NOT_AXIAL = "; by its header this CT is not stored as axial slices, its anatomy was looked for as if it were"
@@ -100,8 +97,8 @@ class Ground:
     @property
     def method(self) -> str:
         """How the danger map and the prior were found, for case.json."""
-        prior = self._prior_network
-        words = "density of real lesions" if prior is None else f"density of real lesions x network {prior.name}"
+        factor = self._local_factor
+        words = "density of real lesions" if factor is None else f"density of real lesions x {factor.name}"
         seen = "" if self.domain != "lung-ct" or is_axial(self.image) else NOT_AXIAL
         return f"{self.danger_map.method}; prior: {words}{seen}"
 
@@ -137,17 +134,14 @@ class Ground:
         return int(seen[0]), int(seen[-1])
 
     @cached_property
-    def _prior_network(self) -> PlacementNetwork | None:
-        return self.placement.prior_network(self.domain)
+    def _local_factor(self) -> LocalFactor | None:
+        return self.placement.local_factor(self.domain)
 
     @cached_property
     def _local(self) -> NDArray[np.float32] | None:
-        """What the prior's network makes of each voxel of the lungs; None without one."""
-        if self._prior_network is None:
-            return None
-        from HiResMedSynthLib.placement.location_network import learned_heat
-
-        return learned_heat(self.image, self.danger_map.region(LUNG_CLASSES), network=self._prior_network)
+        """What the prior makes of each voxel of the lungs by its neighbourhood; None: nothing."""
+        factor = self._local_factor
+        return None if factor is None else factor.heat(self.image, self.danger_map.region(LUNG_CLASSES))
 
     @cached_property
     def shapes(self) -> dict[Hashable, Any]:

@@ -17,7 +17,8 @@ from scipy.ndimage import distance_transform_edt, gaussian_filter
 
 from HiResMedSynthLib.errors import PlacementError
 from HiResMedSynthLib.inpaint import inpaint
-from Training.location_data import LungPatch, bright
+from HiResMedSynthLib.placement.surroundings import bright
+from Training.location_data import LungPatch
 
 GROWN_MM = 3.5  # erased beyond the readers' outlines: the tissue 2 to 3 mm beyond them is still 18 HU denser
 LARGEST_MM = 20.0  # of larger ones the spicules and the pulled vessels would stay

@@ -25,7 +25,6 @@ SIDE = 128
 LUNG_HU, SOFT_HU = -860.0, 40.0  # what the two peaks are taken for
 AIR_HU = -400.0
 DARKER_HU = 40.0
-BRIGHT_HU = -550.0  # smoothed: vessels of about 2 mm and more
 CLOSING_MM = 12.0  # vessels and nodules at the rim belong to the lung; less leaves one nodule in four outside
 SMALLEST_LUNG_MM2 = 300.0
 FOLDS = 3
@@ -83,11 +82,6 @@ def grey_to_hu(grey: NDArray[np.uint8]) -> NDArray[np.float32]:
 def _padded(grey: NDArray[np.uint8]) -> bool:
     """Whether black stands for 'outside the field of view': black pixels beside none that are nearly black."""
     return bool((grey == 0).mean() > 0.005 and ((grey > 0) & (grey < 20)).mean() < 0.02)
-
-
-def bright(hu: NDArray[np.float32], spacing_mm: float) -> NDArray[np.bool_]:
-    """Pixels of vessels (and whatever else is dense)."""
-    return np.asarray(cv2.GaussianBlur(hu, (0, 0), 0.6 / spacing_mm) > BRIGHT_HU)
 
 
 def lung_of(hu: NDArray[np.float32], spacing_mm: float) -> NDArray[np.bool_]:

@@ -107,8 +107,7 @@ class LocationTask:
         rng = np.random.default_rng(seed)
         crops: list[Crop] = []
         for item in items:
-            drawn = (draw_crop(item, rng, visible=self.visible) for _ in range(TRIES))
-            crops += islice((crop for crop in drawn if crop is not None), each)
+            crops += draw_crops(item, rng, each, visible=self.visible)
         return crops
 
     def _batch(self, crops: list[Crop]) -> PictureBatch:
@@ -129,6 +128,15 @@ def draw_crop(item: ErasedPatch, rng: np.random.Generator, *, visible: bool = Fa
         return None
     shams = draw_shams(item, window, rng)
     return render(item, window, shams, visible=visible, symmetry=symmetry) if shams else None
+
+
+def draw_crops(
+    item: ErasedPatch, rng: np.random.Generator, count: int, *, visible: bool = False, turned: bool = False
+) -> list[Crop]:
+    """Up to that many crops of a picture, of `TRIES` drawn: few windows hold sites that don't touch."""
+    symmetries = (int(rng.integers(8)) if turned else 0 for _ in range(TRIES))
+    drawn = (draw_crop(item, rng, visible=visible, symmetry=symmetry) for symmetry in symmetries)
+    return list(islice((crop for crop in drawn if crop is not None), count))
 
 
 def site_scores(logits: Tensor, sites: Tensor) -> Tensor:

@@ -16,17 +16,17 @@ import click
 import numpy as np
 import torch
 from PIL import Image
-from safetensors.torch import save_file
 
 from HiResMedSynthLib.errors import HiResMedSynthError, SettingsError
 from HiResMedSynthLib.placement.location_network import PIXEL_MM, location_plan
-from HiResMedSynthLib.placement.network import to_unit
-from HiResMedSynthLib.placement.yolo import ENLARGED, PLAN, prepare_ultralytics
+from HiResMedSynthLib.placement.network import ENTRY, KIND, VERSION, to_unit
+from HiResMedSynthLib.placement.yolo import ENLARGED, PLAN, TASK, prepare_ultralytics
+from HiResMedSynthLib.weights import Card, check_name, write_model
 from Training.erased_pairs import ErasedPatch
 from Training.erased_store import load_erased
 from Training.location_crops import SIDE_PX, Crop
 from Training.location_data import FOLDS, chooses, fold_of
-from Training.train_location import draw_crop
+from Training.train_location import draw_crops
 
 SMALLEST_BOX_MM = 4.0
 SIDE = SIDE_PX * ENLARGED
@@ -44,10 +44,7 @@ def write_crops(items: list[ErasedPatch], folder: Path, *, crops: int, visible: 
     written = 0
     for item in items:
         size_mm = max(SMALLEST_BOX_MM, 2 * float(np.sqrt(item.patch.lesion.sum() / np.pi)) * item.patch.spacing_mm)
-        for number in range(crops):
-            crop = draw_crop(item, rng, visible=visible, symmetry=int(rng.integers(8)))
-            if crop is None:
-                continue
+        for number, crop in enumerate(draw_crops(item, rng, crops, visible=visible, turned=True)):
             stem = f"{item.patch.patient_id}-{number:02d}"
             _picture(crop).save(folder / "images" / f"{stem}.png")
             row, column = (crop.sites[0] + 0.5) / SIDE_PX
@@ -98,6 +95,7 @@ def train_detector(folder: Path, out: Path, *, epochs: int, batch: int, seed: in
 @click.option("--data", type=click.Path(path_type=Path), required=True, help="Folder lidc_nodule_patches.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the run.")
 @click.option("--erased", is_flag=True, help="Box the places of erased lesions, not visible ones.")
+@click.option("--name", default="yolo-ct", show_default=True, help="Of the model, for --prior.")
 @click.option("--fold", type=int, default=0, show_default=True, help="Third of the patients that is left out, 0 to 2.")
 @click.option("--crops", type=int, default=8, show_default=True, help="Of each patient.")
 @click.option("--epochs", type=int, default=12, show_default=True)
@@ -107,26 +105,38 @@ def train_detector(folder: Path, out: Path, *, epochs: int, batch: int, seed: in
 @click.option("--device", default="cpu", show_default=True)
 @click.option("--threads", type=int, default=1, show_default=True)
 def main(
-    data: Path, out: Path, erased: bool, fold: int, crops: int, epochs: int, batch: int, seed: int, cache: Path | None,
-    device: str, threads: int,
+    data: Path, out: Path, erased: bool, name: str, fold: int, crops: int, epochs: int, batch: int, seed: int,
+    cache: Path | None, device: str, threads: int,
 ) -> None:  # fmt: skip
     """Trains a YOLOv11n detector of lesions, or of places of erased lesions."""
     torch.set_num_threads(threads)
     try:
+        check_name(name)
         if not 0 <= fold < FOLDS:
             raise SettingsError(f"There is no fold {fold}", remedy=f"Give 0 to {FOLDS - 1}.")
         every, _ = load_erased(data, cache or out.parent / "erased.npz")
         items = [item for item in every if fold_of(item.patch.patient_id) != fold]
         out.mkdir(parents=True, exist_ok=True)
-        for name, kept in (("train", False), ("val", True)):
+        for part, kept in (("train", False), ("val", True)):
             side = [item for item in items if chooses(item.patch.patient_id) is kept]
-            count = write_crops(side, out / "crops" / name, crops=crops, visible=not erased, seed=seed)
-            click.echo(f"{name}: {count} crops of {len(side)} patients")
+            count = write_crops(side, out / "crops" / part, crops=crops, visible=not erased, seed=seed)
+            click.echo(f"{part}: {count} crops of {len(side)} patients")
             if not count:
                 raise SettingsError("There is no crop to train on or to choose by", remedy="Give more patients.")
         state = train_detector(out / "crops", out, epochs=epochs, batch=batch, seed=seed, device=device)
-        save_file(state, out / "best.safetensors", metadata={"license": "AGPL-3.0", "erased": str(erased)})
-        click.echo(f"{out / 'best.safetensors'}: last averaged weights, AGPL-3.0")
+        patients = len({item.patch.patient_id for item in items})
+        write_model(
+            out / "best.safetensors",
+            {key: value.half().numpy() if value.is_floating_point() else value.numpy() for key, value in state.items()},
+            Card(
+                name=name, kind=KIND, seed=seed, licence="AGPL-3.0 (ultralytics)", attribution="see the data",
+                data=f"{patients} patients, {'erased' if erased else 'visible'} lesions, fold {fold} left out",
+                limits="not measured: see docs/results/location_prior.md for what such detectors are worth",
+                details={"task": TASK},
+            ),
+            metadata={ENTRY: json.dumps({"version": VERSION, "task": TASK})},
+        )  # fmt: skip
+        click.echo(f"{out / 'best.safetensors'}: last averaged weights, AGPL-3.0; --prior {name} once added")
     except HiResMedSynthError as problem:
         raise click.ClickException(str(problem)) from None
 

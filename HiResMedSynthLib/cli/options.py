@@ -113,7 +113,8 @@ def prior_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "--prior",
             default="auto",
             show_default=True,
-            help="Where lesions are likely: auto, density (places of real ones), or a model.",
+            help="Where lesions are likely: auto, density (places of real ones), distances (the same, and how far "
+            "they lie from the lung's border and vessels), or a model.",
         ),
     ):
         command = option(command)

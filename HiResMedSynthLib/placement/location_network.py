@@ -8,7 +8,8 @@ with the density of `location.py`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,21 @@ WINDOW_HU = (-1100.0, 100.0)  # becomes -1..1
 SMOOTH_PX = 5  # the answer at a place is the mean over this square
 LARGEST_LOG = 3.0  # no place is more than 20 times as likely, or as unlikely, as the mean
 SLICES_AT_ONCE = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class SliceLikeness:
+    """A model that looks at slices: where is a lesion likely?
+
+    Args:
+        name: for the record.
+        pixel_mm: of its grid.
+        log_likeness: HU `[n, row, column]` on that grid -> float32 of that shape, up to a constant per picture.
+    """
+
+    name: str
+    pixel_mm: float
+    log_likeness: Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
 
 def location_plan(
@@ -53,31 +69,42 @@ def log_likeness(hu: NDArray[np.float32], network: PlacementNetwork) -> NDArray[
     return np.stack([cv2.blur(picture, (side, side), borderType=cv2.BORDER_REPLICATE) for picture in logits])
 
 
-def learned_heat(image: MedicalImage, lungs: NDArray[np.bool_], *, network: PlacementNetwork) -> NDArray[np.float32]:
+def network_likeness(network: PlacementNetwork) -> SliceLikeness:
+    """The answer of a network of `location_plan`.
+
+    Raises:
+        PlacementError: it is of another task.
+    """
+    if network.plan.task != TASK:
+        raise PlacementError(
+            f"the network '{network.name}' was trained for {network.plan.task}, not for {TASK}",
+            remedy="Give a network of Training.train_location.",
+        )
+    return SliceLikeness(
+        name=network.name, pixel_mm=network.plan.facts["pixel_mm"], log_likeness=lambda hu: log_likeness(hu, network)
+    )
+
+
+def learned_heat(image: MedicalImage, lungs: NDArray[np.bool_], *, model: SliceLikeness) -> NDArray[np.float32]:
     """How likely a nodule is by the lung around each voxel; float32 `[slice, row, column]`, mean 1 over the lungs of a
     slice, 0 outside them.
 
     Args:
         image: a chest CT in HU.
         lungs: `[slice, row, column]`.
-        network: task "location-ct".
+        model: what looks at the slices.
 
     Raises:
-        PlacementError: the network is of another task, or the shapes differ.
+        PlacementError: the shapes differ.
     """
     import cv2
 
-    if network.plan.task != TASK:
-        raise PlacementError(
-            f"the network '{network.name}' was trained for {network.plan.task}, not for {TASK}",
-            remedy="Give a network of Training.train_location.",
-        )
     if lungs.shape != image.shape:
         raise PlacementError(
             f"a lung mask of shape {lungs.shape} doesn't fit an image of {image.shape}", remedy="Resample the mask."
         )
     _, row_mm, column_mm = image.spacing_mm
-    pixel_mm = network.plan.facts["pixel_mm"]
+    pixel_mm = model.pixel_mm
     rows = max(1, round(image.rows * row_mm / pixel_mm))
     columns = max(1, round(image.columns * column_mm / pixel_mm))
     heat = np.zeros(image.shape, dtype=np.float32)
@@ -90,7 +117,7 @@ def learned_heat(image: MedicalImage, lungs: NDArray[np.bool_], *, network: Plac
                 for k in part
             ]
         )
-        for index, answer in zip(part, log_likeness(hu, network), strict=True):
+        for index, answer in zip(part, model.log_likeness(hu), strict=True):
             wide = cv2.resize(answer, (image.columns, image.rows), interpolation=cv2.INTER_LINEAR)
             inside = lungs[index]
             centred = np.clip(wide - wide[inside].mean(), -LARGEST_LOG, LARGEST_LOG)

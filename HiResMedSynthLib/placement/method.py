@@ -4,22 +4,40 @@ from __future__ import annotations
 
 import importlib.util
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
+
 from HiResMedSynthLib.errors import SettingsError
+from HiResMedSynthLib.image import MedicalImage
 from HiResMedSynthLib.placement.domain import Domain
 
 if TYPE_CHECKING:
     from HiResMedSynthLib.placement.network import PlacementNetwork
 
-AUTO, RULE, DENSITY = "auto", "rule", "density"
-# what "auto" means where its engine is installed: the networks that measured better than the rule (docs/results)
+AUTO, RULE, DENSITY, DISTANCES = "auto", "rule", "density", "distances"
+# what "auto" means: what measured best (docs/results); a network only where its engine is installed
 SHIPPED_DANGER: dict[Domain, str] = {"lung-ct": "danger-ct", "cxr": "danger-film"}
-SHIPPED_PRIOR: dict[Domain, str] = {}
+BEST_PRIOR: dict[Domain, str] = {"lung-ct": DISTANCES, "cxr": DENSITY, "kub": DENSITY}
 DANGER_TASKS: dict[Domain, str] = {"lung-ct": "danger-ct", "cxr": "danger-film", "kub": "danger-film"}
-PRIOR_TASKS: dict[Domain, str] = {"lung-ct": "location-ct"}
+PRIOR_TASKS: dict[Domain, tuple[str, ...]] = {"lung-ct": ("location-ct", "yolo-ct"), "cxr": (), "kub": ()}
 ENGINES = ("onnxruntime", "segmentation_models_pytorch")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalFactor:
+    """What the neighbourhood of a place says, beside the density of real lesions.
+
+    Args:
+        name: for the record.
+        heat: image and lungs `[slice, row, column]` -> float32 of that shape, mean 1 over the lungs of a slice.
+    """
+
+    name: str
+    heat: Callable[[MedicalImage, NDArray[np.bool_]], NDArray[np.float32]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +46,8 @@ class PlacementMethod:
 
     Args:
         danger: "auto" (the best shipped way), "rule", or the name of a model.
-        prior: "auto", "density" (where lesions occurred, without looking at the picture), or the name of a model.
+        prior: "auto", "density" (where lesions occurred, without looking at the picture), "distances" (the density
+            times how often nodules lie that far from the lung's border and from vessels), or the name of a model.
         temperature: 1 draws places as likely as the prior says, more evens it out, less keeps to its peaks.
     """
 
@@ -51,7 +70,14 @@ class PlacementMethod:
             ModelError: there is no such model.
             SettingsError: it is for other pictures.
         """
-        return _network(self.danger, RULE, SHIPPED_DANGER.get(domain), DANGER_TASKS[domain], domain)
+        shipped = SHIPPED_DANGER.get(domain)
+        if self.danger == RULE or (self.danger == AUTO and (shipped is None or not can_run())):
+            return None
+        from HiResMedSynthLib.placement.network import load_network
+
+        network = load_network(shipped if self.danger == AUTO and shipped is not None else self.danger)
+        _refuse_other_task(self.danger, network.plan.task, (DANGER_TASKS[domain],), domain, without=RULE)
+        return network
 
     def fallback(self, domain: Domain) -> str:
         """What the record should say where "auto" can't mean the best way on this machine; empty: it does."""
@@ -59,31 +85,44 @@ class PlacementMethod:
             return "no engine for networks is installed here: the danger mask is the rule's"
         return ""
 
-    def prior_network(self, domain: Domain) -> PlacementNetwork | None:
-        """The network that says where lesions are likely; None: their density alone.
+    def local_factor(self, domain: Domain) -> LocalFactor | None:
+        """What multiplies the density of real lesions; None: nothing does.
 
         Raises:
-            ModelError, SettingsError: as for `danger_network`.
+            ModelError: there is no such model, or its packages are missing.
+            SettingsError: it is for other pictures.
         """
-        return _network(self.prior, DENSITY, SHIPPED_PRIOR.get(domain), PRIOR_TASKS.get(domain), domain)
+        chosen = BEST_PRIOR[domain] if self.prior == AUTO else self.prior
+        if chosen == DENSITY:
+            return None
+        if chosen == DISTANCES:
+            if domain != "lung-ct":
+                raise SettingsError(
+                    f"distances from border and vessels mean nothing on {domain} images", remedy=f"Use '{DENSITY}'."
+                )
+            from HiResMedSynthLib.placement.surroundings import distance_heat
+
+            return LocalFactor(name="distances from the lung's border and vessels", heat=distance_heat)
+        from HiResMedSynthLib.placement.location_network import learned_heat, network_likeness
+        from HiResMedSynthLib.placement.network import load_network, stored_task
+
+        task = stored_task(chosen)
+        _refuse_other_task(chosen, task, PRIOR_TASKS[domain], domain, without=DENSITY)
+        if task == "yolo-ct":
+            from HiResMedSynthLib.placement.yolo import load_detector
+
+            model = load_detector(chosen)
+        else:
+            model = network_likeness(load_network(chosen))
+        return LocalFactor(name=f"model {chosen}", heat=lambda image, lungs: learned_heat(image, lungs, model=model))
 
 
-def _network(
-    chosen: str, without: str, shipped: str | None, task: str | None, domain: Domain
-) -> PlacementNetwork | None:
-    if chosen == without or (chosen == AUTO and shipped is None):
-        return None
-    if chosen == AUTO and not can_run():
-        return None
-    from HiResMedSynthLib.placement.network import load_network
-
-    network = load_network(shipped if chosen == AUTO and shipped is not None else chosen)
-    if network.plan.task != task:
+def _refuse_other_task(chosen: str, task: str, wanted: tuple[str, ...], domain: Domain, *, without: str) -> None:
+    if task not in wanted:
         raise SettingsError(
-            f"the model '{chosen}' ({network.plan.task}) is not for this purpose on {domain} images",
+            f"the model '{chosen}' ({task}) is not for this purpose on {domain} images",
             remedy=f"Choose another (hiresmedsynth models list), or '{without}'.",
         )
-    return network
 
 
 def can_run() -> bool:

@@ -208,6 +208,24 @@ def load_network(name: str, *, engine: Engine | None = None) -> PlacementNetwork
     return _loaded(model.path, model.card.name, model.card.sha256, engine)
 
 
+def stored_task(name: str) -> str:
+    """What a placement model of that name is for; loads no weights.
+
+    Raises:
+        ModelError: there is no such model, or it says nothing of it.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    path = weights.find(name, KIND).path
+    try:
+        with safe_open(path, framework="np") as file:
+            return str(json.loads((file.metadata() or {})[ENTRY])["task"])
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise ModelError(
+            f"the model '{name}' doesn't say what it is for ({type(error).__name__})", remedy="Train it anew."
+        ) from error
+
+
 @lru_cache(maxsize=8)
 def _loaded(path: Path, name: str, _sha256: str, engine: Engine) -> PlacementNetwork:
     from safetensors import SafetensorError, safe_open

@@ -14,15 +14,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from HiResMedSynthLib import weights
 from HiResMedSynthLib.errors import HiResMedSynthError
-from HiResMedSynthLib.placement.location_network import PIXEL_MM, WINDOW_HU
-from HiResMedSynthLib.placement.network import to_unit
+from HiResMedSynthLib.placement.location_network import PIXEL_MM, WINDOW_HU, SliceLikeness
+from HiResMedSynthLib.placement.network import KIND, to_unit
 from HiResMedSynthLib.weights import ModelError
 
 if TYPE_CHECKING:
     from torch import nn
 
 PLAN = "yolo11n.yaml"
+TASK = "yolo-ct"
 ENLARGED = 2  # the detector's finest cells are 8 pixels wide
 MOST_BOXES = 100
 SMALLEST_SIGMA_MM = 3.0
@@ -114,6 +116,17 @@ class YoloDetector:
     def log_likeness(self, hu: NDArray[np.float32]) -> NDArray[np.float32]:
         """float32 `[n, row, column]`: logarithm of how likely a lesion is, up to a constant per picture."""
         return np.stack([np.log(box_heat(*found, shape=hu.shape[1:])) for found in self.boxes(hu)])
+
+
+def load_detector(name: str) -> SliceLikeness:
+    """The detector of a model of that name (`hiresmedsynth models add`).
+
+    Raises:
+        ModelError: there is none, or it is damaged.
+        HiResMedSynthError: ultralytics isn't installed.
+    """
+    detector = YoloDetector.load(weights.find(name, KIND).path)
+    return SliceLikeness(name=name, pixel_mm=PIXEL_MM, log_likeness=detector.log_likeness)
 
 
 def box_heat(boxes: NDArray[np.float32], scores: NDArray[np.float32], *, shape: tuple[int, ...]) -> NDArray[np.float32]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from HiResMedSynthLib.service.tasks import Work
 
 BACKGROUND_KIND = "background"  # as background.find_model has it, which loads torch
-TASKS_KNOWN = frozenset([*method.DANGER_TASKS.values(), *method.PRIOR_TASKS.values()])
+TASKS_KNOWN = frozenset([*method.DANGER_TASKS.values(), *chain(*method.PRIOR_TASKS.values())])
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,7 +40,7 @@ def models(work: Work, step: Step) -> Result:
     step.progress(0, 1, "looking which models are there")
     best = {
         "danger": _best(method.SHIPPED_DANGER, method.RULE),
-        "prior": _best(method.SHIPPED_PRIOR, method.DENSITY),
+        "prior": dict(method.BEST_PRIOR),
     }
     return arrays_result({}, {"models": [_told(model) for model in weights.models()], "best": best})
 

@@ -21,9 +21,10 @@ from PIL import Image
 from scipy.ndimage import distance_transform_edt
 from torch import nn
 
+from HiResMedSynthLib.placement.surroundings import bright
 from Training.erased_pairs import VESSEL_MM, ErasedPatch, Erasure
 from Training.erased_store import load_erased
-from Training.location_data import SIDE, bright, fold_of, load_patches
+from Training.location_data import SIDE, fold_of, load_patches
 from Training.nodule_source import nodules
 
 PIXEL_MM, INPUT_PX = 0.8, 32

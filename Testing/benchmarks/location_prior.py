@@ -10,7 +10,6 @@ import csv
 import gzip
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,66 +17,28 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from scipy.ndimage import distance_transform_edt, gaussian_filter, map_coordinates
+from scipy.ndimage import gaussian_filter, map_coordinates
 
-from HiResMedSynthLib.placement.location_network import PIXEL_MM, SMOOTH_PX, log_likeness
+from HiResMedSynthLib.placement.location_network import PIXEL_MM, log_likeness
 from HiResMedSynthLib.placement.network import NetworkPlan, PlacementNetwork, build
 from HiResMedSynthLib.placement.yolo import YoloDetector
 from Training.build_location_prior import CT_BINS, CT_BLUR_BINS, density, nodule_places, population_box
 from Training.checkpoint import best_weights, load_average
-from Training.erased_pairs import ErasedPatch
+from Training.distance_rule import Scene, at_sites, crop_distances_mm, distance_table, scenes_of
 from Training.erased_store import load_erased
-from Training.location_crops import SIDE_PX, Crop, Window, draw_shams, draw_window, render
-from Training.location_data import FOLDS, bright, fold_of
+from Training.location_crops import SIDE_PX, Crop
+from Training.location_data import FOLDS, fold_of
 
 Maps = Callable[[list[Crop]], NDArray[np.float32]]  # [crop, row, column] log-likeness
 
-WINDOWS, TRIED = 20, 800  # a patient: measured, drawn blindly
-LEAST_SHAMS = 20  # of a patient, over its windows
 TOP = (1, 5, 10)
 HIT_MM = 10.0
 APART_MM = 5.0  # between candidates
 BLUR_MM = 10.0
-EDGES_MM = np.array([0, 2, 4, 6, 9, 13, 18, 25])  # of the rule's table of distances
 FLOOR = 0.05  # as in placement/location.py
 BOOTSTRAPS = 2000
 EXAMPLES = 10
 DRAWN = ("distance from border and vessel", "U-Net, erased", "U-Net, visible", "YOLOv11n, visible", "YOLOv11n, erased")
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Scene:
-    """A patient: windows with a crop each, the true site and some shams erased, and with the lesion left in."""
-
-    item: ErasedPatch
-    windows: list[Window]
-    crops: list[Crop]
-    visible: list[Crop]
-
-
-def scenes_of(items: list[ErasedPatch], *, seed: int = 12) -> list[Scene]:
-    """The patients with at least `LEAST_SHAMS` shams over their windows, the same each time."""
-    scenes = []
-    for index, item in enumerate(items):
-        rng = np.random.default_rng((seed, index))
-        scene = Scene(item=item, windows=[], crops=[], visible=[])
-        for _ in range(TRIED):
-            if len(scene.crops) == WINDOWS:
-                break
-            window = draw_window(item, rng)
-            chosen = draw_shams(item, window, rng) if window is not None else []
-            if window is not None and chosen:
-                scene.windows.append(window)
-                scene.crops.append(render(item, window, chosen))
-                scene.visible.append(render(item, window, [], visible=True))
-        if sum(len(crop.sites) - 1 for crop in scene.crops) >= LEAST_SHAMS:
-            scenes.append(scene)
-    return scenes
-
-
-def at_sites(plane: NDArray[np.float32], sites: NDArray[np.float32]) -> NDArray[np.float64]:
-    """The map at points (row, column)."""
-    return np.asarray(map_coordinates(plane.astype(np.float64), sites.T, order=1, mode="nearest"))
 
 
 def measure(crops: list[Crop], maps: NDArray[np.float32]) -> dict[str, float]:
@@ -145,36 +106,10 @@ def middle(crops: list[Crop]) -> NDArray[np.float32]:
     return np.repeat(-away[np.newaxis].astype(np.float32), len(crops), axis=0)
 
 
-def distances_mm(crop: Crop) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Distances of each pixel from the lung's border and from the nearest vessel, in mm."""
-    vessels = bright(crop.hu, PIXEL_MM) & crop.lung
-    far = np.full(crop.lung.shape, EDGES_MM[-1], dtype=np.float64)
-    border = distance_transform_edt(crop.lung) * PIXEL_MM if not crop.lung.all() else far
-    return np.minimum(border, far), np.minimum(
-        distance_transform_edt(~vessels) * PIXEL_MM if vessels.any() else far, far
-    )
-
-
 def distance_rule(scenes: list[Scene]) -> Maps:
-    """Log ratio of true sites to shams by distance from border and vessel, learned on those scenes."""
-    counts = np.zeros((2, len(EDGES_MM), len(EDGES_MM)))
-    for scene in scenes:
-        for crop in scene.crops:
-            border, vessel = distances_mm(crop)
-            cells = [np.digitize(at_sites(plane, crop.sites), EDGES_MM) - 1 for plane in (border, vessel)]
-            counts[0, cells[0][0], cells[1][0]] += 1 / len(scene.crops)
-            np.add.at(counts[1], (cells[0][1:], cells[1][1:]), 1 / sum(len(c.sites) - 1 for c in scene.crops))
-    smooth = [gaussian_filter(table, 0.7, mode="nearest") + 1.0 / table.size for table in counts]
-    table = np.log(smooth[0] / smooth[1])
-
-    def maps(crops: list[Crop]) -> NDArray[np.float32]:
-        planes = []
-        for crop in crops:
-            cells = [np.digitize(plane, EDGES_MM) - 1 for plane in distances_mm(crop)]
-            planes.append(gaussian_filter(table[cells[0], cells[1]], SMOOTH_PX / 3).astype(np.float32))
-        return np.stack(planes)
-
-    return maps
+    """The shipped rule of distances (`placement/surroundings.py`), its table learned on those scenes."""
+    table = distance_table(scenes)
+    return lambda crops: np.stack([table.of(*crop_distances_mm(crop)) for crop in crops])
 
 
 def network_maps(run: Path) -> Maps:

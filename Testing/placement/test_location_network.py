@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from HiResMedSynthLib.errors import PlacementError
-from HiResMedSynthLib.placement.location_network import learned_heat, location_plan, log_likeness
+from HiResMedSynthLib.placement.location_network import learned_heat, location_plan, log_likeness, network_likeness
 from HiResMedSynthLib.placement.network import NetworkPlan, PlacementNetwork
 from HiResMedSynthLib.placement.yolo import FLOOR, box_heat
 from Testing.placement.phantoms import chest_ct
@@ -34,7 +34,7 @@ def test_the_heat_has_mean_one_over_each_slices_lungs(network: PlacementNetwork)
     image = chest_ct(slices=5)
     lungs = (image.pixels < -800) & (image.pixels > -900)
     lungs[0] = False
-    heat = learned_heat(image, lungs, network=network)
+    heat = learned_heat(image, lungs, model=network_likeness(network))
     assert heat.dtype == np.float32 and heat.shape == image.shape
     assert not heat[~lungs].any()
     for index in range(1, 5):
@@ -46,7 +46,7 @@ def test_the_brighter_place_is_the_likelier(network: PlacementNetwork) -> None:
     image = chest_ct(slices=1)
     lungs = np.zeros(image.shape, dtype=bool)
     lungs[0, 54:74, 82:102] = True  # around a vessel at (64, 92)
-    heat = learned_heat(image, lungs, network=network)[0]
+    heat = learned_heat(image, lungs, model=network_likeness(network))[0]
     assert heat[64, 92] > 1 > heat[64, 98] > 0
 
 
@@ -62,9 +62,9 @@ def test_another_task_or_shape_is_refused(network: PlacementNetwork) -> None:
     image = chest_ct(slices=2)
     other = NetworkPlan(task="danger-ct", classes=("bone",), facts=location_plan().facts)
     with pytest.raises(PlacementError, match="trained for danger-ct"):
-        learned_heat(image, np.ones(image.shape, bool), network=PlacementNetwork.of(other, Brightness()))
+        network_likeness(PlacementNetwork.of(other, Brightness()))
     with pytest.raises(PlacementError, match="doesn't fit"):
-        learned_heat(image, np.ones((1, 4, 4), bool), network=network)
+        learned_heat(image, np.ones((1, 4, 4), bool), model=network_likeness(network))
 
 
 def test_boxes_become_a_heatmap() -> None:

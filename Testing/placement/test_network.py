@@ -126,7 +126,7 @@ def test_a_model_for_other_pictures_is_refused(stored: str) -> None:
     with pytest.raises(SettingsError, match="is not for this purpose on cxr"):
         chosen.danger_network("cxr")
     with pytest.raises(SettingsError, match="is not for this purpose"):
-        PlacementMethod(prior=stored).prior_network("lung-ct")
+        PlacementMethod(prior=stored).local_factor("lung-ct")
     with pytest.raises(ModelError, match="no model 'unheard-of'"):
         PlacementMethod(danger="unheard-of").danger_network("cxr")
 
@@ -166,7 +166,7 @@ def test_without_an_engine_auto_means_the_rule(monkeypatch: pytest.MonkeyPatch) 
     assert PlacementMethod().danger_network("lung-ct") is None
     assert "the rule's" in PlacementMethod().fallback("lung-ct")
     assert PlacementMethod(danger="rule").fallback("lung-ct") == PlacementMethod().fallback("kub") == ""
-    assert PlacementMethod(danger="rule", prior="density").prior_network("lung-ct") is None
+    assert PlacementMethod(danger="rule", prior="density").local_factor("lung-ct") is None
 
 
 @pytest.mark.parametrize("temperature", [0.0, -1.0, float("nan"), 1e6])

@@ -184,7 +184,7 @@ def test_the_detectors_crops_and_boxes(folder: Path, cache: Path, tmp_path: Path
     items, _ = load_erased(folder, cache)
     count = write_crops(items[:2], tmp_path / "crops", crops=2, visible=True, seed=0)
     labels = sorted((tmp_path / "crops" / "labels").glob("*.txt"))
-    assert len(labels) == count > 0
+    assert len(labels) == count == 4  # most windows hold two sites that touch: drawn again
     for label in labels:
         _, column, row, width, _ = map(float, label.read_text().split())
         side = np.asarray(Image.open(tmp_path / "crops" / "images" / f"{label.stem}.png"))
