@@ -10,7 +10,7 @@ MORE_LESIONS = _(
     "from elsewhere; both where the backend runs."
 )
 MORE_BACKGROUNDS = _("More: 'hiresmedsynth models add FILE', where the backend runs.")
-AUTO, DEFORM = "auto", "deform"
+AUTO, DEFORM, DISTANCES = "auto", "deform", "distances"
 
 
 class Models:
@@ -60,17 +60,23 @@ class Models:
     # -- where -----------------------------------------------------------------------------------------------------
     def ways(self, what, *, is_ct, domain=""):
         """(text, value) of the ways to find the danger mask (`what` "danger") or the prior ("location")."""
-        part, plain = {"danger": ("danger", "rule"), "location": ("prior", "density")}[what]
-        words = {"rule": _("rule"), "density": _("density alone")}
+        part, plain = {"danger": ("danger", ["rule"]), "location": ("prior", ["density"])}[what]
+        words = {"rule": _("rule"), "density": _("density alone"), DISTANCES: _("density and distances")}
+        if what == "location" and is_ct:
+            plain.append(DISTANCES)
         best = self._best.get(part, {}).get(domain)
         auto = _("best available")
         if best is not None:
             auto += f" ({words.get(best, best)})"
         names = self._of("placement", task=f"{what}-{'ct' if is_ct else 'film'}")
-        return [(auto, AUTO), (words[plain], plain), *((name, name) for name in names)]
+        if what == "location" and is_ct:
+            names += self._of("placement", task="yolo-ct")
+        return [(auto, AUTO), *((words[value], value) for value in plain), *((name, name) for name in names)]
 
     def is_for_the_other(self, name, *, is_ct):
         """Whether a placement model is known to be for CT where this is a film, or the other way round."""
+        if name == DISTANCES:
+            return not is_ct
         tasks = [one.get("task") or "" for one in self._models if one["name"] == name and one["kind"] == "placement"]
         return any(task.endswith("-film" if is_ct else "-ct") for task in tasks)
 

@@ -58,7 +58,7 @@ def test_without_models_only_what_needs_none_is_offered(bench: Workbench) -> Non
     ask(bench)
     rows, editor = bench.panel.where.method_rows, bench.panel.lesions.editor
     assert set(offered(rows.danger)) - {"auto", "rule"} <= shipped("danger-film")
-    assert set(offered(rows.prior)) - {"auto", "density"} <= shipped("location-film")
+    assert set(offered(rows.prior)) - {"auto", "density"} <= shipped("location-film"), "no distances on a film"
     assert list(offered(editor.maker)) == ["deform"]
     assert "hiresmedsynth lesion train" in editor.maker.toolTip
     assert "hiresmedsynth models add" in rows.danger.toolTip
@@ -84,7 +84,10 @@ def test_a_network_finds_the_danger_mask_and_tells_how_far_it_is(stocked: Workbe
     studio, rows = stocked.studio, stocked.panel.where.method_rows
     assert {"ours-lungs"} <= set(offered(rows.danger))
     assert "ours-films" not in offered(rows.danger)
-    assert {"ours-likely"} <= set(offered(rows.prior))
+    assert {"ours-likely", "density", "distances"} <= set(offered(rows.prior))
+    assert "density and distances" in offered(rows.prior)["auto"]
+    choose(rows.prior, "distances")
+    stocked.until(lambda: "distances" in studio.method)
     before = studio.parameters.danger.GetSegmentation().GetNumberOfSegments()
     messages, bar = set(), set()
 
@@ -119,10 +122,11 @@ def test_a_model_for_ct_is_left_out_on_a_film(stocked: Workbench) -> None:
     ask(stocked)
     p, rows = stocked.studio.parameters, stocked.panel.where.method_rows
     choose(rows.danger, "ours-lungs")
+    choose(rows.prior, "distances")
     stocked.settle()
     assert p.dangerModel == "ours-lungs"
     stocked.load("film")
-    assert p.dangerModel == "auto"
+    assert p.dangerModel == p.priorModel == "auto"
     assert "ours-films" in offered(rows.danger)
     assert "ours-lungs" not in offered(rows.danger)
     assert rows.danger.currentText.startswith("best available")
