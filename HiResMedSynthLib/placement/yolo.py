@@ -38,7 +38,7 @@ def prepare_ultralytics() -> Any:
     Raises:
         HiResMedSynthError: it isn't installed.
     """
-    os.environ.update({"YOLO_OFFLINE": "true", "YOLO_AUTOINSTALL": "false"})
+    os.environ.update({"YOLO_OFFLINE": "true", "YOLO_AUTOINSTALL": "false", "YOLO_VERBOSE": "false"})
     from HiResMedSynthLib.torchvision_guard import import_torchvision
 
     import_torchvision()
