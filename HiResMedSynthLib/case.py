@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from HiResMedSynthLib.errors import CaseError, SettingsError
 from HiResMedSynthLib.fusion import ALPHA_HALF
-from HiResMedSynthLib.image import MedicalImage
+from HiResMedSynthLib.image import MedicalImage, PixelBox
 from HiResMedSynthLib.lesion.generators import GeneratorName
 from HiResMedSynthLib.placement.domain import DOMAINS, Domain
 from HiResMedSynthLib.placement.margins import Margins
@@ -114,11 +114,13 @@ class CaseSettings:
     Args:
         requests: the lesions wanted, each with a seed of its own.
         domain: what the background shows; None: guessed from the modality.
-        fusion: "better" (matte blend at the scan's resolution, with its noise; projection added on films), "alpha" (the
-            matte blend alone) or "paper" (Eq. 17).
+        fusion: "better" (matte blend at the scan's resolution, with its noise; on films a projection as deep as real
+            nodules', in the film's own scale and sharpness), "alpha" (matte blend or projection alone) or "paper"
+            (Eq. 17).
         margins: distances kept to pleura, vessels and airways.
         min_distance_mm: free tissue kept between two lesions' footprints.
         placement: by which danger mask and prior places are found.
+        watermark: strength of the invisible mark inside the footprints, in pixel units (`mark`); 0: none.
     """
 
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012 (read by pydantic where JSON comes in)
@@ -129,6 +131,7 @@ class CaseSettings:
     margins: Margins = field(default_factory=Margins)
     min_distance_mm: float = 5.0
     placement: PlacementMethod = field(default_factory=PlacementMethod)
+    watermark: float = 0.0
 
     def __post_init__(self) -> None:
         if self.fusion not in get_args(FusionName):
@@ -146,12 +149,15 @@ class CaseSettings:
             raise SettingsError("more than 10,000 lesions are asked for", remedy="Ask for fewer.")
         if not (np.isfinite(self.min_distance_mm) and self.min_distance_mm >= 0):
             raise SettingsError("the distance between lesions can't be negative", remedy="Give 0 mm or more.")
+        if not (np.isfinite(self.watermark) and self.watermark >= 0):
+            raise SettingsError("the watermark can't be of that strength", remedy="Give 0 for none, or more.")
 
 
 @dataclass(frozen=True, kw_only=True)
 class BackgroundReference:
     """Names the background of a case without saying whose it is: hash of its pixels, geometry, modality.
 
+    `blanked` are boxes that were blanked in every slice before anything was drawn; its pixels are hashed after that.
     `value_limits` and `value_step` are what its stored form can hold: they decide how composed values are rounded.
     """
 
@@ -167,6 +173,7 @@ class BackgroundReference:
     value_limits: Range
     value_step: float
     source_slice: int | None = None
+    blanked: tuple[PixelBox, ...] = ()
     oddities: tuple[str, ...] = ()
 
     @classmethod
@@ -184,6 +191,7 @@ class BackgroundReference:
             value_limits=image.value_limits,
             value_step=image.rescale[0],
             source_slice=source_slice,
+            blanked=image.blanked,
             oddities=image.oddities,
         )
 
@@ -202,7 +210,8 @@ class PlacedLesion:
         mode: "blend" replaces by alpha, "add" adds (radiographs: line integrals add).
         corner: (slice, row, column) index of the patch's first voxel; the patch lies wholly inside the background.
         intensity: int16 patch; `intensity_base` + it is the lesion's value (blend) or what is added (add).
-        alpha: uint16 patch, 0..65535; its non-zero voxels are the footprint, those >= 0.5 the lesion's mask.
+        alpha: uint16 patch, 0..65535; its non-zero voxels are the footprint, those >= 0.5 the lesion's mask; strands that
+            lead to it stay below.
         details: further drawn values (rotation, scale ...), plain numbers, for the record.
     """
 

@@ -27,7 +27,8 @@ from HiResMedSynthLib.ground import Ground, prepare_ground
 from HiResMedSynthLib.image import MedicalImage
 from HiResMedSynthLib.lesion.bank import Bank, load_bank
 from HiResMedSynthLib.lesion.generators import Generator
-from HiResMedSynthLib.lesion_in_scan import judged
+from HiResMedSynthLib.lesion_in_scan import judged, with_strands
+from HiResMedSynthLib.lesion_on_film import judged_on_film
 from HiResMedSynthLib.place_lesion import place_shape
 from HiResMedSynthLib.placement.candidates import footprint_problem, nearest_permitted
 from HiResMedSynthLib.versions import installed_versions
@@ -35,7 +36,7 @@ from HiResMedSynthLib.versions import installed_versions
 SHAPES_TRIED = 6  # sizes and forms: then a lesion without room is given up, one unlike real ones taken at its best
 SHAPES_KEPT = 64  # forms kept on a ground, a few hundred KiB each
 PLACES_TRIED = 400  # for each of them
-SHAPE_STREAM, PLACE_STREAM, NOISE_STREAM = 0, 1, 2
+SHAPE_STREAM, PLACE_STREAM, NOISE_STREAM, STRAND_STREAM = 0, 1, 2, 3
 LARGEST_IN_ROOM = 0.8  # of the largest free disc: a footprint is wider than its sphere, and never quite round
 ANOTHER_LESION = "another lesion"
 Progress = Callable[[int, int, str], None]
@@ -96,8 +97,11 @@ def draw_case(
             error.lesion = index + 1
             raise
     report(total, total, "case drawn")
+    reference = BackgroundReference.of(background, domain=ground.domain, source_slice=source_slice)
+    if ground.is_projection and settings.fusion == "better":
+        reference = replace(reference, oddities=(*reference.oddities, *ground.film_warnings))
     return Case(
-        background=BackgroundReference.of(background, domain=ground.domain, source_slice=source_slice),
+        background=reference,
         settings=replace(settings, domain=ground.domain),
         seed=seed,
         lesions=tuple(sorted(drawing.lesions, key=lambda lesion: lesion.number)),
@@ -150,10 +154,11 @@ class _Drawing:
                 self.log.append(f"lesion {number}: no room for one of {shape.diameter_mm:.1f} mm, drawn again")
                 continue
             lesion = self._placed(number, shape, tried, anchor)
-            if self.settings.fusion != "better" or self.ground.is_projection:
+            # of real stones there are too few to judge by
+            if self.settings.fusion != "better" or self.ground.domain == "kub":
                 self._accept(lesion)
                 return
-            lesion, verdict = judged(lesion, self.ground)
+            lesion, verdict = (judged_on_film if self.ground.is_projection else judged)(lesion, self.ground)
             if best is None or verdict.excess < best[0]:
                 best = verdict.excess, lesion
             if verdict.accepted:
@@ -300,9 +305,19 @@ class _Drawing:
         return found
 
     def _accept(self, lesion: PlacedLesion) -> None:
-        self.lesions.append(lesion)
         if len(self.settings.requests) > 1:
-            self._occupy(lesion)
+            self._occupy(lesion)  # without its strands: they must not decide where others may go
+        self.lesions.append(self._connected(lesion))
+
+    def _connected(self, lesion: PlacedLesion) -> PlacedLesion:
+        """The lesion with its strands, where these belong to the fusion; whatever other lesions there are."""
+        if self.settings.fusion != "better" or self.ground.is_projection:
+            return lesion
+        card = self.bank.cards.get(lesion.bank_entry)
+        return with_strands(
+            lesion, self.ground, spiculation=None if card is None else card.spiculation,
+            rng=self._stream(lesion.request, STRAND_STREAM),
+        )  # fmt: skip
 
     def _occupy(self, lesion: PlacedLesion) -> None:
         """Marks the lesion's footprint and `min_distance_mm` around it."""

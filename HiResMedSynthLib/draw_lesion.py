@@ -6,7 +6,7 @@ It decides everything but the place, at which `place_lesion` sets it.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,9 +17,12 @@ from HiResMedSynthLib.errors import SettingsError
 from HiResMedSynthLib.fusion import edge_band
 from HiResMedSynthLib.ground import Ground
 from HiResMedSynthLib.image import MedicalImage
-from HiResMedSynthLib.joining.fit import at_resolution
+from HiResMedSynthLib.joining.film_shadow import blurred, without_noise
+from HiResMedSynthLib.joining.fit import at_resolution, matte_width_mm
 from HiResMedSynthLib.lesion.bank import Bank
+from HiResMedSynthLib.lesion.deform import Deformation
 from HiResMedSynthLib.lesion.generators import Generator, Wish, generator_for
+from HiResMedSynthLib.lesion.lesion import Lesion
 from HiResMedSynthLib.lesion.render import render, render_projection
 from HiResMedSynthLib.placement.danger import PLEURA_MARGIN
 from HiResMedSynthLib.placement.sizes import shipped_sizes
@@ -28,6 +31,8 @@ Index = tuple[int, int, int]
 FRACTION_STEPS = 64  # places are whole voxels plus n/64: exact in binary, so a pinned place gives the same pixels
 SOFT_TISSUE_HU = 40.0
 LUNG_HU = -860.0
+SOFT_TYPES = ("part-solid", "ground-glass")
+THICKEST_SLICE_MM = 2.5  # beyond, a rim made steeper for its enlargement gets too steep (measured in slices of 5 mm)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -116,17 +121,10 @@ def draw_shape(
         details["generator"] = drawn.model
     spacing = ground.image.spacing_mm
     if ground.is_projection:
-        tissue_hu = SOFT_TISSUE_HU if ground.domain == "kub" else LUNG_HU
-        film = render_projection(
-            lesion,
-            deformation,
-            diameter_mm=diameter_mm,
-            pixel_spacing_mm=spacing[1:],
-            centre=fraction[1:],
-            background_hu=tissue_hu,
+        corner, alpha, density, told = _shadow(
+            lesion, deformation, ground, diameter_mm=diameter_mm, centre=fraction[1:], at_sharpness=fusion == "better"
         )
-        corner: Index = (0, *film.corner)
-        alpha, density = film.alpha[np.newaxis], film.water_mm[np.newaxis]
+        details |= told
     else:
         patch = render(lesion, deformation, diameter_mm=diameter_mm, spacing_mm=spacing, centre=fraction)
         corner, alpha, density = patch.corner, patch.alpha, patch.intensity_hu.astype(np.float32)
@@ -134,6 +132,7 @@ def draw_shape(
             corner, alpha, density, sigma_mm = at_resolution(
                 corner, alpha, density, spacing_mm=spacing, resolution=ground.resolution,
                 slice_thickness_mm=_thickness_mm(ground.image, alpha.shape[0]),
+                enlarged=_enlarged(lesion, diameter_mm, slice_mm=spacing[0]),
             )  # fmt: skip
             details["resolution"] = {
                 "edge_width_mm": ground.resolution.edge_width_mm,
@@ -163,6 +162,53 @@ def draw_shape(
         source_noise_hu=lesion.card.noise_hu,
         details=details,
     )
+
+
+def _shadow(
+    lesion: Lesion,
+    deformation: Deformation,
+    ground: Ground,
+    *,
+    diameter_mm: float,
+    centre: tuple[float, float],
+    at_sharpness: bool,
+) -> tuple[Index, NDArray[np.uint16], NDArray[np.float32], dict[str, Any]]:
+    """(corner, alpha, mm of water, details) of the lesion on a film; at the film's sharpness without its CT's noise."""
+    if at_sharpness and lesion.card.noise_hu is not None:
+        lesion = replace(lesion, intensity_hu=without_noise(lesion.intensity_hu, lesion.alpha))
+    spacing = ground.image.spacing_mm[1:]
+    film = render_projection(
+        lesion,
+        deformation,
+        diameter_mm=diameter_mm,
+        pixel_spacing_mm=spacing,
+        centre=centre,
+        background_hu=SOFT_TISSUE_HU if ground.domain == "kub" else LUNG_HU,
+    )
+    corner, alpha, water, details = film.corner, film.alpha, film.water_mm, {}
+    if at_sharpness:
+        sharpness, voxel_mm = ground.film_sharpness, lesion.voxel_mm
+        own_mm = matte_width_mm(lesion.alpha, spacing_mm=(voxel_mm, voxel_mm, voxel_mm))
+        corner, alpha, water, sigma_mm = blurred(
+            corner, alpha, water, spacing_mm=spacing, film_width_mm=sharpness.edge_width_mm,
+            own_width_mm=own_mm * diameter_mm / lesion.card.diameter_mm,
+        )  # fmt: skip
+        details["resolution"] = {
+            "edge_width_mm": sharpness.edge_width_mm,
+            "measured_on": sharpness.source,
+            "blurred_by_mm": round(sigma_mm, 3),
+        }
+    return (0, *corner), alpha[np.newaxis], water[np.newaxis], details
+
+
+def _enlarged(lesion: Lesion, diameter_mm: float, *, slice_mm: float) -> float:
+    """How many times larger than its source the lesion is, where that blurs its rim.
+
+    The shares of ground glass are its substance; thick slices blur more than that.
+    """
+    if lesion.card.type in SOFT_TYPES or slice_mm > THICKEST_SLICE_MM:
+        return 1.0
+    return diameter_mm / lesion.card.diameter_mm
 
 
 def _thickness_mm(image: MedicalImage, slices: int) -> float | None:

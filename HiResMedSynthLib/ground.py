@@ -15,11 +15,15 @@ from numpy.typing import NDArray
 
 from HiResMedSynthLib.errors import GeometryError, PlacementError, SettingsError
 from HiResMedSynthLib.image import MedicalImage
+from HiResMedSynthLib.joining.film_anatomy import FilmAnatomy, film_anatomy
+from HiResMedSynthLib.joining.film_contrasts import shipped_contrasts
+from HiResMedSynthLib.joining.film_scale import FilmScale, abdomen_scale, chest_scale, projected_scale, warnings
+from HiResMedSynthLib.joining.film_sharpness import FilmSharpness, film_sharpness
 from HiResMedSynthLib.joining.noise_texture import NoiseTexture, noise_texture
 from HiResMedSynthLib.joining.scan_resolution import ScanResolution, scan_resolution
 from HiResMedSynthLib.placement.axes import both_lungs, is_axial
 from HiResMedSynthLib.placement.candidates import PlaceSampler
-from HiResMedSynthLib.placement.danger import LUNG_CLASSES, DangerMap, danger
+from HiResMedSynthLib.placement.danger import LUNG_CLASSES, MEDIASTINUM, SPINE, DangerMap, danger
 from HiResMedSynthLib.placement.domain import PROJECTION_DOMAINS, Domain, guess_domain
 from HiResMedSynthLib.placement.location import heatmap
 from HiResMedSynthLib.placement.margins import Margins
@@ -157,6 +161,42 @@ class Ground:
     def noise_texture(self) -> NoiseTexture:
         """The grain of this CT's noise."""
         return noise_texture(self.image.pixels)
+
+    @cached_property
+    def film(self) -> NDArray[np.float32]:
+        """The film `[row, column]`, dense = high."""
+        sign = np.float32(1.0 if self.image.bright_is_dense else -1.0)
+        return np.asarray(sign * self.image.pixels[0].astype(np.float32))
+
+    @cached_property
+    def film_sharpness(self) -> FilmSharpness:
+        """How sharp this film is, by its own edges."""
+        return film_sharpness(self.film, spacing_mm=self.image.spacing_mm[1:])
+
+    @cached_property
+    def film_anatomy(self) -> FilmAnatomy:
+        """Ribs and vessels of this chest film."""
+        lungs = self.danger_map.region(LUNG_CLASSES)[0]
+        return film_anatomy(self.film, lungs, spacing_mm=self.image.spacing_mm[1:])
+
+    @cached_property
+    def film_scale(self) -> FilmScale:
+        """How much a millimetre of water changes the grey of this film."""
+        scale = projected_scale(self.image)
+        free, reference = ~self.forbidden()[0], shipped_contrasts().reference
+        if scale is None and self.domain == "kub":
+            spine = self.danger_map.region((SPINE,))[0] & ~free
+            scale = abdomen_scale(self.film, spine, free, reference, column_mm=self.image.spacing_mm[2])
+        elif scale is None:
+            lungs = self.danger_map.region(LUNG_CLASSES)[0]
+            dense = self.danger_map.region((MEDIASTINUM,))[0] & ~free
+            scale = chest_scale(self.film, lungs, dense, self.film_anatomy, reference)
+        return scale or FilmScale(grey_per_mm=abs(self.grey_per_mm_water), source="the film's whole grey range")
+
+    @cached_property
+    def film_warnings(self) -> tuple[str, ...]:
+        """What makes this film a poor ground for faint shadows."""
+        return warnings(self.image, ~self.forbidden()[0])
 
     @property
     def is_projection(self) -> bool:

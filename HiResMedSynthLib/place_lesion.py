@@ -17,6 +17,7 @@ from HiResMedSynthLib.fusion import ALPHA_ONE
 from HiResMedSynthLib.ground import Ground
 from HiResMedSynthLib.image import MedicalImage
 from HiResMedSynthLib.lesion_in_scan import fitted
+from HiResMedSynthLib.lesion_on_film import cast
 
 Index = tuple[int, int, int]
 AIRY_HU = (-600.0, -200.0)  # below the first a lesion's voxel is mostly lung, above the second mostly tissue
@@ -51,7 +52,13 @@ def place_shape(
     surroundings, noise = _surroundings(shape, ground, corner)
     details = dict(shape.details, surroundings=surroundings, noise=noise)
     values: NDArray[np.float64] = shape.density.astype(np.float64)
-    if ground.is_projection:
+    if ground.is_projection and fusion == "better":
+        values, told = cast(
+            shape.density, corner, ground, lesion_type=shape.type, diameter_mm=shape.diameter_mm,
+            share=shape.contrast_share,
+        )  # fmt: skip
+        details |= told
+    elif ground.is_projection:
         values = values * ground.grey_per_mm_water
         details["grey_per_mm_water"] = ground.grey_per_mm_water
         details["contrast_is"] = "model-derived from the film's grey range"

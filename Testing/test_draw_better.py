@@ -103,14 +103,6 @@ def test_alpha_and_paper_are_not_judged(ground: Ground, monkeypatch: pytest.Monk
         assert not lesion.request.keep_shape
 
 
-def test_better_on_a_film_is_the_addition_of_projections(cxr_file: Path) -> None:
-    film = prepare_ground(read_image(cxr_file, spacing_mm=(0.342, 0.4175)), domain="cxr")
-    request = LesionRequest(size_mm=(14.0, 20.0))
-    one, other = (draw(film, request, fusion=fusion).lesions[0] for fusion in ("better", "alpha"))
-    assert np.array_equal(one.intensity, other.intensity)
-    assert np.array_equal(one.alpha, other.alpha)
-
-
 def test_a_single_slice_is_fitted_too(ct_series_folder: Path) -> None:
     image = read_image(ct_series_folder, slice_index=6)
     case = draw_case(image, CaseSettings(requests=(SOLID,)), 7, source_slice=6)

@@ -29,6 +29,7 @@ WORDS = {
     "noise_ratio": "noise around over inside",
     "gradient_jump_per_mm2": "gradient jump, 1/mm2",
     "cnr": "CNR",
+    "anatomic_cnr": "contrast over ribs and vessels around",
 }
 
 

@@ -21,7 +21,8 @@ VESSEL_HU = (-550.0, -450.0)  # between them a voxel of the background begins to
 SOLID_ALPHA, AIRY_HU = 0.95, -200.0  # where more of a denser lesion than that lies, it has absorbed the vessel
 THINNEST = 0.02  # share of lesion from which on noise is carried
 BLUNTEST = 1.15  # of the scan's usual edge: a matte that is blunter comes from a softer scan, or was enlarged
-SHARPEN_MM, GAINS = 0.8, (0.5, 1.0, 1.5, 2.0)  # unsharp masking that takes it back
+STEEPER = (1.25, 1.5, 2.0, 2.5, 3.0)  # how much steeper a matte is made, until its edge is as wide as it should be
+ODDS = (1e-3, 1e3)  # by which a steeper matte's odds may be moved
 SMOOTH_PX = (0.5, 1.0, 1.0)  # what is finer in a lesion counts as its own noise
 
 
@@ -48,30 +49,46 @@ def at_resolution(
     spacing_mm: tuple[float, float, float],
     resolution: ScanResolution,
     slice_thickness_mm: float | None,
+    enlarged: float = 1.0,
 ) -> tuple[Index, NDArray[np.uint16], NDArray[np.float32], float]:
     """(corner, alpha, density, sigma in mm) of a lesion blurred in plane until it is no sharper than the scan.
 
     Along the slices it is blurred where these are thicker than they are apart (`render` has averaged it over their
-    distance). One that is much blunter than the scan's usual edges is sharpened; sigma is negative then.
+    distance). One much blunter than the scan's usual edges, or than its own before it was enlarged, is made steeper;
+    sigma is negative then: so much blur was taken back.
 
     Args:
         corner, alpha, density: a patch `[slice, row, column]`, HU.
         spacing_mm: (slice, row, column).
         resolution: of the scan.
         slice_thickness_mm: as the header tells; None: as thick as apart.
+        enlarged: how many times larger than its source the lesion is: its rim's blur was enlarged with it.
     """
     from scipy.ndimage import gaussian_filter
 
     own = matte_width_mm(alpha, spacing_mm=spacing_mm)
-    sharpened = _sharpened(alpha, spacing_mm=spacing_mm, own=own, widest=BLUNTEST * resolution.usual_width_mm)
-    missing = resolution.edge_width_mm**2 - own**2 if math.isfinite(own) else 0.0
-    sigma_mm = math.sqrt(max(missing, 0.0)) / WIDTH_TO_SIGMA
+    widest = min(BLUNTEST * resolution.usual_width_mm, max(own / max(enlarged, 1.0), resolution.edge_width_mm))
+    steeper, width = alpha, own
+    for times in STEEPER:
+        if not width > widest:
+            break
+        tried = _steepened(alpha, times)
+        reached = matte_width_mm(tried, spacing_mm=spacing_mm)
+        if math.isnan(reached):
+            break
+        steeper, width = tried, reached
+    if width < own:
+        sigma_mm = -math.sqrt(own**2 - width**2) / WIDTH_TO_SIGMA
+    else:
+        missing = resolution.edge_width_mm**2 - own**2 if math.isfinite(own) else 0.0
+        sigma_mm = math.sqrt(max(missing, 0.0)) / WIDTH_TO_SIGMA
+    in_plane = max(sigma_mm, 0.0)
     thickness = max(slice_thickness_mm or 0.0, spacing_mm[0])
     along_mm = math.sqrt((thickness**2 - spacing_mm[0] ** 2) / 12.0)  # variance of a box, less that of the voxel
-    sigma = [along_mm / spacing_mm[0], sigma_mm / spacing_mm[1], sigma_mm / spacing_mm[2]]
+    sigma = [along_mm / spacing_mm[0], in_plane / spacing_mm[1], in_plane / spacing_mm[2]]
     if max(sigma) < 0.1:
-        return corner, sharpened, density, 0.0 if sharpened is alpha else -SHARPEN_MM
-    alpha = sharpened
+        return corner, steeper, density, min(sigma_mm, 0.0)
+    alpha = steeper
     room = [math.ceil(3.0 * s) for s in sigma]
     share = np.pad(alpha.astype(np.float32) / np.float32(ALPHA_ONE), [(r, r) for r in room])
     weighted = share * np.pad(density, [(r, r) for r in room], mode="edge")
@@ -84,24 +101,23 @@ def at_resolution(
     return moved, rounded, blurred.astype(np.float32), sigma_mm
 
 
-def _sharpened(
-    alpha: NDArray[np.uint16], *, spacing_mm: tuple[float, float, float], own: float, widest: float
-) -> NDArray[np.uint16]:
-    """The matte with the least unsharp masking that makes its edge no wider than `widest`; unchanged if it is not."""
-    from scipy.ndimage import gaussian_filter
+def _steepened(alpha: NDArray[np.uint16], times: float) -> NDArray[np.uint16]:
+    """The matte with its edge so many times steeper: what lies above a half rises, what lies below falls.
 
-    if not own > widest:
-        return alpha
-    share = alpha.astype(np.float32) / np.float32(ALPHA_ONE)
-    detail = share - gaussian_filter(share, [0.0, SHARPEN_MM / spacing_mm[1], SHARPEN_MM / spacing_mm[2]])
-    found = alpha
-    for gain in GAINS:
-        sharper = np.clip(share + np.float32(gain) * detail, 0.0, 1.0)
-        sharper[(sharper < SMALLEST_ALPHA) | (alpha == 0)] = 0.0
-        found = np.round(sharper * ALPHA_ONE).astype(np.uint16)
-        if matte_width_mm(found, spacing_mm=spacing_mm) <= widest:
-            break
-    return found
+    The log odds of each voxel's share are multiplied, so that nothing overshoots and the noise of the plateaus shrinks,
+    and moved so that its volume stays.
+    """
+    from scipy.optimize import brentq
+
+    inside, outside = (alpha / ALPHA_ONE) ** times, (1.0 - alpha / ALPHA_ONE) ** times
+    volume = float(alpha.sum(dtype=np.float64)) / ALPHA_ONE
+
+    def excess(odds: float) -> float:
+        return float((inside / (inside + odds * outside)).sum()) - volume
+
+    share = inside / (inside + brentq(excess, *ODDS, xtol=1e-3) * outside)
+    share[share < SMALLEST_ALPHA] = 0.0
+    return np.asarray(np.round(share * ALPHA_ONE), np.uint16)
 
 
 def with_vessels(

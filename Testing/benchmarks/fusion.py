@@ -13,15 +13,17 @@ from __future__ import annotations
 import math
 import pickle
 import time
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
+from unittest import mock
 
 import click
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt, map_coordinates
 
-from HiResMedSynthLib.case import HALF, CaseSettings, LesionRequest
+from HiResMedSynthLib.case import HALF, CaseSettings, LesionRequest, PlacedLesion
 from HiResMedSynthLib.compose import compose
 from HiResMedSynthLib.draw_case import draw_case
 from HiResMedSynthLib.errors import HiResMedSynthError
@@ -33,20 +35,21 @@ from HiResMedSynthLib.joining.noise_texture import noise_texture
 from HiResMedSynthLib.lesion.bank import Bank
 from HiResMedSynthLib.lesion.lesion import Lesion
 from HiResMedSynthLib.lesion.matte import pull_matte
-from HiResMedSynthLib.measure import LesionMeasures, lesion_measures, lesion_region, parenchyma_noise
+from HiResMedSynthLib.measure import lesion_measures, lesion_region, parenchyma_noise
 from HiResMedSynthLib.placement.danger import DangerMap
 from HiResMedSynthLib.placement.margins import Margins
+from Testing.benchmarks.fusion_sheets import Crop, sheet, strand_sheet
+from Testing.benchmarks.fusion_tables import strand_table, table
 from Training.build_bank import entry, judge
 from Training.nodule_source import SourceNodule, nodules
 
-WAYS = ("own", "paste", "paper", "alpha", "better")
-NAMES = ("edge_width_mm", "rim_gradient_hu_mm", "noise_hu", "noise_ratio", "gradient_jump_per_mm2", "cnr", "texture_hu")
+WAYS = ("own", "paste", "paper", "alpha", "bare", "better")  # bare: better without strands
 LIKE_SIZE = 1.3  # largest ratio of a donor's diameter to its host's
 SIZES_MM, NOISIEST_HU, DENSEST_SHELL = (4.0, 22.0), 40.0, 0.3
 ERASED_MM = 2.0  # outside the readers' union
-GRID, ACROSS = 32, 2.0  # voxels of the reader's window, its edge in diameters
+GRID, ACROSS, ACROSS_SEEN = 32, 2.0, 3.5  # voxels of the reader's window, its edge in diameters, bare and not
 SEED = 3
-SHEET_ROWS, SHEET_PX = 6, 40
+SHEET_ROWS, STRAND_ROWS = 6, 4
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -61,11 +64,22 @@ class Place:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Composed:
-    """A lesion in a scan: HU and its outline."""
+    """A lesion in a scan: HU, its outline, and what the acceptance test found (value, lowest, highest)."""
 
     hu: NDArray[np.int16]
     outline: NDArray[np.bool_]
     log: tuple[str, ...] = ()
+    outside: dict[str, tuple[float, float, float]] = field(default_factory=dict)
+
+    @property
+    def excess(self) -> float:
+        """How far outside the real nodules' ranges, in widths of these."""
+        return sum(max(low - value, value - high) / (high - low) for value, low, high in self.outside.values())
+
+    @property
+    def unlike(self) -> str:
+        """What is outside them, in words."""
+        return "; ".join(f"{name} {v:.3g} not {a:.3g} to {b:.3g}" for name, (v, a, b) in self.outside.items()) or "-"
 
 
 def places(found: list[SourceNodule]) -> list[Place]:
@@ -177,18 +191,27 @@ def composed(place: Place, donor: Lesion) -> dict[str, Composed]:
     own = np.round(share * matte.foreground_hu[cut] + (1 - share) * empty).astype(np.int16)
     found = {"own": Composed(hu=own, outline=nodule.majority)}
     inner = slice(room, room + slices)
-    for way in ("better", "alpha", "paper"):
-        settings = CaseSettings(requests=(request,), domain="lung-ct", fusion=way)  # type: ignore[arg-type]
-        case = draw_case(image, settings, SEED, bank=bank_of(donor), ground=ground)
+    for way in ("better", "bare", "alpha", "paper"):
+        fusion = "better" if way == "bare" else way
+        settings = CaseSettings(requests=(request,), domain="lung-ct", fusion=fusion)  # type: ignore[arg-type]
+        strands = mock.patch("HiResMedSynthLib.draw_case.with_strands", _unconnected)
+        with strands if way == "bare" else nullcontext():
+            case = draw_case(image, settings, SEED, bank=bank_of(donor), ground=ground)
         composition = compose(image, case)
         found[way] = Composed(
-            hu=composition.image.pixels[inner], outline=composition.instance_mask[inner] > 0, log=case.log
-        )
+            hu=composition.image.pixels[inner], outline=composition.instance_mask[inner] > 0, log=case.log,
+            outside=case.lesions[0].details.get("acceptance", {}).get("outside", {}),
+        )  # fmt: skip
         if way == "alpha":
             hu, lesion = mirrored.copy(), case.lesions[0]
             np.copyto(hu[lesion.region], lesion.intensity, where=lesion.alpha >= HALF)
             found["paste"] = Composed(hu=hu[inner], outline=found[way].outline)
     return found
+
+
+def _unconnected(lesion: PlacedLesion, _ground: Ground, **_rest: object) -> PlacedLesion:
+    """In place of `with_strands`: the lesion as it is."""
+    return lesion
 
 
 def window(one: Composed, spacing_mm: tuple[float, float, float], *, bare: bool) -> NDArray[np.float32]:
@@ -198,7 +221,7 @@ def window(one: Composed, spacing_mm: tuple[float, float, float], *, bare: bool)
     """
     region, parenchyma = lesion_region(one.hu, one.outline, spacing_mm=spacing_mm)
     region = region if region.any() else one.outline
-    edge = ACROSS * float((6 * region.sum() * np.prod(spacing_mm) / np.pi) ** (1 / 3))
+    edge = (ACROSS if bare else ACROSS_SEEN) * float((6 * region.sum() * np.prod(spacing_mm) / np.pi) ** (1 / 3))
     offsets = (np.arange(GRID) + 0.5) / GRID * edge - edge / 2
     at = [c + offsets / step for c, step in zip(np.argwhere(region).mean(axis=0), spacing_mm, strict=True)]
     grid = np.stack(np.meshgrid(*at, indexing="ij"))
@@ -212,61 +235,44 @@ def window(one: Composed, spacing_mm: tuple[float, float, float], *, bare: bool)
     return np.stack([shown / 1000, share]).astype(np.float32)
 
 
-def table(real: list[LesionMeasures], made: dict[str, list[LesionMeasures]]) -> list[str]:
-    """Median and 95 % bootstrap interval of each measure, of its ratio to the real nodule's in the same place, and of
-    the size of that ratio's logarithm: how far apart a pair is, whichever way.
+def sheets(kept: list[tuple[Place, str, dict[str, Composed]]], file: Path) -> list[str]:
+    """Writes FILE, every so-manyth pair (none chosen), FILE-worst, those unlike real ones by the acceptance test, and
+    FILE-strands, where most was drawn around the lesion; gives the keys.
     """
-    rng = np.random.default_rng(0)
-    lines = []
-    for name in NAMES:
-        own = np.array([getattr(one, name) for one in real])
-        lines.append(f"| {name} | real | {int(np.isfinite(own).sum())} | {_interval(own, rng)} | | |")
-        for way, measures in made.items():
-            values = np.array([getattr(one, name) for one in measures])
-            both = np.isfinite(values) & np.isfinite(own) & (own > 0) & (values > 0)
-            ratio = values[both] / own[both]
-            lines.append(
-                f"| | {way} | {int(np.isfinite(values).sum())} | {_interval(values, rng)} "
-                f"| {_interval(ratio, rng)} | {_interval(np.abs(np.log(ratio)), rng)} |"
-            )
-    return lines
 
-
-def sheet(kept: list[tuple[Place, str, dict[str, Composed]]], file: Path) -> list[str]:
-    """Writes a sheet of pairs, real and `better` in random order, and gives the key: which side is real in each row.
-
-    Lung window at four times and once, soft-tissue window at four times. Every so-manyth pair, none chosen.
-    """
-    import cv2
-
-    rng = np.random.default_rng(SEED)
-    rows, key = [], []
-    for place, _, made in kept[:: max(len(kept) // SHEET_ROWS, 1)][:SHEET_ROWS]:
+    def crop(place: Place, one: Composed) -> Crop:
         at = np.argwhere(place.region).mean(axis=0).round().astype(int)
-        real_left = bool(rng.integers(2))
-        ways = ("real", "better") if real_left else ("better", "real")
-        padded = [np.pad(made[way].hu[at[0]], SHEET_PX // 2, constant_values=-860) for way in ways]
-        crops = [plane[at[1] : at[1] + SHEET_PX, at[2] : at[2] + SHEET_PX] for plane in padded]
-        tiles = []
-        for centre, width in ((-600, 1500), (40, 400)):
-            for crop in crops:
-                grey = (np.clip((crop - centre) / width + 0.5, 0, 1) * 255).astype(np.uint8)
-                once = np.pad(grey, ((0, 3 * SHEET_PX), (0, 2))) if width == 1500 else grey[:, :0].repeat(4, axis=0)
-                large = cv2.resize(grey, None, fx=4, fy=4, interpolation=cv2.INTER_CUBIC)
-                tiles += [once, np.pad(large, ((0, 0), (0, 4)))]
-        rows.append(np.pad(np.hstack(tiles), ((0, 4), (0, 0))))
-        key.append(f"{place.nodule.row['key']}, {place.nodule.type}, real {'left' if real_left else 'right'}")
-    cv2.imwrite(str(file), np.vstack(rows) // 4 * 4)
-    return key
+        return one.hu, (int(at[0]), int(at[1]), int(at[2])), place.nodule.spacing_mm
 
+    def drawn(made: dict[str, Composed]) -> NDArray[np.int64]:
+        return np.asarray(np.maximum(made["better"].hu.astype(np.int64) - made["bare"].hu, 0).sum(axis=(1, 2)))
 
-def _interval(values: NDArray[np.float64], rng: np.random.Generator) -> str:
-    values = values[np.isfinite(values)]
-    if len(values) < 3:
-        return "-"
-    drawn = np.median(rng.choice(values, (2000, len(values))), axis=1)
-    low, high = np.percentile(drawn, [2.5, 97.5])
-    return f"{np.median(values):.3g} ({low:.3g} to {high:.3g})"
+    worst = sorted((row for row in kept if row[2]["better"].excess > 0), key=lambda row: -row[2]["better"].excess)
+    most = sorted(kept, key=lambda row: -int(drawn(row[2]).sum()))[:STRAND_ROWS]
+    strand_sheet(
+        [
+            [
+                (hu, (int(drawn(made).argmax()), *at[1:]), mm)
+                for hu, at, mm in (crop(place, made[way]) for way in ("real", "bare", "better"))
+            ]
+            for place, _, made in most
+        ],
+        file.with_name(f"{file.stem}-strands{file.suffix}"),
+    )
+    lines = []
+    for name, chosen in (("", kept[:: max(len(kept) // SHEET_ROWS, 1)]), ("-worst", worst)):
+        rows = chosen[:SHEET_ROWS]
+        if not rows:
+            continue
+        key = sheet(
+            [(crop(place, made["real"]), crop(place, made["better"])) for place, _, made in rows],
+            file.with_name(f"{file.stem}{name}{file.suffix}"),
+        )
+        lines += [
+            f"{file.stem}{name}: {place.nodule.row['key']}, {place.nodule.type}, real {side}; {made['better'].unlike}"
+            for (place, _, made), side in zip(rows, key, strict=True)
+        ]
+    return [*lines, *(f"{file.stem}-strands: {place.nodule.row['key']}, {place.nodule.type}" for place, _, _ in most)]
 
 
 @click.command()
@@ -276,7 +282,12 @@ def _interval(values: NDArray[np.float64], rng: np.random.Generator) -> str:
 @click.option("--slices-mm", type=float, help="Hosts with slices averaged to about that thickness.")
 @click.option("--limit", type=int, help="At most so many pairs.")
 @click.option("--reader/--no-reader", default=True, help="Whether the machine reader reads them.")
-@click.option("--sheet", "sheet_file", type=click.Path(path_type=Path), help="PNG of pairs to write; prints its key.")
+@click.option(
+    "--sheet",
+    "sheet_file",
+    type=click.Path(path_type=Path),
+    help="PNG of pairs to write, another of the worst; prints keys.",
+)
 @click.option("--cnn", is_flag=True, help="Let the small network read too (minutes).")
 def main(
     folder: Path,
@@ -320,11 +331,18 @@ def main(
         click.echo("| --- | --- | --- | --- | --- | --- |")
         parts = {way: [measured[way][k] for k in chosen] for way in WAYS}
         click.echo("\n".join(table([measured["real"][k] for k in chosen], parts)))
+    for title, chosen in (("solid", kinds == "solid"), ("other types", kinds != "solid")):
+        ways = {
+            way: [(made[way].hu, made[way].outline, place.nodule.spacing_mm)
+                  for (place, _, made), fits in zip(kept, chosen, strict=True) if fits]
+            for way in ("real", "own", "alpha", "bare", "better")
+        }  # fmt: skip
+        click.echo("\n".join([f"\n{title}: what lesions hang together with\n", *strand_table(ways)]))
     redrawn = [sum("drawn again" in line for line in made["better"].log) for _, _, made in kept]
     unlike = sum(any("no try" in line for line in made["better"].log) for _, _, made in kept)
     click.echo(f"\nbetter: {np.count_nonzero(redrawn)} of {len(kept)} drawn again, {unlike} taken at their best")
     if sheet_file is not None:
-        click.echo("\n".join(["", *sheet(kept, sheet_file)]))
+        click.echo("\n".join(["", *sheets(kept, sheet_file)]))
     if reader:
         read(kept, cnn=cnn)
 

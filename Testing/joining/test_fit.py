@@ -102,3 +102,18 @@ def test_a_noisier_source_is_calmed_but_texture_of_the_lesion_stays() -> None:
     assert measure.noise(calm) == pytest.approx(10, rel=0.25)
     kept, _ = with_noise(rough, alpha, ring_noise=10.0, source_noise=5.0, texture=texture, rng=rng)
     assert measure.noise(kept) > 29
+
+
+def test_an_enlarged_lesion_gets_back_the_rim_that_it_had() -> None:
+    alpha = ball(SHAPE, 12.0, edge_width_mm=2.4)
+    resolution = ScanResolution(edge_width_mm=1.9, usual_width_mm=2.6, count=100)
+    density = np.full(SHAPE, 40, np.float32)
+    same = {"spacing_mm": SPACING_MM, "resolution": resolution, "slice_thickness_mm": None}
+    _, plain, _, none = at_resolution((0, 0, 0), alpha, density, **same)  # type: ignore[arg-type]
+    _, steeper, _, sigma_mm = at_resolution((0, 0, 0), alpha, density, enlarged=1.2, **same)  # type: ignore[arg-type]
+    assert np.array_equal(plain, alpha)
+    assert none == 0
+    widths = [matte_width_mm(matte, spacing_mm=SPACING_MM) for matte in (alpha, steeper)]
+    assert widths[1] == pytest.approx(widths[0] / 1.2, abs=0.25)
+    assert sigma_mm < 0
+    assert steeper.sum(dtype=float) == pytest.approx(alpha.sum(dtype=float), rel=0.02)
