@@ -101,6 +101,10 @@ def case_bytes(case: Case) -> tuple[bytes, bytes]:
     document = record.model_dump(mode="json")
     for request in (*document["settings"]["requests"], *(lesion["request"] for lesion in document["lesions"])):
         _leave_out_defaults(request)
+    if not document["settings"]["watermark"]:
+        del document["settings"]["watermark"]
+    if not document["background"]["blanked"]:
+        del document["background"]["blanked"]
     text = json.dumps(document, indent=2, ensure_ascii=False)
     return text.encode() + b"\n", packed
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from HiResMedSynthLib import fusion
+from HiResMedSynthLib import fusion, mark
 from HiResMedSynthLib.case import HALF, Case, PlacedLesion
 from HiResMedSynthLib.errors import CaseError
 from HiResMedSynthLib.image import MedicalImage
@@ -106,7 +106,7 @@ def compose(background: MedicalImage, case: Case) -> Composition:
     """
     _refuse_another(background, case)
     pixels = background.pixels.copy()
-    _apply(pixels, case, storable=background.storable)
+    _apply(pixels, case, background)
     return Composition(image=background.with_pixels(pixels), background=background, case=case)
 
 
@@ -120,7 +120,7 @@ def compose_patches(background: MedicalImage, case: Case) -> dict[int, NDArray[A
     first = min((lesion.corner[0] for lesion in case.lesions), default=0)
     last = max((lesion.corner[0] + len(lesion.alpha) for lesion in case.lesions), default=0)
     pixels = background.pixels[first:last].copy()
-    _apply(pixels, case, storable=background.storable, first=first)
+    _apply(pixels, case, background, first=first)
     return {lesion.number: pixels[_shifted(lesion.region, first)] for lesion in case.lesions}
 
 
@@ -133,8 +133,9 @@ def _refuse_another(background: MedicalImage, case: Case) -> None:
         )
 
 
-def _apply(pixels: NDArray[Any], case: Case, *, storable: fusion.Storable, first: int = 0) -> None:
-    """Joins the lesions into pixels that begin with slice `first` of the background."""
+def _apply(pixels: NDArray[Any], case: Case, background: MedicalImage, *, first: int = 0) -> None:
+    """Joins the lesions into pixels that begin with slice `first` of the background, and marks them if asked to."""
+    storable = background.storable
     for lesion in case.lesions:
         region, base = _shifted(lesion.region, first), lesion.intensity_base
         if lesion.mode == "add":
@@ -143,6 +144,18 @@ def _apply(pixels: NDArray[Any], case: Case, *, storable: fusion.Storable, first
             fusion.replace_and_blur_edge(pixels, region, lesion.intensity, lesion.alpha, base=base, storable=storable)
         else:
             fusion.blend(pixels, region, lesion.intensity, lesion.alpha, base=base, storable=storable)
+    if case.settings.watermark > 0:
+        inside = footprint(case, first=first, slices=len(pixels))
+        mark.add_mark(pixels, amplitude=case.settings.watermark, storable=storable, inside=inside, first=first)
+
+
+def footprint(case: Case, *, first: int = 0, slices: int | None = None) -> NDArray[np.bool_]:
+    """bool `[slice, row, column]`: where any alpha is > 0, in so many slices of the background from `first`."""
+    depth = case.background.shape[0] - first if slices is None else slices
+    inside = np.zeros((depth, *case.background.shape[1:]), dtype=np.bool_)
+    for lesion in case.lesions:
+        inside[_shifted(lesion.region, first)] |= lesion.alpha > 0
+    return inside
 
 
 def _shifted(region: fusion.Region, first: int) -> fusion.Region:

@@ -24,6 +24,7 @@ NOT_PERPENDICULAR = 5e-5  # what six digits of ImageOrientationPatient explain; 
 GAP_TOLERANCE = 0.02  # relative to the median gap; DICOM writes positions rounded to 1e-2..1e-3 mm
 
 SpacingSource = Literal["header", "assumed", "unknown"]
+PixelBox = tuple[int, int, int, int]  # first row, first column, end row, end column; the ends exclusive
 Photometric = Literal["MONOCHROME1", "MONOCHROME2"]
 
 
@@ -59,6 +60,7 @@ class HeaderFacts:
     body_part_examined: str | None = None
     patient_position: str | None = None
     view_position: str | None = None
+    patient_orientation: tuple[str, ...] | None = None
     image_laterality: str | None = None
     presentation_intent_type: str | None = None
     burned_in_annotation: str | None = None
@@ -66,6 +68,13 @@ class HeaderFacts:
     gantry_detector_tilt: float | None = None
     imager_pixel_spacing_mm: tuple[float, float] | None = None
     lossy_image_compression: str | None = None
+    scanning_sequence: tuple[str, ...] | None = None
+    sequence_variant: tuple[str, ...] | None = None
+    mr_acquisition_type: str | None = None
+    repetition_time_ms: float | None = None
+    echo_time_ms: float | None = None
+    inversion_time_ms: float | None = None
+    echo_train_length: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -89,6 +98,7 @@ class MedicalImage:
         padding_value: value outside the field of view, in modality units; None if there is none.
         window: how to show it; None if the source doesn't say.
         facts: identity-free header facts.
+        blanked: boxes that were blanked in every slice, as text was burned in there.
         oddities: what was unusual in the input, one sentence each, for `inspect`, the panel and case.json.
 
     Raises:
@@ -110,6 +120,7 @@ class MedicalImage:
     padding_value: float | None = None
     window: Window | None = None
     facts: HeaderFacts = field(default_factory=HeaderFacts)
+    blanked: tuple[PixelBox, ...] = ()
     oddities: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from HiResMedSynthLib.errors import ReadError
 from HiResMedSynthLib.image import MedicalImage, Photometric, SpacingSource, Window
-from HiResMedSynthLib.read_header import KEYWORDS, SliceHeader, code, header_facts, numbers, slice_headers
+from HiResMedSynthLib.read_header import KEYWORDS, SliceHeader, codes, header_facts, modality_of, numbers, slice_headers
 from HiResMedSynthLib.read_pixels import stored_values, to_modality_units
 
 RADIOGRAPHS = ("CR", "DX", "RG", "MG", "XA", "RF")
@@ -63,6 +63,18 @@ def read_dicom_files(
     return assembled(chosen, stored_values(chosen), spacing_mm=spacing_mm, thickness=_gap(headers), oddities=oddities)
 
 
+def series_of(files: Sequence[Path], *, where: Path) -> dict[str, tuple[Path, int]]:
+    """SeriesInstanceUID -> (a file of it, its slices as `read_dicom_files` counts them), by the headers, sorted.
+
+    Raises:
+        ReadError: no picture, or a file that can't be read.
+    """
+    groups: dict[str, list[SliceHeader]] = {}
+    for header in _headers(files, where, []):
+        groups.setdefault(str(header.data.get("SeriesInstanceUID") or ""), []).append(header)
+    return {uid: (group[0].path, len(_one_stack(group, []))) for uid, group in sorted(groups.items())}
+
+
 def assembled(
     chosen: Sequence[SliceHeader],
     stored: NDArray[Any],
@@ -87,7 +99,7 @@ def assembled(
     data = first.data
     _refuse_colour(first)
     spacing, source = _spacing(first, spacing_mm, oddities)
-    modality = code(data.get("Modality")) or "OT"
+    modality = modality_of(data)
     pixels, rescale, units = to_modality_units(stored, chosen, modality, oddities)
     bits = int((numbers(data.get("BitsStored")) or (16.0,))[0])
     signed = int((numbers(data.get("PixelRepresentation")) or (0.0,))[0]) == 1
@@ -208,7 +220,7 @@ def _one_series(headers: list[SliceHeader], where: Path, series: str | None) -> 
     elif len(ordered) == 1:
         return ordered[0][1]
     listing = "; ".join(
-        f"{number}: {code(group[0].data.get('Modality')) or '?'}, {len(group)} pictures of {rows} x {columns}"
+        f"{number}: {modality_of(group[0].data)}, {len(group)} pictures of {rows} x {columns}"
         + (f", {group[0].spacing[0]:g} x {group[0].spacing[1]:g} mm" if group[0].spacing else "")
         for number, (_, group) in enumerate(ordered, start=1)
         for rows, columns in [group[0].shape]
@@ -320,6 +332,8 @@ def _note_header(header: SliceHeader, modality: str, oddities: list[str]) -> Non
         oddities.append("text is burned into the pixels (BurnedInAnnotation YES): look before you share it")
     elif not burned and modality in BURNED_IN_CLASSES:
         oddities.append("the header doesn't say whether text is burned into the pixels: look before you share it")
+    if orientation is None and codes(data.get("PatientOrientation"))[:1] == ("R",):
+        oddities.append("the picture is mirrored (Patient Orientation), so zones of a side lie on the other one")
     if _is_lossy(data):
         oddities.append("the source was lossily compressed")
     if data.get("ModalityLUTSequence"):

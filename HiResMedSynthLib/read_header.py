@@ -17,9 +17,15 @@ KEYWORDS = (
     "PixelRepresentation", "PixelPaddingValue", "RescaleSlope", "RescaleIntercept", "WindowCenter", "WindowWidth",
     "PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing", "SliceThickness", "ImagePositionPatient",
     "ImageOrientationPatient", "GantryDetectorTilt", "KVP", "BodyPartExamined", "PatientPosition", "ViewPosition",
-    "ImageLaterality", "Laterality", "PresentationIntentType", "BurnedInAnnotation", "LossyImageCompression",
-    "SyntheticData", "ModalityLUTSequence", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
+    "ImageLaterality", "Laterality", "PatientOrientation", "PresentationIntentType", "BurnedInAnnotation",
+    "LossyImageCompression", "ScanningSequence", "SequenceVariant", "MRAcquisitionType", "RepetitionTime", "EchoTime",
+    "InversionTime", "EchoTrainLength", "SyntheticData", "ModalityLUTSequence", "SharedFunctionalGroupsSequence",
+    "PerFrameFunctionalGroupsSequence",
 )  # fmt: skip
+# PS3.3 C.7.3.1.1.1
+MODALITIES = frozenset((
+    "CT", "MR", "CR", "DX", "MG", "XA", "RF", "RG", "US", "NM", "PT", "PX", "IO", "OP", "ES", "XC", "OT",
+))  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +69,18 @@ def code(value: Any, longest: int = 16) -> str | None:
     text = str(value or "").strip().upper()
     allowed = text and len(text) <= longest and all(c.isascii() and (c.isalnum() or c in " _") for c in text)
     return text if allowed else None
+
+
+def codes(value: Any) -> tuple[str, ...]:
+    """The code strings in a DICOM value of any multiplicity; those that are none are left out."""
+    several = value if isinstance(value, Iterable) and not isinstance(value, (str, bytes)) else [value]
+    return tuple(found for part in several if (found := code(part)))
+
+
+def modality_of(data: Any) -> str:
+    """The modality if it is a defined term, else OT: a code string that is none may hold anything, even a name."""
+    given = code(data.get("Modality"))
+    return given if given in MODALITIES else "OT"
 
 
 def slice_headers(path: Path, data: Any) -> list[SliceHeader]:
@@ -131,16 +149,28 @@ def _perpendicular(orientation: tuple[float, ...]) -> bool:
 def header_facts(data: Any) -> HeaderFacts:
     """The identity-free facts of a header that an export may repeat."""
     imager = numbers(data.get("ImagerPixelSpacing"))
-    kvp, tilt = numbers(data.get("KVP")), numbers(data.get("GantryDetectorTilt"))
+
+    def first(keyword: str) -> float | None:
+        found = numbers(data.get(keyword))
+        return found[0] if found else None
+
     return HeaderFacts(
         sop_class_uid=str(data.get("SOPClassUID") or "") or None,
         body_part_examined=code(data.get("BodyPartExamined")),
         patient_position=code(data.get("PatientPosition")),
         view_position=code(data.get("ViewPosition")),
+        patient_orientation=codes(data.get("PatientOrientation")) or None,
         image_laterality=code(data.get("ImageLaterality")) or code(data.get("Laterality")),
         presentation_intent_type=code(data.get("PresentationIntentType")),
         burned_in_annotation=code(data.get("BurnedInAnnotation")),
-        kvp=kvp[0] if kvp else None,
-        gantry_detector_tilt=tilt[0] if tilt else None,
+        kvp=first("KVP"),
+        gantry_detector_tilt=first("GantryDetectorTilt"),
         imager_pixel_spacing_mm=(imager[0], imager[-1]) if imager else None,
+        scanning_sequence=codes(data.get("ScanningSequence")) or None,
+        sequence_variant=codes(data.get("SequenceVariant")) or None,
+        mr_acquisition_type=code(data.get("MRAcquisitionType")),
+        repetition_time_ms=first("RepetitionTime"),
+        echo_time_ms=first("EchoTime"),
+        inversion_time_ms=first("InversionTime"),
+        echo_train_length=first("EchoTrainLength"),
     )

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import errno
+import gzip
+import os
+import zlib
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from HiResMedSynthLib.image import MedicalImage
+
+NIFTI_MARK = "SYNTHETIC, research only, HiResMedSynth"  # of the 79 characters that `descrip` has
 
 
 def to_simpleitk(
@@ -44,3 +51,42 @@ def to_simpleitk(
     volume.SetOrigin([float(value) for value in positions[0]])
     volume.SetDirection([float(value) for value in np.column_stack([*in_plane, step]).ravel()])
     return volume, note
+
+
+def write_nifti(
+    array: NDArray[Any], image: MedicalImage, path: Path, slices: Sequence[int] | None = None
+) -> str | None:
+    """Writes a compressed NIfTI file, marked as synthetic in its `descrip`; returns what it can't tell of this stack.
+
+    Args:
+        array: `[slice, row, column]`, the given slices of the image.
+        image: whose geometry it has.
+        path: ends in .nii.gz.
+        slices: indices of the array's slices in the image; None: all.
+
+    Raises:
+        OSError: it can't be written, or the disk is full.
+    """
+    import SimpleITK as sitk
+
+    volume, note = to_simpleitk(array, image, slices)
+    volume.SetMetaData("ITK_FileNotes", NIFTI_MARK)
+    try:
+        sitk.WriteImage(volume, str(path), useCompression=True, compressionLevel=1)
+    except RuntimeError as error:  # SimpleITK doesn't say why
+        raise OSError(errno.EIO, "the file can't be written") from error
+    if _unpacked_bytes(path) < array.nbytes:  # SimpleITK tells nobody that a disk is full
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    return note
+
+
+def _unpacked_bytes(file: Path) -> int:
+    """What a compressed file holds; 0 where it is cut off."""
+    held = 0
+    try:
+        with gzip.open(file) as stream:
+            while block := stream.read(2**24):
+                held += len(block)
+    except (EOFError, zlib.error, gzip.BadGzipFile):
+        return 0
+    return held

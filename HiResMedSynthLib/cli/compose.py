@@ -24,12 +24,18 @@ from HiResMedSynthLib.errors import CaseError, SettingsError
 
 if TYPE_CHECKING:
     from HiResMedSynthLib.case import Case, CaseSettings, LesionRequest
-    from HiResMedSynthLib.image import MedicalImage
+    from HiResMedSynthLib.image import MedicalImage, PixelBox
     from HiResMedSynthLib.lesion.bank import Bank
 
 GENERATORS = ("deform", "singan", "learned")
 TYPES = ("any", "solid", "part-solid", "ground-glass", "calcified", "juxtapleural", "stone")
-OPTION_NAMES = {"places": "at", "zones": "zone", "lesion_type": "type", "request_file": "request"}
+OPTION_NAMES = {
+    "places": "at",
+    "mask_boxes": "mask-box",
+    "zones": "zone",
+    "lesion_type": "type",
+    "request_file": "request",
+}
 EXAMPLES = """\b
 Examples:
   hiresmedsynth compose CT_FOLDER --lesions 3 --seed 7 --out case7
@@ -96,7 +102,28 @@ Examples:
     help="How it is joined: with the scan's sharpness and noise, by its matte alone, or as in the paper (Eq. 17).",
 )
 @click.option("--min-distance-mm", type=float, default=5.0, show_default=True, help="Distance between lesions.")
+@click.option(
+    "--mask-box",
+    "mask_boxes",
+    type=Numbers("ROW0,COL0,ROW1,COL1", 4, 4),
+    multiple=True,
+    help="Blank this area of the background first (burned-in text; ends exclusive); repeatable.",
+)
+@click.option("--watermark", is_flag=True, help="Mark the lesions' pixels invisibly (hiresmedsynth verify finds it).")
+@click.option(
+    "--accept-near-copy",
+    is_flag=True,
+    help="Take a made background though it is a near copy of a training film; case.json records it.",
+)
 @click.option("--pair", is_flag=True, help="Also write the same series without lesions.")
+@click.option(
+    "--seg",
+    type=click.Choice(("binary", "labelmap")),
+    default="binary",
+    show_default=True,
+    help="DICOM SEG as programs know it, or as a label map (2024), which few read yet.",
+)
+@click.option("--compress", type=click.Choice(("jpeg-ls", "rle")), help="Compress the series, without loss.")
 @click.option("--changed-only", is_flag=True, help="Write only the slices that hold a lesion.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing output folder.")
 @where_options
@@ -122,6 +149,8 @@ def compose_command(
         overwrite=overwrite,
         changed_only=options["changed_only"],
         pair=options["pair"],
+        seg=options["seg"],
+        compress=options["compress"],
         progress=progress_line,
     )
     click.echo(_summary(case))
@@ -137,7 +166,7 @@ def _refuse_ignored(replays: bool, has_requests: bool) -> None:
     )
     drawing = (
         *("seed", "fusion", "domain", "pleura_margin_mm", "vessel_margin_mm", "min_distance_mm", "request_file"),
-        *("danger", "prior", "temperature"),
+        *("danger", "prior", "temperature", "mask_boxes", "watermark"),
     )
     ignored = (*per_lesion, *drawing) if replays else per_lesion if has_requests else ()
     given = [name for name in ignored if source(name) == ParameterSource.COMMANDLINE]
@@ -152,10 +181,13 @@ def _refuse_ignored(replays: bool, has_requests: bool) -> None:
 def _draw(background: Path | None, options: dict[str, Any]) -> tuple[MedicalImage, Case]:
     from HiResMedSynthLib.case import CaseSettings
     from HiResMedSynthLib.draw_case import draw_case
+    from HiResMedSynthLib.mark import amplitude_for
+    from HiResMedSynthLib.privacy_record import check_background
     from HiResMedSynthLib.read import read_image
 
     if background is None:
         raise click.UsageError("BACKGROUND is missing: the image that the lesions go into.")
+    accepted = check_background(background, accepted=options["accept_near_copy"])
     settings = CaseSettings(
         requests=_requests(options),
         domain=options["domain"],
@@ -165,8 +197,14 @@ def _draw(background: Path | None, options: dict[str, Any]) -> tuple[MedicalImag
         placement=placement_of(options),
     )
     image = read_image(
-        background, spacing_mm=options["spacing_mm"], series=options["series"], slice_index=options["slice_index"]
+        background,
+        spacing_mm=options["spacing_mm"],
+        series=options["series"],
+        slice_index=options["slice_index"],
+        blank=_boxes(options["mask_boxes"]),
     )
+    if options["watermark"]:
+        settings = replace(settings, watermark=amplitude_for(image))
     if image.slices > 1 and any(len(place) == 2 for place in options["places"]):
         raise SettingsError(
             f"--at needs the slice too: this image has {image.slices}",
@@ -187,7 +225,7 @@ def _draw(background: Path | None, options: dict[str, Any]) -> tuple[MedicalImag
         source_slice=options["slice_index"],
         progress=progress_line,
     )
-    return image, case
+    return image, replace(case, log=(*accepted, *case.log))
 
 
 def _bank(settings: CaseSettings) -> Bank:
@@ -205,6 +243,7 @@ def _bank(settings: CaseSettings) -> Bank:
 
 def _replay(background: Path | None, case_file: Path, options: dict[str, Any]) -> tuple[MedicalImage, Case]:
     from HiResMedSynthLib.case_file import read_case
+    from HiResMedSynthLib.privacy_record import ACCEPTED, check_background
     from HiResMedSynthLib.read import read_image
 
     case = read_case(case_file)
@@ -222,9 +261,24 @@ def _replay(background: Path | None, case_file: Path, options: dict[str, Any]) -
         slice_index = options["slice_index"]
     else:
         slice_index = case.background.source_slice
+    if ACCEPTED not in case.log:
+        accepted = check_background(background, accepted=options["accept_near_copy"])
+        case = replace(case, log=(*accepted, *case.log))
     reference = case.background
     spacing = options["spacing_mm"] or (reference.pixel_spacing_mm if reference.spacing_source == "assumed" else None)
-    return read_image(background, spacing_mm=spacing, series=options["series"], slice_index=slice_index), case
+    image = read_image(
+        background, spacing_mm=spacing, series=options["series"], slice_index=slice_index, blank=reference.blanked
+    )
+    return image, case
+
+
+def _boxes(given: tuple[tuple[float, ...], ...]) -> tuple[PixelBox, ...]:
+    for box in given:
+        if not all(number.is_integer() for number in box):
+            raise SettingsError(
+                "--mask-box takes whole numbers", remedy="Give ROW0,COL0,ROW1,COL1, such as 0,0,60,400."
+            )
+    return tuple((int(a), int(b), int(c), int(d)) for a, b, c, d in given)
 
 
 def _requests(options: dict[str, Any]) -> tuple[LesionRequest, ...]:

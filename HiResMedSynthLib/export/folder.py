@@ -3,18 +3,17 @@
 out/dicom/IM0001.dcm ...        the series         out/instance_mask.nii.gz   0, 1, 2 ... by lesion
 out/dicom_background/           with pair=True     out/preview.png            before and after
 out/segmentation.dcm            DICOM SEG          out/case.json              every choice
-out/boxes_coco.json, out/labels_yolo/              out/lesions.safetensors    the drawn lesions
+out/measurements.dcm            DICOM SR           out/lesions.safetensors    the drawn lesions
+out/boxes_coco.json, out/labels_yolo/
 """
 
 from __future__ import annotations
 
 import errno
-import gzip
 import json
 import os
 import shutil
 import tempfile
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,14 +25,18 @@ from HiResMedSynthLib.case_file import case_sha256, write_case
 from HiResMedSynthLib.compose import Composition
 from HiResMedSynthLib.errors import ExportError
 from HiResMedSynthLib.export.boxes import write_boxes
-from HiResMedSynthLib.export.dicom_series import series_datasets, write_series
+from HiResMedSynthLib.export.burned_in import burned_in_warning
+from HiResMedSynthLib.export.dicom_series import Compression, series_datasets, write_series
+from HiResMedSynthLib.export.identity import OutputIdentity
+from HiResMedSynthLib.export.image_file import save_png
+from HiResMedSynthLib.export.measurements import measurement_report
 from HiResMedSynthLib.export.patient import StudyLabels, SyntheticStudy
 from HiResMedSynthLib.export.preview import preview
-from HiResMedSynthLib.export.segmentation import segmentation
+from HiResMedSynthLib.export.segmentation import SegKind, segmentation
 from HiResMedSynthLib.export.sop_class import object_kind
 from HiResMedSynthLib.export.stored import stored_form
 from HiResMedSynthLib.image import MedicalImage
-from HiResMedSynthLib.write_volume import to_simpleitk
+from HiResMedSynthLib.write_volume import write_nifti
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -41,8 +44,8 @@ if TYPE_CHECKING:
 Progress = Callable[[int, int, str], None]
 BODY_PARTS = {"lung-ct": "CHEST", "cxr": "CHEST", "kub": "ABDOMEN"}
 LAYOUT = {
-    "dicom", "dicom_background", "segmentation.dcm", "boxes_coco.json", "labels_yolo", "instance_mask.nii.gz",
-    "preview.png", "case.json", "lesions.safetensors",
+    "dicom", "dicom_background", "segmentation.dcm", "measurements.dcm", "boxes_coco.json", "labels_yolo",
+    "instance_mask.nii.gz", "preview.png", "case.json", "lesions.safetensors",
 }  # fmt: skip
 REMEDIES = {
     errno.ENOSPC: "Free some space, or choose a folder on another disk.",
@@ -67,11 +70,24 @@ class ExportedFolder:
         lines = [
             f"DICOM series   {self.folder / 'dicom'} ({self.slices} file(s))",
             f"DICOM SEG      {self.folder / 'segmentation.dcm'}",
+            f"measurements   {self.folder / 'measurements.dcm'} (DICOM SR)",
             f"boxes          {self.folder / 'boxes_coco.json'}, {self.folder / 'labels_yolo'}",
             f"preview        {self.folder / 'preview.png'}",
             f"case           {self.folder / 'case.json'}",
         ]
         return "\n".join([*lines, *(f"note           {note}" for note in self.notes)])
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Choices:
+    """The arguments of `export` that say what is written."""
+
+    changed_only: bool
+    pair: bool
+    labels: StudyLabels
+    seg: SegKind
+    compress: Compression | None
+    with_preview: bool
 
 
 def check_target(out: Path, *, overwrite: bool) -> None:
@@ -119,6 +135,10 @@ def export(
     changed_only: bool = False,
     pair: bool = False,
     labels: StudyLabels | None = None,
+    identity: OutputIdentity | None = None,
+    seg: SegKind = "binary",
+    compress: Compression | None = None,
+    with_preview: bool = True,
     progress: Progress | None = None,
 ) -> ExportedFolder:
     """Writes a case into the new folder `out`: aside first, moved in place when whole.
@@ -130,6 +150,10 @@ def export(
         changed_only: write only the slices that hold a lesion.
         pair: also write the same series without lesions.
         labels: what to add to patient and study labels.
+        identity: UIDs and date; None: new UIDs, of now.
+        seg: segmentation.dcm as BINARY, a frame for each lesion and slice, or as LABELMAP, which few programs read yet.
+        compress: lossless compression of the series; None: none.
+        with_preview: write preview.png, which takes as long as drawing a small case.
         progress: called with (done, total, what).
 
     Raises:
@@ -145,9 +169,16 @@ def export(
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         aside = Path(tempfile.mkdtemp(prefix=f".{out.name[:40]}-", dir=out.parent))
-        exported = _write(
-            composition, aside, out, changed_only, pair, labels or StudyLabels(), progress or (lambda _d, _t, _w: None)
+        choices = _Choices(
+            changed_only=changed_only,
+            pair=pair,
+            labels=labels or StudyLabels(),
+            seg=seg,
+            compress=compress,
+            with_preview=with_preview,
         )
+        study = SyntheticStudy.of_case(case_sha256(composition.case), choices.labels, identity)
+        exported = _write(composition, aside, out, choices, study, progress or (lambda _d, _t, _w: None))
         aside.chmod(0o777 & ~_umask())
         _move_in_place(aside, out)
     except OSError as error:
@@ -171,20 +202,21 @@ def _write(
     composition: Composition,
     folder: Path,
     out: Path,
-    changed_only: bool,
-    pair: bool,
-    labels: StudyLabels,
+    choices: _Choices,
+    study: SyntheticStudy,
     progress: Progress,
 ) -> ExportedFolder:
     image = composition.image
     kind = object_kind(image)
     notes = [f"written as {_name(kind.sop_class_uid)}: {kind.reason}"]
-    if not stored_form(image).exact:
+    warning = burned_in_warning(image)
+    notes += [warning] if warning else []
+    form = stored_form(image, composition.background)
+    if not form.exact:
         notes.append("16 bits can't hold the source's values exactly: they were rounded")
-    if pair and changed_only and len(composition.changed_slices) < image.slices:
+    if choices.pair and choices.changed_only and len(composition.changed_slices) < image.slices:
         notes.append("the pair holds the changed slices only: to replay the case, name the whole background")
-    slices = composition.changed_slices if changed_only else tuple(range(image.slices))
-    study = SyntheticStudy.of_case(case_sha256(composition.case), labels)
+    slices = composition.changed_slices if choices.changed_only else tuple(range(image.slices))
     derivation = _derivation(composition, kind.reason)
     body_part = BODY_PARTS[composition.case.background.domain]
     window = composition.background.display_window()  # one for both series: a pair is shown alike
@@ -201,20 +233,29 @@ def _write(
             slices=slices,
             body_part=body_part,
             window=window,
+            form=form,
         )
-        return write_series(datasets, folder / name, total=total, progress=progress)
+        return write_series(datasets, folder / name, total=total, compress=choices.compress, progress=progress)
 
-    headers = written(image, "dicom", 1, f"SYNTHETIC {labels.series_description.strip() or 'lesions'}", derivation)
-    if pair:
+    headers = written(
+        image, "dicom", 1, f"SYNTHETIC {choices.labels.series_description.strip() or 'lesions'}", derivation
+    )
+    if choices.pair:
         how = "Background of a synthetic case, pixels unchanged, header rebuilt. Research only"
         written(composition.background, "dicom_background", 2, "SYNTHETIC pair, background without lesions", how)
     progress(0, 3, "writing masks and boxes")
-    segmentation(composition, headers, study).save_as(folder / "segmentation.dcm", enforce_file_format=True)
+    masks = segmentation(composition, headers, study, kind=choices.seg)
+    masks.save_as(folder / "segmentation.dcm", enforce_file_format=True)
+    report = measurement_report(composition, headers, masks, study)
+    report.save_as(folder / "measurements.dcm", enforce_file_format=True)
     write_boxes(composition, folder, slices)
-    note = _write_mask(composition.image, composition.instance_mask[list(slices)], slices, folder)
+    mask = composition.instance_mask[list(slices)]
+    mask = mask.astype(np.uint8 if mask.max() < 256 else np.uint16)
+    note = write_nifti(mask, image, folder / "instance_mask.nii.gz", slices)
     notes += [note] if note else []
-    progress(1, 3, "drawing the preview")
-    preview(composition).save(folder / "preview.png")
+    if choices.with_preview:
+        progress(1, 3, "drawing the preview")
+        save_png(preview(composition), folder / "preview.png")
     write_case(composition.case, folder)
     progress(3, 3, "case written")
     return ExportedFolder(folder=out, slices=total, notes=tuple(notes))
@@ -222,38 +263,13 @@ def _write(
 
 def _derivation(composition: Composition, reason: str) -> str:
     case = composition.case
+    blanked = f"; {len(case.background.blanked)} box(es) of text blanked before" if case.background.blanked else ""
+    marked = "; lesions marked invisibly" if case.settings.watermark else ""
     text = (
         f"SYNTHETIC: {len(case.lesions)} lesion(s) composed into an image, fusion {case.settings.fusion}, "
-        f"seed {case.seed}; this object class because {reason}. Research only, not for diagnosis"
+        f"seed {case.seed}{blanked}{marked}; this object class because {reason}. Research only, not for diagnosis"
     )
     return text[:1024]
-
-
-def _write_mask(image: MedicalImage, mask: np.ndarray, slices: tuple[int, ...], folder: Path) -> str | None:
-    """instance_mask.nii.gz with the geometry of the slices written; a note where NIfTI can't tell it."""
-    import SimpleITK as sitk
-
-    volume, note = to_simpleitk(mask.astype(np.uint8 if mask.max() < 256 else np.uint16), image, slices)
-    file = folder / "instance_mask.nii.gz"
-    try:
-        sitk.WriteImage(volume, str(file), useCompression=True)
-    except RuntimeError as error:  # SimpleITK doesn't say why
-        raise OSError(errno.EIO, "the mask can't be written") from error
-    _refuse_cut_off(file, volume.GetNumberOfPixels() * volume.GetSizeOfPixelComponent())
-    return note
-
-
-def _refuse_cut_off(file: Path, pixel_bytes: int) -> None:
-    """Raises OSError where a compressed file holds less than it should: SimpleITK tells nobody that a disk is full."""
-    held = 0
-    try:
-        with gzip.open(file) as stream:
-            while block := stream.read(2**24):
-                held += len(block)
-    except (EOFError, zlib.error, gzip.BadGzipFile):
-        held = 0
-    if held < pixel_bytes:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def _name(sop_class_uid: str) -> str:

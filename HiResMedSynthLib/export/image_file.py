@@ -18,6 +18,7 @@ from HiResMedSynthLib.image import MedicalImage
 from HiResMedSynthLib.write_volume import to_simpleitk
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
     from pydicom import Dataset
 
 FileFormat = Literal["dicom", "nrrd", "png"]
@@ -122,7 +123,6 @@ def _write_nrrd(image: MedicalImage, path: Path, how: str) -> None:
 def _write_png(image: MedicalImage, path: Path, how: str) -> None:
     """Bright is dense in a PNG, which can't say otherwise."""
     from PIL import Image
-    from PIL.PngImagePlugin import PngInfo
 
     pixels: Any = image.pixels[0]
     if pixels.dtype.name not in ("uint8", "uint16"):
@@ -132,9 +132,16 @@ def _write_png(image: MedicalImage, path: Path, how: str) -> None:
     if not image.bright_is_dense:
         low, high = image.value_limits
         pixels = (low + high - pixels).astype(pixels.dtype)
-    told = PngInfo()
-    told.add_text("Description", f"{how}. {MARK}")
-    Image.fromarray(pixels).save(path, format="PNG", pnginfo=told)
+    save_png(Image.fromarray(pixels), path, f"{how}. {MARK}")
+
+
+def save_png(picture: Image, path: Path, told: str = MARK, *, compress_level: int = 6) -> None:
+    """Saves a picture as PNG with a text chunk that says it is synthetic."""
+    from PIL.PngImagePlugin import PngInfo
+
+    description = PngInfo()
+    description.add_text("Description", told)
+    picture.save(path, format="PNG", pnginfo=description, compress_level=compress_level)
 
 
 def _unwritable(path: Path, error: Exception) -> ExportError:

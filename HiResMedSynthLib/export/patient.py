@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from HiResMedSynthLib import __version__
 from HiResMedSynthLib.errors import SettingsError
+from HiResMedSynthLib.export.identity import OutputIdentity
 
 if TYPE_CHECKING:
     from pydicom import Dataset
 
 MANUFACTURER = "HiResMedSynth developers"
 MODEL = "HiResMedSynth"
+CASE_HASH = "case sha256 "  # stands before the hash of case.json in Contribution Description
 LONGEST_LABEL = 40  # of 64 characters that LO and a name component may have, SYNTHETIC takes some
-DEIDENTIFICATION_METHOD = "Header built from an allow-list; dates are of the synthesis"
+DEIDENTIFICATION_METHOD = (
+    "Header built anew from an allow-list",
+    "All UIDs are new",
+    "All dates and times are those of the synthesis",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,40 +55,29 @@ class SyntheticStudy:
     Args:
         patient_id, patient_name: never empty, never a person's.
         study_description: as a reading station lists it.
-        study_instance_uid, frame_of_reference_uid: new for each export.
-        moment: of the synthesis; all dates of the export.
+        case_sha256: hash that names the case, written into every object; empty: there is none.
+        identity: where its UIDs and dates come from.
     """
 
     patient_id: str
     patient_name: str
     study_description: str
-    study_instance_uid: str
-    frame_of_reference_uid: str
-    moment: datetime = field(default_factory=lambda: datetime.now(UTC))
+    case_sha256: str = ""
+    identity: OutputIdentity = field(default_factory=OutputIdentity)
 
     @classmethod
-    def of_case(cls, case_hash: str, labels: StudyLabels | None = None) -> SyntheticStudy:
-        """A new study of the synthetic patient that a case stands for: same case, same patient."""
-        from pydicom.uid import generate_uid
-
+    def of_case(
+        cls, case_hash: str, labels: StudyLabels | None = None, identity: OutputIdentity | None = None
+    ) -> SyntheticStudy:
+        """A study of the synthetic patient that a case stands for: same case, same patient."""
         own = labels or StudyLabels()
         return cls(
             patient_id=f"SYN-{own.patient_id.strip() or case_hash[:12].upper()}",
             patient_name=f"SYNTHETIC^{own.patient_name.strip() or case_hash[:8].upper()}",
             study_description=f"SYNTHETIC, {own.study_description.strip() or 'research only'}",
-            study_instance_uid=str(generate_uid()),
-            frame_of_reference_uid=str(generate_uid()),
+            case_sha256=case_hash,
+            identity=identity or OutputIdentity(),
         )
-
-    @property
-    def date(self) -> str:
-        """DICOM DA."""
-        return self.moment.strftime("%Y%m%d")
-
-    @property
-    def time(self) -> str:
-        """DICOM TM."""
-        return self.moment.strftime("%H%M%S")
 
 
 def add_marks(dataset: Dataset, study: SyntheticStudy) -> None:
@@ -97,10 +91,13 @@ def add_marks(dataset: Dataset, study: SyntheticStudy) -> None:
     equipment.Manufacturer = MANUFACTURER
     equipment.ManufacturerModelName = MODEL
     equipment.SoftwareVersions = __version__
-    equipment.ContributionDateTime = study.moment.strftime("%Y%m%d%H%M%S+0000")
-    equipment.ContributionDescription = "Composed synthetic lesions into an image; research only, not for diagnosis"
+    equipment.ContributionDateTime = study.identity.moment.strftime("%Y%m%d%H%M%S+0000")
+    equipment.ContributionDescription = (
+        f"Made a synthetic case; {CASE_HASH}{study.case_sha256 or 'none'}; research only, not for diagnosis"
+    )
     equipment.PurposeOfReferenceCodeSequence = Sequence([purpose])
+    dataset.TimezoneOffsetFromUTC = "+0000"  # the moment is told in UTC
     dataset.SyntheticData = "YES"
     dataset.ContributingEquipmentSequence = Sequence([equipment])
     dataset.PatientIdentityRemoved = "YES"
-    dataset.DeidentificationMethod = DEIDENTIFICATION_METHOD
+    dataset.DeidentificationMethod = list(DEIDENTIFICATION_METHOD)

@@ -43,7 +43,7 @@ def _row(composition: Composition, lesion: PlacedLesion) -> Image:
     window = composition.background.display_window()
     box = _zoom_box(composition.image, lesion)
     zooms = [_picture(image, window, index, box) for image in (composition.background, composition.image)]
-    pictures = [whole, *zooms]
+    pictures = [_labelled(whole), zooms[0], _labelled(zooms[1])]
     row = Image.new("RGB", (3 * (PANEL + 4), PANEL + CAPTION), "black")
     for place, picture in enumerate(pictures):
         row.paste(picture, (place * (PANEL + 4) + (PANEL - picture.width) // 2, CAPTION))
@@ -54,6 +54,15 @@ def _row(composition: Composition, lesion: PlacedLesion) -> Image:
     for place, text in enumerate(texts):
         ImageDraw.Draw(row).text((place * (PANEL + 4) + 6, 4), text, fill="white", font=ImageFont.load_default(15))
     return row
+
+
+def _labelled(picture: Image) -> Image:
+    """The picture with SYNTHETIC in its lower left corner, which stays where the caption is cut off."""
+    from PIL import ImageDraw, ImageFont
+
+    at, font = (5, picture.height - 20), ImageFont.load_default(13)
+    ImageDraw.Draw(picture).text(at, "SYNTHETIC", fill="white", font=font, stroke_width=2, stroke_fill="black")
+    return picture
 
 
 def _outlined(composition: Composition, index: int) -> Image:

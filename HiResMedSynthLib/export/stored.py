@@ -53,8 +53,14 @@ class StoredForm:
         return np.clip(np.floor(values + 0.5), *self.limits).astype(self.dtype)
 
 
-def stored_form(image: MedicalImage) -> StoredForm:
-    """The source's own depth and rescale; for sources without them the smallest that holds the pixels."""
+def stored_form(image: MedicalImage, *others: MedicalImage) -> StoredForm:
+    """The source's own depth and rescale; for sources without them the smallest that holds the pixels.
+
+    Args:
+        image: what is stored.
+        others: images of the same source that are stored beside it: one form must hold them all, or they would differ
+            by rounding where they are equal.
+    """
     slope, intercept = image.rescale
     if image.bits_stored is not None and image.bits_stored <= 16:
         return StoredForm(
@@ -65,7 +71,8 @@ def stored_form(image: MedicalImage) -> StoredForm:
     if kind in plain:
         bits, signed = plain[kind]
         return StoredForm(slope=1.0, intercept=0.0, bits_stored=bits, signed=signed, exact=True)
-    low, high = float(image.pixels.min()), float(image.pixels.max())
+    low = min(float(one.pixels.min()) for one in (image, *others))
+    high = max(float(one.pixels.max()) for one in (image, *others))
     if kind == "int32" and high - low <= 65535:
         return StoredForm(slope=1.0, intercept=low, bits_stored=16, signed=False, exact=True)
     # what a DS value can hold (16 characters) decides the slope, so that readers compute the same values as we do

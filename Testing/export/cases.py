@@ -9,7 +9,7 @@ import numpy as np
 
 from HiResMedSynthLib.case import BackgroundReference, Case, CaseSettings, LesionRequest, PlacedLesion
 from HiResMedSynthLib.compose import Composition, compose
-from HiResMedSynthLib.export.sop_class import CT, DX_PRESENTATION
+from HiResMedSynthLib.export.sop_class import CT, DX_PRESENTATION, MR
 from HiResMedSynthLib.image import HeaderFacts, MedicalImage, Window
 
 CORNER = (2, 5, 9)  # of the lesion's patch in `ct_image`
@@ -49,6 +49,28 @@ def film_image(**changes: Any) -> MedicalImage:
             imager_pixel_spacing_mm=(0.2, 0.3),
             view_position="PA",
             burned_in_annotation="NO",
+        ),
+    )
+    return replace(image, **changes)
+
+
+def mr_image(**changes: Any) -> MedicalImage:
+    """7 slices of 24 x 32, 12 bits, as read from an MR series."""
+    image = ct_image(
+        pixels=np.random.default_rng(6).integers(0, 4096, (7, 24, 32)).astype(np.uint16),
+        modality="MR",
+        units="stored",
+        rescale=(1.0, 0.0),
+        facts=HeaderFacts(
+            sop_class_uid=MR,
+            patient_position="HFS",
+            scanning_sequence=("GR", "IR"),
+            sequence_variant=("SP", "MP"),
+            mr_acquisition_type="3D",
+            repetition_time_ms=8.2,
+            echo_time_ms=3.4,
+            inversion_time_ms=450.0,
+            echo_train_length=1.0,
         ),
     )
     return replace(image, **changes)

@@ -22,8 +22,8 @@ def test_the_layout_is_as_documented(tmp_path: Path) -> None:
     exported = export(composition_in(ct_image()), tmp_path / "case", pair=True)
     names = {path.name for path in (tmp_path / "case").iterdir()}
     assert names == {
-        "dicom", "dicom_background", "segmentation.dcm", "boxes_coco.json", "labels_yolo", "instance_mask.nii.gz",
-        "preview.png", "case.json", "lesions.safetensors",
+        "dicom", "dicom_background", "segmentation.dcm", "measurements.dcm", "boxes_coco.json", "labels_yolo",
+        "instance_mask.nii.gz", "preview.png", "case.json", "lesions.safetensors",
     }  # fmt: skip
     assert str(tmp_path / "case" / "segmentation.dcm") in exported.summary()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["case"], "nothing else is left"
@@ -70,6 +70,15 @@ def test_the_preview_shows_the_lesion_and_the_true_aspect(tmp_path: Path) -> Non
     rows, columns = np.nonzero(coloured[:, :520])
     assert len(rows) > 20, "no outline"
     assert columns.max() < 520
+
+
+def test_the_preview_says_synthetic_in_the_corner_of_what_is_synthetic(tmp_path: Path) -> None:
+    dark = film_image(pixels=np.zeros((40, 48), np.uint16))
+    export(composition_in(dark), tmp_path / "case")
+    with Image.open(tmp_path / "case" / "preview.png") as picture:
+        pixels = np.asarray(picture.convert("L")).astype(int)
+    panels = [pixels[26:, 524 * k : 524 * k + 120] for k in range(3)]  # whole, before, after: their left ends
+    assert [bool((panel > 200).any()) for panel in panels] == [True, False, True]
 
 
 @pytest.mark.parametrize("spoil", ["file", "folder", "other folder"])

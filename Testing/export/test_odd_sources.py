@@ -17,7 +17,7 @@ from HiResMedSynthLib.case import BackgroundReference, Case, CaseSettings, Lesio
 from HiResMedSynthLib.compose import Composition, compose
 from HiResMedSynthLib.errors import ExportError
 from HiResMedSynthLib.export.folder import check_target, export
-from HiResMedSynthLib.export.sop_class import CT, DX_PRESENTATION, SECONDARY_CAPTURE, object_kind
+from HiResMedSynthLib.export.sop_class import CR, CT, DX_PRESENTATION, SECONDARY_CAPTURE, object_kind
 from HiResMedSynthLib.image import HeaderFacts, MedicalImage
 from HiResMedSynthLib.read import read_image
 from Testing.export.cases import composition_in, ct_image, film_image
@@ -59,7 +59,7 @@ def test_more_lesions_than_a_byte_can_number_have_a_segment_each(tmp_path: Path)
     settings = CaseSettings(requests=tuple(lesion.request for lesion in lesions), domain="lung-ct")
     case = Case(background=BackgroundReference.of(image, domain="lung-ct"), settings=settings, seed=1, lesions=lesions)
     composition = compose(image, case)
-    export(composition, tmp_path / "case")
+    export(composition, tmp_path / "case", with_preview=False)
     seg = hd.seg.segread(tmp_path / "case" / "segmentation.dcm")
     assert seg.number_of_segments == 257
     last = seg.get_pixels_by_source_instance([seg.get_source_image_uids()[0][2]], segment_numbers=[257])[0, ..., 0]
@@ -79,7 +79,20 @@ def test_every_frame_of_the_seg_refers_to_the_slice_it_lies_on(tmp_path: Path) -
         assert np.array_equal(seg.pixel_array[number], composition.instance_mask[source.InstanceNumber - 1])
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("sop_class", [CR, DX_PRESENTATION])
+@pytest.mark.parametrize("spacing", [(float("inf"), 0.2), (0.2, float("nan")), (1e-300, 0.2), (1e300, 0.2)], ids=str)
+def test_a_detector_spacing_that_cannot_be_is_left_out(
+    sop_class: str, spacing: tuple[float, float], tmp_path: Path
+) -> None:
+    facts = replace(film_image().facts, sop_class_uid=sop_class, imager_pixel_spacing_mm=spacing)
+    export(composition_in(film_image(modality="CR", facts=facts)), tmp_path / "case", with_preview=False)
+    data = first_slice(tmp_path / "case")
+    assert data.SOPClassUID == CR
+    assert "ImagerPixelSpacing" not in data
+    assert [float(value) for value in data.PixelSpacing] == [0.2, 0.3]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e300])
 def test_numbers_that_are_none_are_left_out(value: float, tmp_path: Path) -> None:
     facts = HeaderFacts(sop_class_uid=CT, kvp=value, gantry_detector_tilt=value)
     export(composition_in(ct_image(facts=facts)), tmp_path / "case")
@@ -88,16 +101,16 @@ def test_numbers_that_are_none_are_left_out(value: float, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    "image",
+    ("image", "uid"),
     [
-        film_image(facts=replace(film_image().facts, imager_pixel_spacing_mm=(0.0, 0.0))),
-        film_image(pixels=np.zeros((40, 48), np.int16), stored_signed=True),
+        (film_image(facts=replace(film_image().facts, imager_pixel_spacing_mm=(0.0, 0.0))), CR),
+        (film_image(pixels=np.zeros((40, 48), np.int16), stored_signed=True), SECONDARY_CAPTURE),
     ],
     ids=["no detector spacing", "signed"],
 )
-def test_a_film_that_no_valid_dx_can_hold_becomes_a_secondary_capture(image: MedicalImage) -> None:
+def test_a_film_that_no_valid_dx_can_hold_becomes_something_else(image: MedicalImage, uid: str) -> None:
     assert image.facts.sop_class_uid == DX_PRESENTATION
-    assert object_kind(image).sop_class_uid == SECONDARY_CAPTURE
+    assert object_kind(image).sop_class_uid == uid
 
 
 @pytest.mark.parametrize("kind", ["CT", "DX", "SC"])
