@@ -125,13 +125,17 @@ def _planes(corner: Index, mask: NDArray[np.bool_]) -> Iterator[tuple[int, tuple
 
 
 def _runs(plane: NDArray[np.bool_], row: int, column: int, image: MedicalImage) -> dict[str, list[int]]:
-    """COCO's uncompressed run lengths: column after column, zeros first."""
     whole = np.zeros((image.rows, image.columns), dtype=bool)
     whole[row : row + plane.shape[0], column : column + plane.shape[1]] = plane
-    flat = whole.T.ravel()
+    return run_lengths(whole)
+
+
+def run_lengths(plane: NDArray[np.bool_]) -> dict[str, list[int]]:
+    """COCO's uncompressed run lengths of a picture's mask `[row, column]`: column after column, zeros first."""
+    flat = plane.T.ravel()
     ends = np.flatnonzero(np.diff(flat)) + 1
     counts = np.diff(np.concatenate([[0], ends, [flat.size]])).tolist()
-    return {"size": [image.rows, image.columns], "counts": [0, *counts] if flat[0] else counts}
+    return {"size": list(plane.shape), "counts": [0, *counts] if flat[0] else counts}
 
 
 def _write_nrrd(path: Path, array: NDArray[Any], image: MedicalImage, *, compress: bool) -> None:

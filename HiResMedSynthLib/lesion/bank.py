@@ -10,6 +10,7 @@ import dataclasses
 import difflib
 import hashlib
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -65,6 +66,16 @@ class Bank:
             voxels_mm={**self.voxels_mm, **own.voxels_mm},
             arrays={**self.arrays, **own.arrays},
             sha256=hashlib.sha256((self.sha256 + own.sha256).encode()).hexdigest(),
+        )
+
+    def only(self, names: Collection[str]) -> Bank:
+        """These lesions of the bank, under a hash of their own."""
+        kept = sorted(name for name in self.cards if name in names)
+        return Bank(
+            cards={name: self.cards[name] for name in kept},
+            voxels_mm={name: self.voxels_mm[name] for name in kept},
+            arrays={key: self.arrays[key] for name in kept for key in (f"{name}.alpha", f"{name}.intensity_hu")},
+            sha256=hashlib.sha256(" ".join([self.sha256, *kept]).encode()).hexdigest(),
         )
 
     @staticmethod

@@ -1,0 +1,225 @@
+"""The backgrounds that a spec names: files, series, slices and films to be made, and whose they are.
+
+Whose an image is stays in this process as a hash; nothing that is written holds it, nor a path of a source.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from HiResMedSynthLib.annotations_patients import PATIENTS_FILE, Told, patient_of, read_patients
+from HiResMedSynthLib.batch.spec import Backgrounds
+from HiResMedSynthLib.errors import ReadError, SettingsError
+from HiResMedSynthLib.image import MedicalImage
+from HiResMedSynthLib.privacy_record import is_near_copy
+from HiResMedSynthLib.read import PICTURE_MAGIC, VOLUME_SUFFIXES, read_image, with_assumed_spacing
+from HiResMedSynthLib.read_dicom import looks_like_dicom, series_of
+
+NRRD_MAGIC = (b"NRRD", b"ObjectType")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Background:
+    """One picture or volume that cases are put into.
+
+    Args:
+        patient: hash of whose it is: of the Patient ID, or of the file or series itself where nobody knows.
+        name: as the spec's folder knows it, so that a data set is the same wherever that folder lies.
+        path: file or folder; None: a film to be made.
+        series: UID of the series in a folder.
+        slice_index: the one slice of it that is taken; None: all.
+        spacing_mm: (between rows, between columns) where the spec or patients.csv tells it, for files that don't.
+        made_seed: of a film to be made.
+    """
+
+    patient: str
+    name: str
+    path: Path | None = None
+    series: str | None = None
+    slice_index: int | None = None
+    spacing_mm: tuple[float, float] | None = None
+    made_seed: int | None = None
+
+    @property
+    def source(self) -> tuple[Path | None, str | None, int | None]:
+        """What is read or made as a whole: slices of one volume share it."""
+        return self.path, self.series, self.made_seed
+
+
+def identity_hash(kind: str, name: str) -> str:
+    """A hash that stands for a patient (kind "patient") or for something that has no patient's name."""
+    return hashlib.sha256(f"{kind}\0{name}".encode()).hexdigest()[:32]
+
+
+def find_backgrounds(wanted: Backgrounds, folder: Path) -> tuple[Background, ...]:
+    """All backgrounds that a spec names, always in the same order.
+
+    Args:
+        wanted: of the spec.
+        folder: of the spec; its paths are relative to it, and patients.csv lies there.
+
+    Raises:
+        SettingsError: a pattern that names nothing.
+        ReadError: a file that is no image, or a patients.csv that is damaged or leaves an image of unknown owner out.
+    """
+    folder = folder.absolute()
+    places = dict.fromkeys(place for pattern in wanted.files for place in _matches(pattern, folder))
+    held = {place: [place] if place.is_file() else _files_of(place) for place in places}
+    names = [_name(one, folder) for place, files in held.items() for one in (place, *files)]
+    owners = _Owners(folder=folder, table=read_patients(folder, list(dict.fromkeys(names))))
+    found = [one for place, files in held.items() for one in _in_place(place, files, wanted, owners)]
+    if wanted.generated is not None:
+        first = wanted.generated.seed
+        found += [
+            Background(patient=identity_hash("made", str(seed)), name=f"made {seed}", made_seed=seed)
+            for seed in range(first, first + wanted.generated.count)
+        ]
+    return tuple(found)
+
+
+def read_source(background: Background) -> MedicalImage:
+    """The image that a background is, or is a slice of.
+
+    Raises:
+        ReadError, GeometryError: it can't be read.
+        SettingsError: it is a made film that was kept though it is near to a training film.
+    """
+    assert background.path is not None
+    if is_near_copy(background.path):
+        raise SettingsError(
+            "this background is a near copy of a film that its model learned from: it may show a real patient",
+            where=background.path,
+            remedy="Leave it out of the spec.",
+        )
+    image = read_image(background.path, series=background.series)
+    if background.spacing_mm is not None and image.pixel_spacing_mm is None:
+        image = with_assumed_spacing(image, background.spacing_mm)
+    return image
+
+
+def _name(place: Path, folder: Path) -> str:
+    return (place.relative_to(folder) if place.is_relative_to(folder) else place).as_posix()
+
+
+def _matches(pattern: str, folder: Path) -> list[Path]:
+    """Files and folders of a pattern, sorted; hidden ones are passed over."""
+    path = Path(pattern).expanduser()
+    base = Path(path.anchor) if path.is_absolute() else folder
+    try:
+        wild = any(sign in pattern for sign in "*?[")
+        found = sorted(base.glob(str(path.relative_to(path.anchor)))) if wild else [base / path]
+    except (ValueError, NotImplementedError) as error:
+        raise SettingsError(f"backgrounds.files: '{pattern}' is no pattern", remedy="Use * and **.") from error
+    found = [place for place in found if place.exists() and not place.name.startswith(".")]
+    if not found:
+        raise SettingsError(
+            f"backgrounds.files: '{pattern}' names nothing", where=folder,
+            remedy="Correct it; paths are relative to the folder of the spec.",
+        )  # fmt: skip
+    return [Path(*place.absolute().parts) for place in found]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Owners:
+    """Whose images are: as patients.csv in the folder of the spec says, else DICOM's Patient ID."""
+
+    folder: Path
+    table: dict[str, Told] | None
+
+    @cached_property
+    def _names_patients(self) -> bool:
+        """Whether there is a table for more than spacings; one that names none of our images is a mistaken one."""
+        return self.table is not None and (not self.table or any(line.patient for line in self.table.values()))
+
+    def told(self, file: Path, place: Path) -> Told:
+        """What the table says of a file, else of the folder that the spec names."""
+        lines = [(self.table or {}).get(_name(one, self.folder)) for one in (file, place)]
+        return next((line for line in lines if line is not None), Told())
+
+    def hash_of(self, file: Path, told: Told, *, dicom: bool, otherwise: tuple[str, str]) -> str:
+        """Stands for the patient; for `otherwise`, a kind and a name, where nobody knows whose it is.
+
+        Raises:
+            ReadError: there is a table of patients, and it leaves this image out.
+        """
+        patient = told.patient or (patient_of(file.parent, file.name) if dicom else "")
+        if patient:
+            return identity_hash("patient", patient)
+        if self._names_patients:
+            raise ReadError(
+                f"{PATIENTS_FILE} leaves this image out, so nobody knows whose it is",
+                where=_name(file, self.folder),
+                remedy="Add a line for it, or for its folder as the spec names it; names are relative to the spec.",
+            )
+        return identity_hash(*otherwise)
+
+
+def _in_place(place: Path, files: Sequence[Path], wanted: Backgrounds, owners: _Owners) -> Iterator[Background]:
+    """The backgrounds of a file, of a folder of DICOM series, or of a folder of images."""
+    if place.is_file():
+        yield from _in_file(place, place, wanted, owners)
+        return
+    dicom = [file for file in files if _begins(file)[1]]
+    if not dicom:
+        images = [file for file in files if _begins(file)[0]]
+        if not images:
+            raise ReadError("the folder holds no image", where=place, remedy="Correct backgrounds.files in the spec.")
+        for file in images:
+            yield from _in_file(file, place, wanted, owners)
+        return
+    name = _name(place, owners.folder)
+    series = series_of(dicom, where=place)
+    for uid, (file, slices) in series.items():
+        told = owners.told(file, place)
+        whose = owners.hash_of(file, told, dicom=True, otherwise=("series", f"{name}\0{uid}"))
+        yield from _cut(place, name, uid if len(series) > 1 else None, slices, whose, wanted, told)
+
+
+def _in_file(file: Path, place: Path, wanted: Backgrounds, owners: _Owners) -> Iterator[Background]:
+    image, dicom = _begins(file)
+    if not (image or dicom):
+        raise ReadError("this is not a medical image", where=file, remedy="Correct backgrounds.files in the spec.")
+    name, told = _name(file, owners.folder), owners.told(file, place)
+    whose = owners.hash_of(file, told, dicom=dicom, otherwise=("file", name))
+    slices = 1
+    if wanted.slices == "each":
+        slices = next(iter(series_of([file], where=file).values()))[1] if dicom else _slices_in(file)
+    yield from _cut(file, name, None, slices, whose, wanted, told)
+
+
+def _cut(
+    path: Path, name: str, series: str | None, slices: int, whose: str, wanted: Backgrounds, told: Told
+) -> Iterator[Background]:
+    """The whole, or each of its slices."""
+    spacing = wanted.spacing if told.spacing_mm is None else (told.spacing_mm, told.spacing_mm)
+    for index in range(slices) if wanted.slices == "each" and slices > 1 else [None]:
+        yield Background(patient=whose, name=name, path=path, series=series, slice_index=index, spacing_mm=spacing)
+
+
+def _slices_in(file: Path) -> int:
+    with file.open("rb") as stream:
+        picture = stream.read(132).startswith(PICTURE_MAGIC)
+    return 1 if picture else read_image(file).slices  # the reader refuses pictures of several pages
+
+
+def _files_of(folder: Path) -> list[Path]:
+    """What `read_image` looks at: the folder's files, and where none is DICOM those one level below too."""
+    inside = sorted(path for path in folder.iterdir() if not path.name.startswith(".") and path.name != "DICOMDIR")
+    files = [path for path in inside if path.is_file()]
+    if not any(_begins(path)[1] for path in files):
+        below = (sorted(path.iterdir()) for path in inside if path.is_dir())
+        files += [path for paths in below for path in paths if path.is_file() and not path.name.startswith(".")]
+    return files
+
+
+def _begins(file: Path) -> tuple[bool, bool]:
+    """Whether a file is an image that is no DICOM, and whether it is DICOM."""
+    with file.open("rb") as stream:
+        head = stream.read(132)
+    dicom = looks_like_dicom(head)
+    image = head.startswith((*PICTURE_MAGIC, *NRRD_MAGIC)) or file.name.lower().endswith(VOLUME_SUFFIXES)
+    return image and not dicom, dicom

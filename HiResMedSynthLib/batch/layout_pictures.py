@@ -1,0 +1,175 @@
+"""Single pictures with boxes, as detectors are trained on: COCO (a folder a side) and YOLO (one data.yaml).
+
+Pictures are grey PNG, bright = dense, lossless and left-justified: a value of n bits stands in the upper n of 16, so
+that readers who take the upper byte alone see the picture too. CT: (HU + 1024) x 16, clipped to -1024..3071 HU.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from HiResMedSynthLib.batch.layout import (
+    Entries,
+    Entry,
+    LabelledImage,
+    MadeCase,
+    class_number,
+    facts_of,
+    slice_name,
+    whole_text,
+    write_joined,
+    write_patients,
+)
+from HiResMedSynthLib.batch.spec import SIDES, Output, Side
+from HiResMedSynthLib.compose import Box
+from HiResMedSynthLib.export.boxes import CLASSES
+from HiResMedSynthLib.export.image_file import MARK, save_png
+from HiResMedSynthLib.export.stored import StoredForm
+from HiResMedSynthLib.image import MedicalImage
+from HiResMedSynthLib.write_annotations import run_lengths
+
+HU_OFFSET, HU_BITS = 1024, 12
+
+
+def left_justified(image: MedicalImage, form: StoredForm, index: int) -> NDArray[Any]:
+    """A slice as uint16 `[row, column]`, uint8 where the source has 8 bits; bright = dense, the upper bits used."""
+    pixels = image.pixels[index]
+    if image.units == "HU":
+        values = np.floor(pixels.astype(np.float64) + 0.5) + HU_OFFSET
+        return np.asarray(np.clip(values, 0, 2**HU_BITS - 1).astype(np.uint16) << np.uint16(16 - HU_BITS))
+    low, high = form.limits
+    values = form.store(pixels).astype(np.int32) - low
+    if not image.bright_is_dense:
+        values = (high - low) - values
+    if form.bits_stored <= 8:
+        return np.asarray((values << (8 - form.bits_stored)).astype(np.uint8))
+    return np.asarray((values << (16 - form.bits_stored)).astype(np.uint16))
+
+
+def write_picture(one: LabelledImage, index: int, path: Path) -> None:
+    """Writes one slice as PNG."""
+    from PIL import Image
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_png(Image.fromarray(left_justified(one.image, one.form, index)), path, compress_level=3)
+
+
+class Coco:
+    """coco/SIDE/images/NAME.png and coco/SIDE/annotations.json; masks as uncompressed run lengths."""
+
+    def write(self, made: MadeCase, root: Path) -> list[Entry]:
+        """One entry a picture."""
+        entries = []
+        for one in made.images():
+            for index in one.slices:
+                name = f"{slice_name(one, index)}.png"
+                write_picture(one, index, root / "coco" / made.side / "images" / name)
+                boxes = [box for box in one.boxes if box.slice == index]
+                entries.append(
+                    {
+                        **facts_of(one),
+                        "file": f"coco/{made.side}/images/{name}",
+                        "width": one.image.columns,
+                        "height": one.image.rows,
+                        "annotations": [_annotation(one, box) for box in boxes],
+                    }
+                )
+        return entries
+
+    def paths(self, entry: Entry) -> list[str]:
+        """The picture."""
+        return [entry["file"]]
+
+    def finish(self, entries: Entries, out: Path, output: Output) -> None:
+        """Writes annotations.json of each side."""
+        for side in SIDES:
+            folder = out / "coco" / side
+            if not folder.is_dir():
+                continue
+            write_patients(folder, ((f"images/{Path(one['file']).name}", one) for one in _of_side(entries, side)))
+            aside = folder / ".annotations.json.part"
+            with aside.open("w", encoding="utf-8") as stream:
+                head = {"description": f"{output.name}: {MARK}"}
+                classes = [{"id": number, "name": name} for number, name in enumerate(CLASSES, start=1)]
+                stream.write(f'{{"info": {json.dumps(head)},\n"categories": {json.dumps(classes)},\n"images": [\n')
+                write_joined(stream, _images(_of_side(entries, side)))
+                stream.write('\n],\n"annotations": [\n')
+                write_joined(stream, _annotations(_of_side(entries, side)))
+                stream.write("\n]}\n")
+            aside.replace(folder / "annotations.json")
+
+
+def _of_side(entries: Entries, wanted: Side) -> Iterator[Entry]:
+    return (entry for side, entry in entries() if side == wanted)
+
+
+def _images(entries: Iterable[Entry]) -> Iterator[Entry]:
+    for number, entry in enumerate(entries, start=1):
+        file = f"images/{Path(entry['file']).name}"
+        yield {"id": number, "file_name": file, "width": entry["width"], "height": entry["height"]}
+
+
+def _annotations(entries: Iterable[Entry]) -> Iterator[Entry]:
+    count = 0
+    for number, entry in enumerate(entries, start=1):
+        for annotation in entry["annotations"]:
+            count += 1
+            yield {"id": count, "image_id": number, **annotation}
+
+
+def _annotation(one: LabelledImage, box: Box) -> Entry:
+    plane = one.mask[box.slice] == box.lesion
+    width, height = box.column_max - box.column_min, box.row_max - box.row_min
+    return {
+        "category_id": class_number(box.type) + 1,
+        "bbox": [box.column_min, box.row_min, width, height],
+        "area": int(plane.sum()),
+        "iscrowd": 0,
+        "segmentation": run_lengths(plane),
+    }
+
+
+class Yolo:
+    """yolo/images/SIDE/NAME.png, yolo/labels/SIDE/NAME.txt and yolo/data.yaml."""
+
+    def write(self, made: MadeCase, root: Path) -> list[Entry]:
+        """One entry a picture."""
+        entries = []
+        for one in made.images():
+            for index in one.slices:
+                name = slice_name(one, index)
+                write_picture(one, index, root / "yolo" / "images" / made.side / f"{name}.png")
+                labels = root / "yolo" / "labels" / made.side / f"{name}.txt"
+                labels.parent.mkdir(parents=True, exist_ok=True)
+                labels.write_text("".join(_line(one, box) for box in one.boxes if box.slice == index), encoding="utf-8")
+                entries.append({**facts_of(one), "name": name, "side": made.side})
+        return entries
+
+    def paths(self, entry: Entry) -> list[str]:
+        """The picture and its boxes."""
+        place = f"{entry['side']}/{entry['name']}"
+        return [f"yolo/images/{place}.png", f"yolo/labels/{place}.txt"]
+
+    def finish(self, entries: Entries, out: Path, output: Output) -> None:
+        """Writes data.yaml and patients.csv."""
+        files = ((self.paths(entry)[0].removeprefix("yolo/"), entry) for _, entry in entries())
+        write_patients(out / "yolo", files)
+        sides = [side for side in SIDES if (out / "yolo" / "images" / side).is_dir()]
+        lines = [f"# {output.name}: {MARK}", *(f"{side}: images/{side}" for side in sides)]
+        if "train" in sides and "val" not in sides:
+            lines.append("val: images/train  # this data set has no side to validate on")
+        lines += ["names:", *(f"  {number}: {name}" for number, name in enumerate(CLASSES))]
+        whole_text(out / "yolo" / "data.yaml", "\n".join(lines) + "\n")
+
+
+def _line(one: LabelledImage, box: Box) -> str:
+    columns, rows = one.image.columns, one.image.rows
+    x, y = (box.column_min + box.column_max) / 2 / columns, (box.row_min + box.row_max) / 2 / rows
+    size = f"{(box.column_max - box.column_min) / columns:.6f} {(box.row_max - box.row_min) / rows:.6f}"
+    return f"{class_number(box.type)} {x:.6f} {y:.6f} {size}\n"

@@ -1,0 +1,165 @@
+"""`hiresmedsynth dataset`: a spec in, a data set of synthetic cases out."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from HiResMedSynthLib.cli.options import progress_line
+from HiResMedSynthLib.errors import SettingsError
+
+if TYPE_CHECKING:
+    from HiResMedSynthLib.batch.making import Outcome
+    from HiResMedSynthLib.batch.plan import Plan
+
+EXIT_SOME_FAILED, EXIT_CANCELLED = 3, 130
+EVERY_S = 30  # a line of progress where there is no terminal
+EXAMPLES = """\b
+Examples:
+  hiresmedsynth dataset --example > spec.toml
+  hiresmedsynth dataset spec.toml --out DIR --dry-run
+  hiresmedsynth dataset spec.toml --out DIR --workers 2
+"""
+
+
+@click.command("dataset", epilog=EXAMPLES)
+@click.argument("spec", type=click.Path(path_type=Path), required=False)
+@click.option("--out", type=click.Path(path_type=Path), help="Folder for the data set; an interrupted one goes on.")
+@click.option("--count", type=click.IntRange(min=1), help="How many cases [default: the spec's].")
+@click.option("--workers", type=click.IntRange(1, 1024), default=1, show_default=True, help="Processes.")
+@click.option("--dask", "scheduler", help="Address of a dask scheduler (tcp://HOST:8786): make the cases there.")
+@click.option("--dry-run", is_flag=True, help="Say how many cases, bytes and seconds; write nothing.")
+@click.option("--example", is_flag=True, help="Print a spec with every key, commented.")
+def dataset_command(
+    spec: Path | None, out: Path | None, count: int | None, workers: int, scheduler: str | None, dry_run: bool,
+    example: bool,
+) -> None:  # fmt: skip
+    """Makes many synthetic cases from SPEC, a TOML file: split by patient and lesion donor, with manifest and card.
+
+    \b
+    Run the same command again after a break: it goes on, and gives the same bytes
+    as a run without one. Exit code 3: done, but some cases could not be made
+    (failures.csv says why).
+    """
+    if example:
+        from HiResMedSynthLib.batch.spec_example import EXAMPLE
+
+        click.echo(EXAMPLE, nl=False)
+        return
+    if spec is None:
+        raise click.UsageError("SPEC is missing: a TOML file (hiresmedsynth dataset --example prints one).")
+    plan = _plan(spec, count)
+    if dry_run:
+        _estimate(plan, workers)
+        return
+    if out is None:
+        raise click.UsageError("--out is missing: the folder for the data set.")
+    _run(plan, out, workers, scheduler)
+
+
+def _plan(path: Path, count: int | None) -> Plan:
+    from HiResMedSynthLib.batch.backgrounds import find_backgrounds
+    from HiResMedSynthLib.batch.plan import Plan
+    from HiResMedSynthLib.batch.spec import read_spec
+    from HiResMedSynthLib.lesion.bank import load_bank
+
+    spec = read_spec(path)
+    if count is not None:
+        spec = spec.with_count(count)
+    return Plan(spec, find_backgrounds(spec.backgrounds, path.absolute().parent), load_bank())
+
+
+def _estimate(plan: Plan, workers: int) -> None:
+    from HiResMedSynthLib.batch.estimate import estimated, summary
+    from HiResMedSynthLib.batch.workers import one_thread_from_now
+
+    click.echo(summary(plan))
+    one_thread_from_now()
+    found = estimated(plan, workers=workers)
+    for outcome in found.tried:
+        if outcome.failure:
+            click.echo(f"case {outcome.number} could not be made: {outcome.failure}")
+    if found.seconds is None or found.bytes is None:
+        raise SettingsError("none of the cases tried could be made", remedy="Mend what is said above.")
+    made = sum(not outcome.failure for outcome in found.tried)
+    click.echo(
+        f"about {_bytes(found.bytes)} and {_duration(found.seconds)} with {workers} worker(s): "
+        f"measured now on {made} case(s), scaled"
+    )
+
+
+def _run(plan: Plan, out: Path, workers: int, scheduler: str | None) -> None:
+    from HiResMedSynthLib.batch.run import run
+
+    if plan.split.note:
+        click.echo(f"Note: {plan.split.note}.", err=True)
+    engine = None
+    if scheduler is not None:
+        from HiResMedSynthLib.batch.cluster import cluster_engine
+
+        engine = cluster_engine(plan, out, scheduler)
+    progress = _Progress()
+    try:
+        done = run(plan, out, workers=workers, on_case=progress.tell, engine=engine)
+    except KeyboardInterrupt:
+        progress.end()
+        whole = f"{progress.done} of {plan.count} cases are whole" if progress.here else "What is whole stays"
+        click.echo(f"Stopped. {whole}: the same command goes on.", err=True)
+        click.get_current_context().exit(EXIT_CANCELLED)
+    except BaseException:
+        progress.end()
+        raise
+    before = f" ({done.before} of them by an earlier run)" if done.before else ""
+    click.echo(f"{out}: {done.made + done.before} cases{before}; see README.md, manifest.csv and sheet.png there")
+    if done.failures:
+        click.echo(f"{len(done.failures)} case(s) could not be made: see failures.csv", err=True)
+        click.get_current_context().exit(EXIT_SOME_FAILED)
+
+
+class _Progress:
+    """One line on a terminal, rewritten after each case; elsewhere a line now and then."""
+
+    def __init__(self) -> None:
+        self.start = self.said = time.monotonic()
+        self.done = self.here = self.failed = 0
+        self.open = False
+
+    def tell(self, done: int, total: int, outcome: Outcome) -> None:
+        """Notes a case."""
+        self.here += 1
+        self.failed += bool(outcome.failure)
+        self.done = done - self.failed
+        now = time.monotonic()
+        left = (now - self.start) / self.here * (total - done)
+        failed = f", {self.failed} failed" if self.failed else ""
+        text = f"{_duration(left)} left{failed}"
+        progress_line(done, total, text)
+        self.open = done < total
+        if not sys.stderr.isatty() and (now - self.said > EVERY_S or done == total):
+            self.said = now
+            click.echo(f"[{done}/{total}] {text}", err=True)
+
+    def end(self) -> None:
+        """Leaves the line of a run that was cut off."""
+        if self.here and self.open and sys.stderr.isatty():
+            click.echo(err=True)
+
+
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _bytes(count: int) -> str:
+    size = float(count)
+    for unit in ("bytes", "KB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:.3g} TB"
