@@ -1,0 +1,164 @@
+"""Rows of an evaluation about sets: distances in feature spaces, statistics of images, lesions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from HiResMedSynthLib.errors import SettingsError
+from HiResMedSynthLib.evaluation import perceptual, texture_features
+from HiResMedSynthLib.evaluation.findings import BEYOND, DIFFERS, NO_DIFFERENCE, WITHIN, Family, Row, patients
+from HiResMedSynthLib.evaluation.lesion_statistics import LesionNumbers, numbers_by_name
+from HiResMedSynthLib.evaluation.measure_side import SideMeasures
+from HiResMedSynthLib.evaluation.resampling import ALPHA, bonferroni, difference
+from HiResMedSynthLib.evaluation.set_distances import (
+    NEIGHBOURS,
+    Pool,
+    Step,
+    frechet_of_many,
+    set_distances,
+)
+
+SPACE_WORDS = {
+    texture_features.SPACE: f"texture, {len(texture_features.feature_names())} features without weights",
+    perceptual.SPACE: "ST-LPIPS VGG, 1472 features",
+}
+WORDS = {
+    "frechet": ("Frechet distance", "squared SD of the real set, summed over features"),
+    "kid": ("KID", "squared discrepancy of the cubic kernel"),
+    "precision": (f"precision, {NEIGHBOURS} neighbours", "share of synthetic images that lie among real ones"),
+    "recall": (f"recall, {NEIGHBOURS} neighbours", "share of real images that lie among synthetic ones"),
+    "density": (f"density, {NEIGHBOURS} neighbours", "how many real neighbourhoods hold a synthetic image, over k"),
+    "coverage": (f"coverage, {NEIGHBOURS} neighbours", "share of real neighbourhoods that hold a synthetic image"),
+}
+
+
+def distance_rows(
+    space: str, pool: Pool, real: SideMeasures, synthetic: SideMeasures, *, seed: int, step: Step
+) -> list[Row]:
+    """The distances in one feature space; one row that says why where there are too few patients."""
+    where = SPACE_WORDS[space]
+    try:
+        found = set_distances(pool, real.groups, synthetic.groups, seed=seed, step=step)
+    except SettingsError as error:
+        return [
+            Row.missing("sets", f"Frechet distance, KID, precision, recall ({where})", f"{error.what}. {error.remedy}")
+        ]
+    rows = [
+        Row(
+            family="sets",
+            name=f"{WORDS[one.name][0]} ({where})",
+            n=f"{one.patients} patients a side",
+            value=one.value,
+            low=one.low,
+            high=one.high,
+            floor=one.floor,
+            floor_limit=one.floor_limit,
+            unit="" if one.name not in ("frechet",) else "SD²",
+            verdict=WITHIN if one.within_floor else BEYOND,
+            note=WORDS[one.name][1] + (_ratio(one.value, one.floor) if one.name == "frechet" else ""),
+        )
+        for one in found
+    ]
+    many, floor = frechet_of_many(pool, real.groups, synthetic.groups, seed=seed)
+    note = "a line over 1/n through three sizes; crude below some 100 patients, and may fall below zero"
+    n = f"up to {found[0].patients} patients a side"
+    name = f"Frechet distance, extrapolated to many images ({where})"
+    rows.insert(1, Row(family="sets", name=name, n=n, value=many, floor=floor, unit="SD²", note=note))
+    return rows
+
+
+def _ratio(value: float, floor: float) -> str:
+    return f"; {value / floor:.2f} times the floor" if floor > 0 else ""
+
+
+def statistic_rows(real: SideMeasures, synthetic: SideMeasures, *, seed: int) -> list[Row]:
+    """Synthetic minus real of each statistic, p after Bonferroni's correction for all of them."""
+    return _difference_rows(
+        "statistics", real.statistics, synthetic.statistics, (real.groups, synthetic.groups), seed=seed
+    )
+
+
+def lesion_rows(real: Sequence[LesionNumbers], synthetic: Sequence[LesionNumbers], *, seed: int) -> list[Row]:
+    """Synthetic lesions against real ones, and against the ranges of historical nodules."""
+    from scipy.stats import binomtest
+
+    if not synthetic:
+        return [Row.missing("lesions", "lesions", "no synthetic image says where its lesions are")]
+    made = numbers_by_name(synthetic)
+    groups = [one.group for one in synthetic]
+    rows = []
+    for name, values in made.items():
+        known = values[np.isfinite(values)]
+        if len(known):
+            low, middle, high = np.percentile(known, [5, 50, 95])
+            note = f"median and 5 to 95 % points of the synthetic lesions ({len(known)} of {len(values)} measurable)"
+            n = f"{len(known)} lesions of {patients(groups)}"
+            rows.append(
+                Row(family="lesions", name=name, n=n, value=float(middle), low=float(low), high=float(high), note=note)
+            )
+    for name in made:
+        judged = [one.historical[name] for one in synthetic if name in one.historical]
+        if judged:
+            interval = binomtest(sum(judged), len(judged)).proportion_ci(method="exact")
+            rows.append(
+                Row(
+                    family="lesions",
+                    name=f"{name}: share in the range of historical nodules",
+                    n=f"{len(judged)} lesions",
+                    value=sum(judged) / len(judged),
+                    low=float(interval.low),
+                    high=float(interval.high),
+                    note="90 % of real nodules (LIDC-IDRI) lie in it; exact interval",
+                )
+            )
+    if real:
+        sides = (numbers_by_name(real), made)
+        rows += _difference_rows("lesions", *sides, ([one.group for one in real], groups), seed=seed)
+    else:
+        rows.append(Row.missing("lesions", "difference to real lesions", "no real image says where its lesions are"))
+    return rows
+
+
+def _difference_rows(
+    family: Family,
+    real: Mapping[str, NDArray[np.float64]],
+    synthetic: Mapping[str, NDArray[np.float64]],
+    groups: tuple[Sequence[str], Sequence[str]],
+    *,
+    seed: int,
+) -> list[Row]:
+    found = {name: difference(real[name], synthetic[name], groups, seed=seed) for name in synthetic if name in real}
+    tests = sum(one is not None for one in found.values())
+    if not tests:
+        return [Row.missing(family, "differences to real images", "they need 2 patients a side")]
+    rows = []
+    for name, one in found.items():
+        label = name if family == "statistics" else f"{name}: synthetic minus real"
+        if one is None:
+            rows.append(Row.missing(family, label, "it could be measured in fewer than 2 patients of a side"))
+            continue
+        p = bonferroni(one.p, tests)
+        rows.append(
+            Row(
+                family=family,
+                name=label,
+                n=f"{one.patients[0]} real, {one.patients[1]} synthetic patients",
+                value=one.synthetic - one.real,
+                low=one.low,
+                high=one.high,
+                floor_limit=one.floor,
+                verdict=DIFFERS if p < ALPHA else NO_DIFFERENCE,
+                note=f"real {_number(one.real)}, synthetic {_number(one.synthetic)}; p {p:.2g} after correction for "
+                f"{tests} tests",
+                p=p,
+            )
+        )
+    return rows
+
+
+def _number(value: float) -> str:
+    return f"{value:.3g}" if math.isfinite(value) else "none"
