@@ -1,25 +1,24 @@
-"""Whether a film is a near copy of one that a model learned from, judged from small descriptors of the training films.
+"""Whether a film is a near copy of one that a model learned from, judged from 128 bytes of each training film.
 
-Everything is computed from the film at 64 px. Two descriptors, both int8 and both random projections onto signs:
+A film is looked at at 64 px, as what lies between two blurs (ribs, vessels, edges), its contrast evened out so that
+exposure doesn't count, in 4 x 4 tiles. Of each tile of each training film 64 signs are kept: of mixtures of the tile's
+cosine coefficients, drawn once for all models (locality-sensitive hashing by random projections). That tells films
+apart and doesn't rebuild them (docs/privacy.md shows the best attempt).
 
-- whole: the film blurred to 24 x 24, normalised, less the mean training film: 64 numbers a film;
-- patches: 8 x 8 overlapping windows of 16 px, each less its mean over its SD: 16 numbers a window. At each place the
-  films stand in an order of its own, so that the windows of one film can't be read off and put together.
-
-A film is compared at the best of 25 small shifts. It is a near copy where its likeness to the nearest training film is
-above the 95 % point of films that were held out of training, as a whole or in the share of its windows that are.
-No proof of privacy: it finds copies, not what else a model may have learned.
+A new film is moved, turned, enlarged and mirrored in many ways; in each its tiles are compared with those of each
+training film at the same place. Likeness is counted over a quarter of the film (2 x 2 tiles), a half, 3 x 3 tiles and
+all, so that a copied part is found too. A film is a near copy where one of the four lies above the `PERCENT` % point of
+films of other patients. No proof of privacy: it finds copies, not what else a model may have learned.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,13 +28,19 @@ from HiResMedSynthLib.errors import SettingsError
 
 KIND = "background-descriptors"
 NAME_SUFFIX = "_descriptors"
-SIDE, LOW, SHIFT = 64, 24, 2
-WHOLE, WINDOW, GRID, NUMBERS = 64, 16, 8, 16
-PLACES = GRID**2
-POOLED = WINDOW // 2  # a window is halved before it is projected
-SOFT = 0.15  # added to a window's SD (of a film of SD 1), so that flat windows don't count
-WHOLE_UNIT, PATCH_UNIT = 0.5, 8.0  # the values of 127
-PERCENT = 95.0  # point of the held-out films that a copy lies above
+SIDE, TILE = 64, 16
+ROW = SIDE // TILE  # tiles along a side
+SIGNS = 64  # kept of a tile
+FINEST = 9.0  # half cosine waves across a tile
+FINE_PX, COARSE_PX, EVEN_PX = 0.6, 2.0, 4.0  # SDs: structure lies between the first two blurs; contrast is evened out
+CLIP = 2.0  # of evened values, whose SD is about 1: no edge or marker decides alone
+PLAIN_PERCENT = 40.0  # tiles with less structure than so many of the training films' count less
+SHIFT = 6  # px each way
+SCALES = (0.83, 0.88, 0.94, 1.0, 1.06, 1.13, 1.2)
+DEGREES = (-4.0, 0.0, 4.0)
+PARTS = ("a quarter", "a half", "nine sixteenths", "the whole")
+PERCENT = 99.0  # point of films of other patients that a near copy lies above,
+MARGIN = 1.02  # by so much: there are four limits, and few films to tell the point by
 FEWEST_HELD_OUT = 8
 Pixels = NDArray[np.float32]
 
@@ -45,125 +50,122 @@ class Nearness:
     """How near a film is to the training films.
 
     Attributes:
-        whole: likeness (correlation of descriptors, at most 1) to the nearest one.
-        nearest: its number among the descriptors.
-        patch_share: share of the film's windows that are nearer to a training film's than 95 % of held-out ones are.
-        patches: [64] likeness of each window to the nearest, row by row.
+        likeness: of the best part of each size in `PARTS` at the best position: about 1 for a copy of the whole film,
+            and the root of its share of the tiles for a part of it (0.5 for a quarter).
+        nearest: number of the training film that it lies nearest to, by the part that stands out most.
         why: why it counts as a near copy; "" where it doesn't.
     """
 
-    whole: float
+    likeness: tuple[float, ...]
     nearest: int
-    patch_share: float
-    patches: Pixels
     why: str
 
-
-@dataclass(frozen=True, kw_only=True)
-class CopyRate:
-    """Of some films: shares of near copies, and of their windows; of held-out films each is near 5 %."""
-
-    films: int
-    whole: float
-    by_patches: float
-    either: float
-    windows: float
+    @property
+    def whole(self) -> float:
+        """Likeness of the film as a whole."""
+        return self.likeness[-1]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TrainingDescriptors:
-    """Descriptors of a model's training films, with what held-out films say.
+    """Descriptors of a model's training films, with what films of other patients say.
 
     Attributes:
-        whole: int8 [film, 64].
-        patches: int8 [place, film, 16], each place in an order of its own.
-        mean: [24 * 24] the mean training film, blurred and normalised.
-        whole_threshold: likeness of a whole film from which it is a near copy.
-        patch_thresholds: [place] likeness of a window from which it is one.
-        share_threshold: share of such windows from which the film is one.
-        held_out: how many films the thresholds come from.
+        signs: uint8 [film, 16 tiles, 8]: 64 signs of each tile, packed.
+        scale: [n] SD of each cosine coefficient over the training films' tiles.
+        plain: structure from which a tile counts in full.
+        limits: likeness above which a film is a near copy, for each size in `PARTS`.
+        unlearned: how many films of other patients the limits come from.
     """
 
-    whole: NDArray[np.int8]
-    patches: NDArray[np.int8]
-    mean: Pixels
-    whole_threshold: float
-    patch_thresholds: Pixels
-    share_threshold: float
-    held_out: int
+    signs: NDArray[np.uint8]
+    scale: Pixels
+    plain: float
+    limits: tuple[float, ...]
+    unlearned: int
 
     def __post_init__(self) -> None:
-        films = len(self.whole)
-        shapes: dict[str, tuple[NDArray[Any], str, tuple[int, ...]]] = {
-            "whole": (self.whole, "int8", (films, WHOLE)),
-            "patches": (self.patches, "int8", (PLACES, films, NUMBERS)),
-            "mean": (self.mean, "float32", (LOW * LOW,)),
-            "patch_thresholds": (self.patch_thresholds, "float32", (PLACES,)),
-        }
-        sound = films > 0 and all(a.dtype.name == kind and a.shape == shape for a, kind, shape in shapes.values())
-        numbers = (*self.mean, *self.patch_thresholds, self.whole_threshold, self.share_threshold)
-        if not (sound and np.isfinite(numbers).all()):
+        sound = (
+            self.signs.dtype == np.uint8
+            and self.signs.ndim == 3
+            and len(self.signs) > 0
+            and self.signs.shape[1:] == (ROW**2, SIGNS // 8)
+            and self.scale.shape == (len(_cosines()),)
+            and len(self.limits) == len(PARTS)
+            and bool(np.isfinite([*self.scale, *self.limits, self.plain]).all())
+            and min(*self.scale, *self.limits, self.plain) > 0
+        )
+        if not sound:
             raise weights.ModelError(
                 "the descriptors of the training films are damaged", remedy="Make them anew, or reinstall."
             )
 
-    def nearness(self, film: Pixels) -> Nearness:
-        """How near a film [row, column] of any size, values in -1..1, is to the training films."""
-        shifted = _shifts(small_film(film))
-        likeness = _unit(_whole_numbers(shifted, self.mean)) @ _unit(self.whole.astype(np.float32)).T
-        best = likeness.max(axis=0)  # [film]
-        windows = _patch_numbers(shifted).swapaxes(0, 1)  # [place, shift, number]
-        held = self.patches.astype(np.float32) * (PATCH_UNIT / 127)
-        squares = (windows**2).sum(-1)[:, :, None] + (held**2).sum(-1)[:, None] - 2 * windows @ held.swapaxes(1, 2)
-        patches = (1 - squares.min(axis=(1, 2)) / (2 * POOLED**2)).astype(np.float32)
-        whole, share = float(best.max()), float((patches > self.patch_thresholds).mean())
-        return Nearness(
-            whole=whole,
-            nearest=int(best.argmax()),
-            patch_share=share,
-            patches=patches,
-            why=self._why(whole, share),
-        )
+    def likeness(self, film: Pixels) -> Pixels:
+        """[size of part, training film]: likeness of the best part of each size at the best position.
+
+        Raises:
+            SettingsError: the film isn't [row, column] of any size from 8 on, of finite numbers.
+        """
+        mixture, kept = _mixture(self.scale), self._unpacked()
+        best = np.zeros((len(PARTS), len(self.signs)), dtype=np.float32)
+        for warped in _warps(evened(small_film(film))):
+            numbers = _windows(warped) @ mixture
+            numbers /= np.maximum(np.linalg.norm(numbers, axis=-1, keepdims=True), 1e-6)
+            weight = np.clip(_structure(warped) / self.plain, 0, 1)
+            tiles = _near_places(numbers * weight[..., np.newaxis])
+            evidence = _sums(_near_places(weight[..., np.newaxis] ** 2))
+            for size, (sums, seen) in enumerate(zip(_sums(np.matmul(tiles, kept)), evidence, strict=True)):
+                found = sums / (ROW * np.sqrt(np.maximum(seen, 1)))
+                for sign in (1, -1):  # a negative is a copy as well
+                    np.maximum(best[size], (sign * found).max(axis=(0, 1)), out=best[size])
+        return best
+
+    def nearness(self, *versions: Pixels) -> Nearness:
+        """How near a film [row, column] of any size is to the training films; the nearest of its versions counts."""
+        return self._judged(np.max([self.likeness(film) for film in versions], axis=0))
 
     def why_copy(self, film: Pixels) -> str:
         """Why the film counts as a near copy of a training film; "" where it doesn't."""
         return self.nearness(film).why
 
-    def copy_rate(self, films: Iterable[Pixels]) -> CopyRate:
-        """Shares of near copies among some films.
+    def copy_rate(self, films: Iterable[Pixels]) -> float:
+        """Share of near copies among some films; of films that weren't learned a few in a hundred.
 
         Raises:
             SettingsError: there is no film.
         """
-        found = [self.nearness(film) for film in films]
+        found = [bool(self.why_copy(film)) for film in films]
         if not found:
             raise SettingsError("a copy rate needs films", remedy="Give at least one.")
-        whole = np.array([one.whole > self.whole_threshold for one in found])
-        by_patches = np.array([one.patch_share > self.share_threshold for one in found])
-        return CopyRate(
-            films=len(found),
-            whole=float(whole.mean()),
-            by_patches=float(by_patches.mean()),
-            either=float((whole | by_patches).mean()),
-            windows=float(np.mean([one.patch_share for one in found])),
-        )
+        return float(np.mean(found))
 
-    def _why(self, whole: float, share: float) -> str:
-        if whole > self.whole_threshold:
-            return (
-                f"likeness {whole:.3f} to the nearest training film, where {PERCENT:.0f} % of unlearned films "
-                f"stay below {self.whole_threshold:.3f}"
+    def _judged(self, likeness: Pixels) -> Nearness:
+        excess = likeness / np.array(self.limits, dtype=np.float32)[:, np.newaxis]
+        size, nearest = np.unravel_index(int(excess.argmax()), excess.shape)
+        why = ""
+        if excess[size, nearest] > 1:
+            why = (
+                f"likeness {likeness[size, nearest]:.2f} of {PARTS[size]} of it to a training film, where "
+                f"{PERCENT:.0f} % of other patients' films stay below {self.limits[size]:.2f}"
             )
-        if share > self.share_threshold:
-            return (
-                f"{share:.0%} of its windows are nearer to a training film's than {PERCENT:.0f} % of unlearned films' "
-                f"are, where {PERCENT:.0f} % of unlearned films have no more than {self.share_threshold:.0%} of them"
-            )
-        return ""
+        return Nearness(likeness=tuple(float(v) for v in likeness.max(axis=1)), nearest=int(nearest), why=why)
+
+    def _unpacked(self) -> Pixels:
+        """[tile row, tile column, sign, film] of such a size that a tile's product with itself is about 1."""
+        signs = np.unpackbits(self.signs, axis=-1).astype(np.float32) * 2 - 1
+        signs = np.ascontiguousarray(signs.transpose(1, 2, 0)) * np.float32(np.sqrt(np.pi / 2 / SIGNS))
+        return signs.reshape(ROW, ROW, SIGNS, -1)
 
 
-def describe(training: Sequence[Pixels], held_out: Sequence[Pixels]) -> TrainingDescriptors:
-    """Descriptors of the training films, thresholds from films of other patients that were held out.
+def describe(
+    training: Sequence[Pixels], held_out: Sequence[Pixels], patients: Sequence[str] | None = None
+) -> TrainingDescriptors:
+    """Descriptors of the training films; limits from films held out, and from each training film against the others.
+
+    Args:
+        training: films [row, column], values in -1..1.
+        held_out: films of other patients.
+        patients: whose each training film is; None: each of another patient.
 
     Raises:
         SettingsError: no training film, or too few held out.
@@ -173,41 +175,43 @@ def describe(training: Sequence[Pixels], held_out: Sequence[Pixels]) -> Training
             f"{len(training)} training and {len(held_out)} held-out films are too few for a copy check",
             remedy=f"Give at least one and {FEWEST_HELD_OUT}.",
         )
-    films = np.stack([small_film(film) for film in training])
-    mean = mean_film(films)
-    whole, windows = numbers_of(films, mean)
-    ordered = np.stack([place[np.lexsort(place.T)] for place in windows.swapaxes(0, 1)])
+    even = [evened(small_film(film)) for film in training]
+    tiles = np.concatenate([_tiles(film) for film in even]) @ _cosines().T
+    scale = np.maximum(tiles.std(axis=0), 1e-3).astype(np.float16).astype(np.float32)
+    structure = np.concatenate([_structure(film)[::TILE, ::TILE].ravel() for film in even])
     open_ended = TrainingDescriptors(
-        whole=whole,
-        patches=ordered,
-        mean=mean,
-        whole_threshold=1.0,
-        patch_thresholds=np.ones(PLACES, dtype=np.float32),
-        share_threshold=1.0,
-        held_out=len(held_out),
+        signs=signs_of(np.stack(even), scale),
+        scale=scale,
+        plain=max(float(np.percentile(structure, PLAIN_PERCENT)), 1e-3),
+        limits=(2.0,) * len(PARTS),
+        unlearned=0,
     )
-    found = [open_ended.nearness(film) for film in held_out]
-    limits = np.percentile([one.patches for one in found], PERCENT, axis=0).astype(np.float32)
-    shares = [(one.patches > limits).mean() for one in found]
+    whose = np.array(patients if patients is not None else range(len(training)))
+    found = [open_ended.likeness(film).max(axis=1) for film in held_out]
+    for film, patient in zip(training, whose, strict=True):
+        if (others := whose != patient).any():
+            found.append(open_ended.likeness(film)[:, others].max(axis=1))
     return TrainingDescriptors(
-        whole=whole,
-        patches=ordered,
-        mean=mean,
-        whole_threshold=float(np.percentile([one.whole for one in found], PERCENT)),
-        patch_thresholds=limits,
-        share_threshold=float(np.percentile(shares, PERCENT)),
-        held_out=len(held_out),
+        signs=open_ended.signs,
+        scale=scale,
+        plain=open_ended.plain,
+        limits=tuple(float(limit) for limit in limits_of(np.array(found))),
+        unlearned=len(found),
     )
+
+
+def limits_of(largest: Pixels) -> Pixels:
+    """[size of part]: the limits, from the largest likenesses of films of other patients [film, size of part]."""
+    return np.asarray(MARGIN * np.percentile(largest, PERCENT, axis=0), dtype=np.float32)
 
 
 def write_descriptors(path: Path, descriptors: TrainingDescriptors, card: weights.Card) -> None:
     """Writes them as a model file; the card's kind must be `KIND`."""
     if card.kind != KIND:
         raise weights.ModelError(f"descriptors are of kind {KIND}, not {card.kind}", remedy="Correct the card.")
-    arrays = {name: getattr(descriptors, name) for name in ("whole", "patches", "patch_thresholds")}
-    arrays["mean"] = descriptors.mean.astype(np.float16)
-    numbers = {name: getattr(descriptors, name) for name in ("whole_threshold", "share_threshold", "held_out")}
-    weights.write_model(path, arrays, card, metadata={"thresholds": json.dumps(numbers)})
+    arrays = {"signs": descriptors.signs, "scale": descriptors.scale.astype(np.float16)}
+    numbers = {name: getattr(descriptors, name) for name in ("plain", "limits", "unlearned")}
+    weights.write_model(path, arrays, card, metadata={"limits": json.dumps(numbers)})
 
 
 def read_descriptors(path: Path) -> TrainingDescriptors:
@@ -220,16 +224,14 @@ def read_descriptors(path: Path) -> TrainingDescriptors:
 
     try:
         with safe_open(path, framework="np") as file:
-            arrays: dict[str, Any] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no dict)
-            numbers = json.loads(file.metadata()["thresholds"])
+            signs, scale = file.get_tensor("signs"), file.get_tensor("scale")
+            numbers = json.loads(file.metadata()["limits"])
         return TrainingDescriptors(
-            whole=arrays["whole"],
-            patches=arrays["patches"],
-            mean=arrays["mean"].astype(np.float32),
-            patch_thresholds=arrays["patch_thresholds"],
-            whole_threshold=float(numbers["whole_threshold"]),
-            share_threshold=float(numbers["share_threshold"]),
-            held_out=int(numbers["held_out"]),
+            signs=signs,
+            scale=scale.astype(np.float32),
+            plain=float(numbers["plain"]),
+            limits=tuple(float(limit) for limit in numbers["limits"]),
+            unlearned=int(numbers["unlearned"]),
         )
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as problem:
         raise weights.ModelError(
@@ -250,16 +252,6 @@ def descriptors_of(model_name: str) -> TrainingDescriptors | None:
     return read_descriptors(weights.find(name, KIND).path) if name in there else None
 
 
-def mean_film(films: Pixels) -> Pixels:
-    """[576]: the mean of small films [film, 64, 64], blurred and normalised."""
-    return np.asarray(_low(films).mean(axis=0), dtype=np.float32)
-
-
-def numbers_of(films: Pixels, mean: Pixels) -> tuple[NDArray[np.int8], NDArray[np.int8]]:
-    """([film, 64], [film, place, 16]): what is stored of small films [film, 64, 64], windows still by film."""
-    return _quantised(_unit(_whole_numbers(films, mean)), WHOLE_UNIT), _quantised(_patch_numbers(films), PATCH_UNIT)
-
-
 def small_film(film: Pixels) -> Pixels:
     """[64, 64]: the mean of each area of the film.
 
@@ -272,59 +264,100 @@ def small_film(film: Pixels) -> Pixels:
     return np.asarray(rows @ film.astype(np.float32) @ columns.T, dtype=np.float32)
 
 
-def _shifts(film: Pixels) -> Pixels:
-    """[25, 64, 64]: the film moved by up to two pixels each way, its edge repeated."""
-    padded = np.pad(film, SHIFT, mode="edge")
-    steps = range(2 * SHIFT + 1)
-    return np.stack([padded[row : row + SIDE, column : column + SIDE] for row in steps for column in steps])
+def evened(film: Pixels) -> Pixels:
+    """[64, 64]: what lies between two blurs of a small film, over its own size nearby; within -2..2."""
+    fine, coarse, near = (_gaussian(SIDE, sd) for sd in (FINE_PX, COARSE_PX, EVEN_PX))
+    band = fine @ film @ fine.T - coarse @ film @ coarse.T
+    size = np.sqrt(np.maximum(near @ band**2 @ near.T, 0))
+    return np.asarray(CLIP * np.tanh(band / ((size + size.mean() + 1e-6) * CLIP)), dtype=np.float32)
 
 
-def _low(films: Pixels) -> Pixels:
-    """[film, 576]: blurred to 24 x 24; mean 0 and SD 1 under a window that fades to the edge."""
-    blur = _areas(SIDE, LOW) @ _gaussian(SIDE, 0.8)
-    flat = np.asarray(blur @ films @ blur.T, dtype=np.float32).reshape(len(films), -1)
-    return _normalised(flat, _fading(LOW).ravel())
+def signs_of(even: Pixels, scale: Pixels) -> NDArray[np.uint8]:
+    """uint8 [film, 16, 8]: what is stored of evened films [film, 64, 64]."""
+    return np.packbits(np.stack([_tiles(film) for film in even]) @ _mixture(scale) > 0, axis=-1)
 
 
-def _whole_numbers(films: Pixels, mean: Pixels) -> Pixels:
-    """[film, 64]: projections of what a film differs by from the mean training film."""
-    return np.asarray(_unit((_low(films) - mean) * _fading(LOW).ravel()) @ _signs("whole", WHOLE, LOW * LOW).T)
+def _near_places(windows: Pixels) -> Pixels:
+    """[tile row, tile column, position, value]: those of the windows [49, 49, value] near each tile's place."""
+    near = np.pad(windows, ((SHIFT, SHIFT), (SHIFT, SHIFT), (0, 0)))
+    reach, starts = 2 * SHIFT + 1, range(0, SIDE, TILE)
+    places = [[near[row : row + reach, column : column + reach] for column in starts] for row in starts]
+    return np.array(places).reshape(ROW, ROW, reach**2, -1)
 
 
-def _patch_numbers(films: Pixels) -> Pixels:
-    """[film, place, 16]: projections of each window, less its mean, over its SD."""
-    blur = _gaussian(SIDE, 0.8)
-    soft = np.asarray(blur @ films @ blur.T, dtype=np.float32)
-    soft = _normalised(soft.reshape(len(films), -1), _fading(SIDE).ravel()).reshape(films.shape)
-    starts = np.round(np.linspace(0, SIDE - WINDOW, GRID)).astype(int)
-    windows = np.stack([soft[:, r : r + WINDOW, c : c + WINDOW] for r in starts for c in starts], axis=1)
-    pooled = windows.reshape(len(soft), PLACES, POOLED, 2, POOLED, 2).mean(axis=(3, 5)).reshape(len(soft), PLACES, -1)
-    pooled = pooled - pooled.mean(axis=-1, keepdims=True)
-    pooled = pooled / (pooled.std(axis=-1, keepdims=True) + np.float32(SOFT))
-    return np.asarray(pooled @ _signs("patch", NUMBERS, POOLED**2).T, dtype=np.float32)
+def _sums(tiles: Pixels) -> Iterator[Pixels]:
+    """[part, position, value] for each size in `PARTS`: sums over the tiles of each part at one position."""
+    pairs = tiles[:, :-1] + tiles[:, 1:]
+    quarters = pairs[:-1] + pairs[1:]
+    yield quarters.reshape(-1, *tiles.shape[2:])
+    corners = quarters[::2, ::2]
+    halves = np.concatenate([corners[0] + corners[1], corners[:, 0] + corners[:, 1]])
+    yield halves
+    threes = pairs[:, :-1] + tiles[:, 2:]
+    yield (threes[:-2] + threes[1:-1] + threes[2:]).reshape(-1, *tiles.shape[2:])
+    yield (halves[0] + halves[1])[np.newaxis]
 
 
-def _normalised(flat: Pixels, weight: Pixels) -> Pixels:
-    """[film, value] with weighted mean 0 and SD 1."""
-    weight = weight / weight.sum()
-    flat = flat - (flat @ weight)[:, None]
-    return np.asarray(flat / np.maximum(np.sqrt(flat**2 @ weight), 1e-3)[:, None], dtype=np.float32)
+def _warps(even: Pixels) -> Iterator[Pixels]:
+    """The evened film, as it is and mirrored, in each size and turn."""
+    from scipy.ndimage import affine_transform
+
+    middle = (SIDE - 1) / 2
+    for film in (even, even[:, ::-1]):
+        for scale in SCALES:
+            for degrees in DEGREES:
+                angle = np.deg2rad(degrees)
+                turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) * scale
+                offset = middle - turn @ [middle, middle]
+                yield np.asarray(affine_transform(film, turn, offset=offset, order=1, mode="nearest"))
 
 
-def _unit(rows: Pixels) -> Pixels:
-    return np.asarray(rows / np.maximum(np.linalg.norm(rows, axis=-1, keepdims=True), 1e-6), dtype=np.float32)
+def _structure(even: Pixels) -> Pixels:
+    """[49, 49]: how much each window varies in the direction in which it varies least: 0 for a straight edge."""
+    down, across = (np.asarray(slope, dtype=np.float32) for slope in np.gradient(even))
+    a, b, c = _window_sums(down**2), _window_sums(across**2), _window_sums(down * across)
+    return np.asarray((a + b) / 2 - np.sqrt(((a - b) / 2) ** 2 + c**2), dtype=np.float32)
 
 
-def _quantised(values: Pixels, largest: float) -> NDArray[np.int8]:
-    return np.clip(np.round(values * (127 / largest)), -127, 127).astype(np.int8)
+def _window_sums(values: Pixels) -> NDArray[np.float64]:
+    """[49, 49]: sums over each window."""
+    total = np.pad(values.astype(np.float64), ((1, 0), (1, 0))).cumsum(axis=0).cumsum(axis=1)
+    rows = total[TILE:] - total[:-TILE]
+    return np.asarray(rows[:, TILE:] - rows[:, :-TILE])
+
+
+def _windows(even: Pixels) -> Pixels:
+    """[49, 49, 256]: each window of a tile's size."""
+    windows = np.lib.stride_tricks.sliding_window_view(even, (TILE, TILE))
+    return windows.reshape(*windows.shape[:2], -1)
+
+
+def _tiles(even: Pixels) -> Pixels:
+    """[16, 256]"""
+    return _windows(even)[::TILE, ::TILE].reshape(ROW**2, -1)
+
+
+def _mixture(scale: Pixels) -> Pixels:
+    """[256, sign]: from a tile's pixels to mixtures of its cosine coefficients, each over its SD."""
+    return np.asarray((_drawn_signs(SIGNS, len(scale)) / scale @ _cosines()).T, dtype=np.float32)
 
 
 @cache
-def _signs(name: str, rows: int, columns: int) -> Pixels:
-    """[rows, columns] of +-1 / sqrt(rows), the same on every machine and in every version of numpy."""
-    bits = np.unpackbits(np.frombuffer(hashlib.shake_256(name.encode()).digest(rows * columns // 8), dtype=np.uint8))
-    signs = bits.reshape(rows, columns).astype(np.float32) * 2 - 1
-    return np.asarray(signs / np.sqrt(rows), dtype=np.float32)
+def _cosines() -> Pixels:
+    """[n, 256]: the two-dimensional cosine waves (DCT-II) of a tile up to `FINEST`, without the mean."""
+    number = np.arange(TILE)
+    wave = np.cos(np.pi * np.outer(number, number + 0.5) / TILE) * np.sqrt(2 / TILE)
+    wave[0] /= np.sqrt(2)
+    chosen = [(u, v) for u in number for v in number if 0 < u**2 + v**2 <= FINEST**2]
+    return np.asarray([np.outer(wave[u], wave[v]).ravel() for u, v in chosen], dtype=np.float32)
+
+
+@cache
+def _drawn_signs(rows: int, columns: int) -> Pixels:
+    """[rows, columns] of +-1, the same on every machine and in every version of numpy."""
+    drawn = hashlib.shake_256(b"tile").digest(-(-rows * columns // 8))
+    bits = np.unpackbits(np.frombuffer(drawn, dtype=np.uint8), count=rows * columns)
+    return bits.reshape(rows, columns).astype(np.float32) * 2 - 1
 
 
 @cache
@@ -343,10 +376,3 @@ def _gaussian(count: int, sd: float) -> Pixels:
     distance = np.arange(count)[:, None] - np.arange(count)
     weight = np.exp(-(distance**2) / (2 * sd**2))
     return np.asarray(weight / weight.sum(axis=1, keepdims=True), dtype=np.float32)
-
-
-@cache
-def _fading(count: int) -> Pixels:
-    """[count, count]: 1 in the middle, falling towards the edge."""
-    line = np.sqrt(np.hanning(count + 2)[1:-1])
-    return np.asarray(np.outer(line, line), dtype=np.float32)

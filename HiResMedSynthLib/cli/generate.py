@@ -66,6 +66,7 @@ Examples:
 )
 @click.option("--model", "model_name", help="Model (hiresmedsynth models list) [default: that of the domain].")
 @click.option("--size", type=click.IntRange(min=1), help="Side in pixels [default: the model's own].")
+@click.option("--watermark", is_flag=True, help="Mark all pixels invisibly (hiresmedsynth verify finds it).")
 @click.option("--keep-copies", is_flag=True, help="Keep near copies of training films, which are drawn again else.")
 @click.option(
     "--overwrite", is_flag=True, help="Replace the images of an earlier call, each as soon as a new one is whole."
@@ -173,23 +174,31 @@ class _Run:
     def _write(self, made: MadeImage) -> None:
         from HiResMedSynthLib.background.sheet import thumbnail
         from HiResMedSynthLib.export.image_file import suffix_of, write_image_file
+        from HiResMedSynthLib.mark import amplitude_for, marked
+        from HiResMedSynthLib.privacy_record import NEAR_COPY
 
         file = self.out / f"{self.model.cascade.domain}-{made.seed:04d}{suffix_of(self.options['form'])}"
         entry: dict[str, Any] = {"file": file.name, "seed": made.seed, "sex": made.sex, "redrawn": list(made.redrawn)}
-        notes = list(made.notes)
+        notes, how = list(made.notes), made.how
+        if made.redrawn:
+            how += f"; drawn again {len(made.redrawn)} time(s), being near a training film"
         if self.descriptors is not None:
             near = self.descriptors.nearness(made.coarse)
-            entry |= {"nearest_training_film": round(near.whole, 4), "patch_share": round(near.patch_share, 4)}
+            entry["likeness_to_training_film"] = [round(value, 4) for value in near.likeness]
             entry["near_copy"] = bool(near.why)
             if near.why:
+                how += f"; {NEAR_COPY}"
                 notes.append(f"seed {made.seed} is near a training film: {near.why}")
         entry["size"] = [made.image.rows, made.image.columns]
         spacing = made.image.pixel_spacing_mm
         entry["pixel_spacing_mm"] = None if spacing is None else list(spacing)
         entry["spacing_source"] = made.image.spacing_source
         entry["notes"] = notes
-        again = f"; drawn again {len(made.redrawn)} time(s), being near a training film" if made.redrawn else ""
-        write_image_file(made.image, file, how=f"{made.how}{again}", sex=made.sex)
+        image = made.image
+        if self.options["watermark"]:
+            entry["watermark"] = amplitude_for(image)
+            image = marked(image, amplitude=entry["watermark"])
+        write_image_file(image, file, how=how, sex=made.sex)
         self.films.append(entry)
         self.earlier = [name for name in self.earlier if name != file.name]
         self.redrawn += len(made.redrawn)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 TYPES = ("solid", "part-solid", "ground-glass", "calcified", "stone")
 RUNS, SOURCE, CHECKPOINT = "training", "source.sha256", "checkpoint.safetensors"
 LARGEST_SIDE = 64
+SAMPLES_COMPARED = 20  # with the lesion, for the card
 LINE_EVERY_S = 15.0  # between two lines of progress where there is no terminal
 EXIT_CANCELLED = 130
 HOLDS_VOXELS = "The model's file holds the voxels of the lesion itself: keep and share it as you would the image."
@@ -110,7 +111,7 @@ def train_command(image: Path, name: str | None, preset: str, seed: int, **optio
         licence=lesion.card.licence,
         attribution=lesion.card.attribution,
         seed=seed,
-        metrics={"reconstruction_rmse_hu": round(network.rmse_hu(), 1)},
+        metrics={"reconstruction_rmse_hu": round(network.rmse_hu(), 1), **_nearness(network)},
         limits=LIMITS,
         created=date.today().isoformat(),
         details={
@@ -129,6 +130,20 @@ def train_command(image: Path, name: str | None, preset: str, seed: int, **optio
         f"Trained in {_duration(time.monotonic() - began)}; gives its own lesion back within "
         f"{network.rmse_hu():.0f} HU. {HOLDS_VOXELS} Next: hiresmedsynth lesion sample {name} --out samples"
     )
+
+
+def _nearness(network: SinGan) -> dict[str, float | str]:
+    """How near samples come to the one lesion that they were learned from: the Dice of their masks with its own."""
+    import numpy as np
+
+    from HiResMedSynthLib.evaluation.lesion_diversity import dice_of
+
+    rng = np.random.default_rng(0)
+    dices = [dice_of(network.sample(rng), network.values) for _ in range(SAMPLES_COMPARED)]
+    return {
+        "samples_dice_to_the_lesion_median": round(float(np.median(dices)), 3),
+        "samples_dice_to_the_lesion_largest": round(max(dices), 3),
+    }
 
 
 def _lesion(path: Path, options: dict[str, Any]) -> tuple[Lesion, bool]:

@@ -12,7 +12,7 @@ import numpy as np
 from click.testing import CliRunner
 from PIL import Image
 
-from HiResMedSynthLib.privacy import KIND, read_descriptors, small_film
+from HiResMedSynthLib.privacy import KIND, describe, read_descriptors, small_film
 from HiResMedSynthLib.weights import read_card
 from Testing.test_privacy import chest
 from Training.film_data import is_held_out
@@ -39,24 +39,22 @@ def test_a_folder_of_films_becomes_a_release_file(tmp_path: Path) -> None:
     assert done.exit_code == 0
     assert json.loads(done.output)["bytes"] == target.stat().st_size
     descriptors = read_descriptors(target)
-    assert (len(descriptors.whole), descriptors.held_out) == (12, 9)
+    assert (len(descriptors.signs), descriptors.unlearned) == (12, 21)
     card = read_card(target)
     assert (card.kind, card.details["films"]) == (KIND, 12)
     hashes = json.loads(listed.read_text())
     assert hashes == {"cxr.safetensors": "0", target.name: hashlib.sha256(target.read_bytes()).hexdigest()}
     with Image.open(tmp_path / "show.png") as shown:
-        assert shown.size == (5 * 256, 5 * 256)
+        assert shown.size == (5 * 256, 3 * 256)
 
 
-def test_rebuilt_films_are_worse_without_the_order_of_the_windows() -> None:
+def test_what_can_be_rebuilt_tells_little_beyond_the_mean_film() -> None:
     films = np.stack([small_film(chest(seed)) for seed in range(40)])
     training, others, chosen = films[:30], films[30:], [0, 10, 20]
-    rebuilt = attack(training, others, chosen)
-    originals = training[chosen] - training.mean(axis=0)
-    alike = {
-        name: np.mean([np.corrcoef(a.ravel(), b.ravel())[0, 1] for a, b in zip(found, originals, strict=True)])
-        for name, found in ((key, value - training.mean(axis=0)) for key, value in rebuilt.items())
-    }
-    assert alike["told"] > alike["whole"]
-    assert alike["told"] > alike["linked"]
-    assert alike["whole"] < 0.95
+    rebuilt = attack(training, others, chosen, describe(training[:1], others[:8]).scale)
+    mean = training.mean(axis=0)
+    alike = [
+        np.corrcoef((a - mean).ravel(), (b - mean).ravel())[0, 1]
+        for a, b in zip(rebuilt, training[chosen], strict=True)
+    ]
+    assert np.mean(alike) < 0.6

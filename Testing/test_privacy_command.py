@@ -1,0 +1,136 @@
+"""`privacy check` on folders as users have them, and a near copy that is taken as a background only when accepted."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from HiResMedSynthLib import weights
+from HiResMedSynthLib.case_file import read_case
+from HiResMedSynthLib.export.image_file import write_image_file
+from HiResMedSynthLib.image import MedicalImage
+from HiResMedSynthLib.privacy import KIND, describe, write_descriptors
+from HiResMedSynthLib.privacy_record import ACCEPTED, NEAR_COPY, is_near_copy
+from HiResMedSynthLib.read import read_image
+from HiResMedSynthLib.weights import Card
+from Testing.background.tiny_cascade import add_tiny
+from Testing.planted_copies import CHANGES, Pixels
+from Testing.test_cli import run
+from Testing.test_privacy import chest
+
+CT_SLICE = 6
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A store with the model `ours` and descriptors of twelve films, and `bare` without any."""
+    folder = tmp_path_factory.mktemp("store")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(weights.STORE_VARIABLE, str(folder / "models"))
+        add_tiny(folder, name="ours")
+        add_tiny(folder, name="bare")
+        card = Card(name="x", kind=KIND, data="phantoms", licence="CC0-1.0", attribution="nobody")
+        found = describe([chest(seed) for seed in range(12)], [chest(1000 + seed) for seed in range(8)])
+        write_descriptors(folder / "x.safetensors", found, card)
+        weights.add(folder / "x.safetensors", "ours_descriptors")
+        yield folder
+
+
+def save(film: Pixels, path: Path) -> None:
+    """PNG tells no pixel spacing; NRRD says 430 mm, the model's whole canvas."""
+    grey = np.round((film.clip(-1, 1) + 1) * 32767).astype(np.uint16)
+    if path.suffix == ".png":
+        Image.fromarray(grey).save(path)
+        return
+    spacing = (430 / film.shape[0], 430 / film.shape[1])
+    image = MedicalImage(pixels=grey[np.newaxis], modality="DX", pixel_spacing_mm=spacing, spacing_source="header")
+    write_image_file(image, path, how="a phantom")
+
+
+@pytest.mark.usefixtures("store")
+def test_near_copies_in_a_folder_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    films = tmp_path / "films"
+    (films / "more").mkdir(parents=True)
+    save(chest(2002), films / "a.nrrd")
+    (films / "notes.txt").write_text("no film")
+    check = ("privacy", "check", films, "--model", "ours")
+    assert run(monkeypatch, *check) == 0
+    assert "1 file(s), model ours, 12 training films: 0 near copies, 0 not judged" in capsys.readouterr().out
+    save(CHANGES["rotation"](chest(3), np.random.default_rng(0))[:, ::-1], films / "more" / "b.nrrd")
+    assert run(monkeypatch, *check, "--json", tmp_path / "told.json") == 1
+    said = capsys.readouterr().out
+    assert "NEAR COPY" in next(line for line in said.splitlines() if "more/b.nrrd" in line)
+    told = {film["file"]: film for film in json.loads((tmp_path / "told.json").read_text())["films"]}
+    assert [told[name]["near_copy"] for name in ("a.nrrd", "more/b.nrrd")] == [False, True]
+    assert max(told["more/b.nrrd"]["likeness"]) > 0.5
+
+
+@pytest.mark.usefixtures("store")
+def test_a_training_film_squeezed_to_a_square_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    inner = Image.fromarray(chest(4)[16:240, 24:233]).resize((256, 256))  # as ChestX-ray14 comes: no size in mm
+    save(np.asarray(inner, dtype=np.float32), tmp_path / "raw.png")
+    assert run(monkeypatch, "privacy", "check", tmp_path, "--model", "ours", "--json", tmp_path / "told.json") == 1
+    told = json.loads((tmp_path / "told.json").read_text())["films"][0]
+    assert told["near_copy"]
+    assert max(told["likeness"]) > 0.55
+
+
+@pytest.mark.usefixtures("store")
+def test_what_can_not_be_judged_does_not_pass(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], ct_series_folder: Path
+) -> None:
+    films = tmp_path / "films"
+    films.mkdir()
+    check = ("privacy", "check", films, "--model", "ours")
+    assert run(monkeypatch, *check) == 1
+    assert "holds no film" in capsys.readouterr().err
+    (films / "cut.dcm").write_bytes(next(ct_series_folder.glob("*.dcm")).read_bytes()[:700])
+    save(np.zeros((64, 64), np.float32), films / "blank.png")
+    assert run(monkeypatch, *check) == 1
+    assert "0 near copies, 2 not judged" in capsys.readouterr().out
+    assert run(monkeypatch, "privacy", "check", tmp_path / "none", "--model", "ours") == 1
+    assert "no such file" in capsys.readouterr().err
+    assert run(monkeypatch, "privacy", "check", films, "--model", "bare") == 1
+    assert "no descriptors" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("form", ["dcm", "nrrd"])
+def test_a_near_copy_is_a_background_only_when_accepted(
+    form: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    ct_series_folder: Path,
+) -> None:
+    image = read_image(ct_series_folder, slice_index=CT_SLICE)
+    film, out = tmp_path / f"moved-away.{form}", tmp_path / "case"
+    write_image_file(image, film, how=f"a new image; {NEAR_COPY}")
+    compose = ("compose", film, "--size-mm", "10:14", "--danger", "rule", "--domain", "lung-ct")
+    assert run(monkeypatch, *compose, "--out", out) == 1
+    assert "--accept-near-copy" in capsys.readouterr().err
+    assert not out.exists()
+    assert run(monkeypatch, *compose, "--out", out, "--accept-near-copy", "--pair") == 0
+    assert read_case(out).log[0] == ACCEPTED
+    assert run(monkeypatch, "compose", film, "--case", out / "case.json", "--out", tmp_path / "again") == 0
+    assert read_case(tmp_path / "again").log == read_case(out).log
+
+
+def test_a_folder_and_a_png_say_it_too(tmp_path: Path, cxr_file: Path) -> None:
+    film = read_image(cxr_file)
+    for name, how in (("copy", f"a new image; {NEAR_COPY}"), ("other", "a new image")):
+        (tmp_path / name).mkdir()
+        write_image_file(film, tmp_path / name / "film.png", how=how)
+    assert is_near_copy(tmp_path / "copy")
+    assert is_near_copy(tmp_path / "copy" / "film.png")
+    shutil.copy(tmp_path / "copy" / "film.png", tmp_path / "renamed.png")
+    assert is_near_copy(tmp_path / "renamed.png")
+    assert not is_near_copy(tmp_path / "other")
+    assert not is_near_copy(tmp_path / "nowhere")
