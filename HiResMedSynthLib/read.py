@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from HiResMedSynthLib.errors import ReadError
-from HiResMedSynthLib.image import MedicalImage
+from HiResMedSynthLib.image import MedicalImage, PixelBox
+from HiResMedSynthLib.read_blanked import with_blanked_boxes
 
 PICTURE_MAGIC = (
     b"\x89PNG\r\n\x1a\n",
@@ -32,6 +34,7 @@ def read_image(
     spacing_mm: tuple[float, float] | None = None,
     series: str | None = None,
     slice_index: int | None = None,
+    blank: Sequence[PixelBox] = (),
 ) -> MedicalImage:
     """The image in a file or in a folder that holds one DICOM series.
 
@@ -40,10 +43,12 @@ def read_image(
         spacing_mm: (between rows, between columns); replaces what the file says, and is then called "assumed".
         series: which series of a folder with several: its number in the listing, or its UID.
         slice_index: read only this slice, counted along the slice normal as in the whole image, from 0.
+        blank: boxes to blank, since text is burned in there (`read_blanked`).
 
     Raises:
         ReadError: it can't be read; the message names the file, the reason and the way out.
         GeometryError: what it says of itself can't be (a spacing of zero, NaN pixels).
+        SettingsError: a box that doesn't lie in the image.
     """
     path = Path(path)
     if spacing_mm is not None and not all(0 < s < 1000 for s in spacing_mm):
@@ -68,7 +73,7 @@ def read_image(
         raise _unreadable(path, error) from error
     if spacing_mm is not None:
         image = with_assumed_spacing(image, spacing_mm)
-    return image
+    return with_blanked_boxes(image, blank)
 
 
 def _read_folder(

@@ -39,20 +39,26 @@ ALLOWED: dict[str, Set[str]] = {
     "measure": FOUNDATION | IMAGE | {"edge_profile"},
     "inspect": FOUNDATION | IMAGE,
     "weights": FOUNDATION,
+    "privacy_record": FOUNDATION,
     **dict.fromkeys(ROOMS, LOWER),
     "joining": LOWER,
     "case": LOWER | {"lesion", "placement", "fusion"},
     "case_file": FOUNDATION | {"case"},
     "ground": LOWER | {"placement", "joining"},
     "propose": LOWER | {"placement", "ground"},
-    "lesion_in_scan": LOWER | {"fusion", "joining", "case", "ground"},
+    **dict.fromkeys(("lesion_in_scan", "lesion_on_film"), LOWER | {"fusion", "joining", "case", "ground"}),
     "draw_lesion": LOWER | {"lesion", "placement", "fusion", "joining", "case", "ground"},
-    "place_lesion": LOWER | {"fusion", "case", "ground", "lesion_in_scan", "draw_lesion"},
+    "place_lesion": LOWER | {"fusion", "case", "ground", "lesion_in_scan", "lesion_on_film", "draw_lesion"},
     "draw_case": LOWER
-    | {"lesion", "placement", "fusion", "case", "ground", "lesion_in_scan", "draw_lesion", "place_lesion"},
-    "compose": FOUNDATION | IMAGE | {"case", "fusion"},
+    | {"lesion", "placement", "fusion", "case", "ground"}
+    | {"lesion_in_scan", "lesion_on_film", "draw_lesion", "place_lesion"},
+    "compose": FOUNDATION | IMAGE | {"case", "fusion", "mark"},
+    "provenance": LOWER | {"case", "case_file", "compose", "export"},
     "export": LOWER | {"case", "case_file", "compose"},
-    "batch": LOWER | {"background", "privacy", "export", "case", "draw_case", "ground", "compose", "case_file"},
+    "batch": LOWER
+    | {"background", "privacy", "privacy_record", "lesion", "placement", "fusion", "export", "case", "case_file"}
+    | {"draw_case", "ground"}
+    | {"compose", "annotations_patients", "write_annotations"},
 }
 ABOVE = {"evaluation", "service", "cli"}
 
@@ -107,7 +113,7 @@ def test_importing_the_library_loads_nothing_heavy() -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], *([name, "--help"] for name in ("compose", "inspect", "danger", "prior"))]
+    "arguments", [["--help"], *([name, "--help"] for name in ("compose", "inspect", "danger", "prior", "dataset"))]
 )
 def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
     statement = (

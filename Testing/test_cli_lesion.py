@@ -127,7 +127,10 @@ def test_a_crop_of_one_slice_is_trained_in_two_dimensions(
 ) -> None:
     picture = ("lesion", "train", chest / "grey.png", "--mask", chest / "grey-mask.png", "--spacing-mm", 1)
     assert run(monkeypatch, *picture, "--window-hu", "-1350:150", "--preset", "tiny", "--name", "flat") == 0
-    assert weights.find("flat").card.details["dimensions"] == 2
+    card = weights.find("flat").card
+    assert card.details["dimensions"] == 2
+    near = [card.metrics[f"samples_dice_to_the_lesion_{which}"] for which in ("median", "largest")]
+    assert 0 < near[0] <= near[1] <= 1
     assert run(monkeypatch, "lesion", "sample", "flat", "--count", 2, "--out", tmp_path / "s") == 0
     assert np.load(tmp_path / "s" / "samples.npz", allow_pickle=False)["values"].shape == (2, 2, 32, 32, 32)
 

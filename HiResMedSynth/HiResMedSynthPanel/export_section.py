@@ -24,7 +24,10 @@ class ExportSection:
         self.changed_only = form.check(
             _("changed slices only"), "exportChangedOnly", _("Leaves out slices that hold no lesion.")
         )
-        layout.addRow(form.row(self.pair, self.changed_only))
+        self.label_map = form.check(
+            _("label map"), "exportLabelMap", _("Writes the segmentation as a label map, which few programs read yet.")
+        )
+        layout.addRow(form.row(self.pair, self.changed_only, self.label_map))
         self.database = form.check(
             _("into Slicer's DICOM database"), "exportToDatabase", _("Imports the written series afterwards.")
         )

@@ -12,6 +12,7 @@ def export_parameters(parameters, composition):
     """A callable(client) that sends the drawn lesions and gives the parameters of an export job."""
     labels = {name: getattr(parameters, field) for name, field in FIELDS.items()}
     pair, changed_only = parameters.exportPair, parameters.exportChangedOnly
+    seg = "labelmap" if parameters.exportLabelMap else "binary"
 
     def prepare(client):
         return {
@@ -19,6 +20,7 @@ def export_parameters(parameters, composition):
             "lesions": client.send_bytes(composition.lesions),
             "pair": pair,
             "changed_only": changed_only,
+            "seg": seg,
             "labels": labels,
         }
 

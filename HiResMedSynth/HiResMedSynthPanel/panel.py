@@ -14,6 +14,7 @@ from HiResMedSynthPanel.cases_section import CasesSection
 from HiResMedSynthPanel.compose_section import ComposeSection
 from HiResMedSynthPanel.export_section import ExportSection
 from HiResMedSynthPanel.lesions_section import LesionsSection
+from HiResMedSynthPanel.study_section import StudySection
 from HiResMedSynthPanel.where_section import WhereSection
 
 
@@ -35,10 +36,11 @@ class Panel:
         self.bank = BankSection(studio)
         self.annotate = AnnotateSection(studio)
         self.cases = CasesSection(studio)
+        self.study = StudySection(studio)
         self.backend = BackendSection(studio)
         self.sections = [
             self.background, self.where, self.lesions, self.compose, self.export,
-            self.bank, self.annotate, self.cases, self.backend,
+            self.bank, self.annotate, self.cases, self.study, self.backend,
         ]  # fmt: skip
         self.status = form.note(_("Choose an image, or load a sample."))
         self.bar = qt.QProgressBar()
@@ -81,6 +83,7 @@ class Panel:
     def close(self):
         """Stops what the sections do by themselves, and lets go of the scene."""
         self.backend.close()
+        self.study.close()
         self.compose.variants.stop()
         self.annotate.annotations.removeObservers()
         self.stop_placing()

@@ -54,6 +54,7 @@ class Parameters:
     exportFolder: str = ""
     exportPair: bool = True
     exportChangedOnly: bool = False
+    exportLabelMap: bool = False
     exportToDatabase: bool = False
     patientName: str = ""
     patientId: str = ""

@@ -14,6 +14,7 @@ from HiResMedSynthLib.errors import HiResMedSynthError
 # name -> (module of the package cli, attribute, one line of help): nothing is imported until it is called
 COMMANDS = {
     "compose": ("compose", "compose_command", "Place lesions in an image and export the synthetic case."),
+    "dataset": ("dataset", "dataset_command", "Make many cases from a spec: a data set with splits and a card."),
     "inspect": ("inspect", "inspect_command", "Show what is understood of an image, and what is odd about it."),
     "data": ("data", "data_group", "Check labelled folders before training on them."),
     "lesion": ("lesion", "lesion_group", "List and show the lesions of the bank, train your own, draw samples."),
@@ -23,6 +24,10 @@ COMMANDS = {
     "danger": ("placement", "danger_command", "Show where lesions must not go."),
     "prior": ("placement", "prior_command", "Show where lesions are likely."),
     "candidates": ("placement", "candidates_command", "Propose places for lesions, or judge your own."),
+    "study": ("study", "study_group", "Make, run and score a reader study of real and synthetic images."),
+    "evaluate": ("evaluate", "evaluate_command", "Compare synthetic with real images; write a report."),
+    "verify": ("verify", "verify_command", "Tell whether a file or folder was made by HiResMedSynth."),
+    "privacy": ("privacy", "privacy_group", "Find near copies of a model's training films."),
     "serve": ("serve", "serve_command", "Run the backend that the Slicer panel talks to."),
 }
 EXIT_ERROR, EXIT_BUG, EXIT_CANCELLED = 1, 70, 130

@@ -81,7 +81,7 @@ def _away(things: NDArray[np.bool_], pixel_mm: float, most_mm: float) -> NDArray
     if not things.any():
         return np.full(things.shape, most_mm, dtype=np.float32)
     pixels = cv2.distanceTransform((~things).astype(np.uint8), cv2.DIST_L2, 5)
-    return np.minimum(pixels * np.float32(pixel_mm), np.float32(most_mm))
+    return np.asarray(np.minimum(pixels * np.float32(pixel_mm), most_mm), dtype=np.float32)
 
 
 def distance_heat(image: MedicalImage, lungs: NDArray[np.bool_]) -> NDArray[np.float32]:

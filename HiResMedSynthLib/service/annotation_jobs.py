@@ -24,9 +24,10 @@ from HiResMedSynthLib.annotations import (
     write_annotations,
 )
 from HiResMedSynthLib.errors import ReadError, SettingsError
-from HiResMedSynthLib.export.dicom_series import SECTIONAL, series_datasets
+from HiResMedSynthLib.export.dicom_series import series_datasets
+from HiResMedSynthLib.export.image_modules import SECTIONAL
 from HiResMedSynthLib.export.patient import SyntheticStudy
-from HiResMedSynthLib.export.segmentation import CATEGORY, NODULE, STONE, binary_segmentation
+from HiResMedSynthLib.export.segmentation import CATEGORY, NODULE, STONE, new_segmentation
 from HiResMedSynthLib.export.sop_class import object_kind
 from HiResMedSynthLib.image import HeaderFacts, MedicalImage
 from HiResMedSynthLib.service.client import BackendError, plain_header, unpack_folder
@@ -189,7 +190,6 @@ def annotation_segmentation(annotated: AnnotatedImage) -> Segmentation:
     """
     from highdicom.seg import SegmentAlgorithmTypeValues, SegmentDescription
     from pydicom.sr.coding import Code
-    from pydicom.uid import generate_uid
 
     kept = HeaderFacts(
         sop_class_uid=annotated.image.facts.sop_class_uid,
@@ -201,8 +201,6 @@ def annotation_segmentation(annotated: AnnotatedImage) -> Segmentation:
         patient_id=f"ANNOTATED-{number}",
         patient_name=f"ANNOTATED^{number}",
         study_description="Annotated image, identity removed",
-        study_instance_uid=str(generate_uid()),
-        frame_of_reference_uid=str(generate_uid()),
     )
     labels = annotated.label_map()
     held = sorted({
@@ -226,14 +224,15 @@ def annotation_segmentation(annotated: AnnotatedImage) -> Segmentation:
                 segmented_property_category=Code(CATEGORY[0], "SCT", CATEGORY[1]),
                 segmented_property_type=Code(value, "SCT", meaning),
                 algorithm_type=SegmentAlgorithmTypeValues.MANUAL,
-                tracking_uid=generate_uid(),
+                tracking_uid=study.identity.uid("mark", index),
                 tracking_id=f"lesion {index}",
             )
         )
-    result = binary_segmentation(
+    result = new_segmentation(
         headers,
         _frames(annotated, labels, held),
         descriptions,
+        identity=study.identity,
         series_description="Marked lesions",
         content_label="ANNOTATION",
         content_description="Lesions marked by a person",

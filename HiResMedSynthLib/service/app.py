@@ -4,32 +4,26 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
-import logging
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Literal, get_args
 
 from fastapi import FastAPI, Request, Response
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
-from starlette.exceptions import HTTPException
 
-from HiResMedSynthLib.errors import HiResMedSynthError
 from HiResMedSynthLib.image import MedicalImage
 from HiResMedSynthLib.service.guards import Guards
 from HiResMedSynthLib.service.jobs import JobQueue
 from HiResMedSynthLib.service.messages import image_from
-from HiResMedSynthLib.service.protocol import PROTOCOL_VERSION, JobKind, ProtocolError, image_name, unpack_arrays
+from HiResMedSynthLib.service.protocol import PROTOCOL_VERSION, JobKind, image_name, unpack_arrays
+from HiResMedSynthLib.service.refusals import AsciiResponse, RefusedError, answer_errors
 from HiResMedSynthLib.service.store import Store
 from HiResMedSynthLib.service.tasks import TASKS, Work
 from HiResMedSynthLib.versions import installed_versions
 
 NAME = re.compile(r"[0-9a-f]{64}")
 JOB = re.compile(r"[0-9a-f]{32}")
-logger = logging.getLogger("hiresmedsynth.service")
 
 
 class JobRequest(BaseModel):
@@ -40,21 +34,6 @@ class JobRequest(BaseModel):
     kind: Literal[get_args(JobKind)]  # type: ignore[valid-type]
     image: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
     parameters: dict[str, Any] = Field(default_factory=dict)
-
-
-class AsciiResponse(JSONResponse):
-    """JSON in ASCII: a refusal may repeat a word of the request that is no valid Unicode."""
-
-    def render(self, content: Any) -> bytes:
-        """The bytes of the answer."""
-        return json.dumps(content, allow_nan=False, separators=(",", ":")).encode("ascii")
-
-
-class RefusedError(Exception):
-    """A request that is answered with a status and a reason."""
-
-    def __init__(self, status: int, what: str, remedy: str) -> None:
-        self.status, self.what, self.remedy = status, what, remedy
 
 
 def make_app(*, token: str, hosts: frozenset[str], origin: str, memory_bytes: int, device: str = "cpu") -> Guards:
@@ -82,7 +61,7 @@ def make_app(*, token: str, hosts: frozenset[str], origin: str, memory_bytes: in
         lifespan=lifespan,
         default_response_class=AsciiResponse,
     )
-    _answer_errors(app)
+    answer_errors(app)
 
     @app.get("/health")
     def health() -> dict[str, Any]:
@@ -158,42 +137,3 @@ def _checked(name: str, pattern: re.Pattern[str]) -> str:
     if not pattern.fullmatch(name):
         raise RefusedError(404, "there is nothing of that name", "Use the client.")
     return name
-
-
-def _answer_errors(app: FastAPI) -> None:
-    """One form for every refusal; nothing of the request and no traceback is repeated."""
-
-    def answer(status: int, what: str, remedy: str, where: str | None = None) -> AsciiResponse:
-        return AsciiResponse({"error": {"what": what, "remedy": remedy, "where": where}}, status_code=status)
-
-    @app.exception_handler(RefusedError)
-    def refused(_request: Request, error: RefusedError) -> AsciiResponse:
-        return answer(error.status, error.what, error.remedy)
-
-    @app.exception_handler(HiResMedSynthError)
-    def known(_request: Request, error: HiResMedSynthError) -> AsciiResponse:
-        return answer(422, error.what, error.remedy, error.where)
-
-    @app.exception_handler(ProtocolError)
-    def unreadable(_request: Request, error: ProtocolError) -> AsciiResponse:
-        return answer(422, str(error), "Use the client that comes with HiResMedSynth.")
-
-    @app.exception_handler(RequestValidationError)
-    def invalid(_request: Request, error: RequestValidationError) -> AsciiResponse:
-        places = {".".join(str(part)[:40] for part in problem["loc"][1:]) for problem in error.errors()[:5]}
-        return answer(422, f"the request is not valid at: {', '.join(sorted(places)) or 'its body'}", "Use the client.")
-
-    @app.exception_handler(HTTPException)
-    def http(_request: Request, error: HTTPException) -> AsciiResponse:
-        return answer(error.status_code, "this is not offered", "Use the client that comes with HiResMedSynth.")
-
-    @app.exception_handler(MemoryError)
-    def too_large(_request: Request, _error: MemoryError) -> AsciiResponse:
-        return answer(507, "there is not enough memory for this", "Send a smaller image.")
-
-    @app.exception_handler(Exception)
-    def bug(_request: Request, error: Exception) -> AsciiResponse:
-        logger.error("unforeseen problem: %s", type(error).__name__)
-        return answer(
-            500, "an unforeseen problem, a bug of HiResMedSynth", "Copy the backend's log into a report to us."
-        )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hmac
 import json
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from typing import Any, ClassVar
 
 from HiResMedSynthLib.service.protocol import ARRAYS_TYPE, BYTES_TYPE, JSON_TYPE, LARGEST_BODY
 
@@ -17,14 +17,15 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
-BODY_TYPES = {JSON_TYPE, ARRAYS_TYPE, BYTES_TYPE}
 METHODS = {"GET", "PUT", "POST", "DELETE"}
 MOST_HEADERS = 50
 LARGEST_HEADERS = 16 * 1024  # bytes of all names and values
 LARGEST_JSON = 16 * 2**20
 
 
-class _RefusedError(Exception):
+class RefusedRequestError(Exception):
+    """A request that is answered with a status and a reason before the application sees it."""
+
     def __init__(self, status: int, what: str, remedy: str) -> None:
         self.status, self.what, self.remedy = status, what, remedy
 
@@ -38,6 +39,10 @@ class Guards:
         hosts: values that the Host header may have ("127.0.0.1:8123").
         origin: the only Origin that may be named, if any ("http://127.0.0.1:8123").
     """
+
+    body_limits: ClassVar[dict[str, int]] = {
+        JSON_TYPE: LARGEST_JSON, ARRAYS_TYPE: LARGEST_BODY, BYTES_TYPE: LARGEST_BODY
+    }  # fmt: skip
 
     def __init__(self, app: App, *, token: str, hosts: frozenset[str], origin: str) -> None:
         self._app = app
@@ -56,51 +61,72 @@ class Guards:
         try:
             limit = self._check(scope)
             await self._app(scope, _bounded(receive, limit), send)
-        except _RefusedError as refused:
+        except RefusedRequestError as refused:
             await _answer(send, refused)
 
     def _check(self, scope: Scope) -> int:
         """The largest body allowed; raises where the request is refused."""
         size = sum(len(name) + len(value) for name, value in scope["headers"]) + len(scope.get("raw_path") or b"")
         if len(scope["headers"]) > MOST_HEADERS or size > LARGEST_HEADERS:
-            raise _RefusedError(431, "there are too many headers", "Use the client that comes with HiResMedSynth.")
+            raise RefusedRequestError(
+                431, "there are too many headers", "Use the client that comes with HiResMedSynth."
+            )
         names = [name for name, _ in scope["headers"]]
-        for single in (b"host", b"authorization", b"origin", b"content-length", b"content-type", b"transfer-encoding"):
+        for single in (
+            b"host",
+            b"authorization",
+            b"cookie",
+            b"origin",
+            b"content-length",
+            b"content-type",
+            b"transfer-encoding",
+        ):
             if names.count(single) > 1:
-                raise _RefusedError(400, "a header is given twice", "Use the client that comes with HiResMedSynth.")
+                raise RefusedRequestError(
+                    400, "a header is given twice", "Use the client that comes with HiResMedSynth."
+                )
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         if headers.get("host", "").lower() not in self._hosts:
-            raise _RefusedError(421, "the Host header names another server", "Use the address that was printed.")
+            raise RefusedRequestError(421, "the Host header names another server", "Use the address that was printed.")
         origin = headers.get("origin")
         if (origin is not None and origin != self._origin) or headers.get("sec-fetch-site", "none") not in (
             "none",
             "same-origin",
         ):
-            raise _RefusedError(403, "requests from web pages are refused", "Use Slicer or the command line.")
-        given = headers.get("authorization", "").encode("latin-1")
-        if not hmac.compare_digest(given, b"Bearer " + self._token):
-            raise _RefusedError(401, "the token is missing or wrong", "Restart the backend from Slicer.")
+            raise RefusedRequestError(
+                403, "requests from other web pages are refused", "Use Slicer, the command line, or type the address."
+            )
+        self._admit(scope, headers)
         if scope["method"] not in METHODS:
-            raise _RefusedError(405, "this method is not offered", "Use the client that comes with HiResMedSynth.")
+            raise RefusedRequestError(
+                405, "this method is not offered", "Use the client that comes with HiResMedSynth."
+            )
         return self._body_limit(scope["method"], headers)
 
-    @staticmethod
-    def _body_limit(method: str, headers: dict[str, str]) -> int:
+    def _admit(self, scope: Scope, headers: dict[str, str]) -> None:  # noqa: ARG002 (other guards look at the scope)
+        """Raises unless the request shows that it may come in."""
+        given = headers.get("authorization", "").encode("latin-1")
+        if not hmac.compare_digest(given, b"Bearer " + self._token):
+            raise RefusedRequestError(401, "the token is missing or wrong", "Restart the backend from Slicer.")
+
+    def _body_limit(self, method: str, headers: dict[str, str]) -> int:
         if "transfer-encoding" in headers:
-            raise _RefusedError(411, "the length of the body must be declared", "Send Content-Length.")
+            raise RefusedRequestError(411, "the length of the body must be declared", "Send Content-Length.")
         length = headers.get("content-length", "0")
         if not (length.isascii() and length.isdigit() and len(length) < 16):
-            raise _RefusedError(400, "the declared length is no number", "Send Content-Length.")
+            raise RefusedRequestError(400, "the declared length is no number", "Send Content-Length.")
         if method in ("GET", "DELETE"):
             if int(length) > 0:
-                raise _RefusedError(400, "this request has no body", "Leave the body out.")
+                raise RefusedRequestError(400, "this request has no body", "Leave the body out.")
             return 0
         kind = headers.get("content-type", "").split(";")[0].strip().lower()
-        if kind not in BODY_TYPES:
-            raise _RefusedError(415, "this content type is not taken", f"Send {', '.join(sorted(BODY_TYPES))}.")
-        limit = LARGEST_JSON if kind == JSON_TYPE else LARGEST_BODY
+        if kind not in self.body_limits:
+            raise RefusedRequestError(
+                415, "this content type is not taken", f"Send {', '.join(sorted(self.body_limits))}."
+            )
+        limit = self.body_limits[kind]
         if int(length) > limit:
-            raise _RefusedError(413, "the body is too large", f"Send at most {limit // 2**20} MiB.")
+            raise RefusedRequestError(413, "the body is too large", f"Send at most {limit / 2**20:g} MiB.")
         return int(length)
 
 
@@ -113,13 +139,13 @@ def _bounded(receive: Receive, limit: int) -> Receive:
         message = await receive()
         seen += len(message.get("body", b""))
         if seen > limit:
-            raise _RefusedError(413, "the body is longer than declared", "Send its true length.")
+            raise RefusedRequestError(413, "the body is longer than declared", "Send its true length.")
         return message
 
     return receive_bounded
 
 
-async def _answer(send: Send, refused: _RefusedError) -> None:
+async def _answer(send: Send, refused: RefusedRequestError) -> None:
     body = json.dumps({"error": {"what": refused.what, "remedy": refused.remedy}}).encode()
     headers = [
         (b"content-type", JSON_TYPE.encode()),

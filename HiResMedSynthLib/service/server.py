@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from HiResMedSynthLib.errors import SettingsError
-from HiResMedSynthLib.service.guards import LARGEST_HEADERS
+from HiResMedSynthLib.service.guards import LARGEST_HEADERS, Guards
 from HiResMedSynthLib.service.protocol import TOKEN_VARIABLE
 
 SHORTEST_TOKEN = 32
@@ -68,23 +68,11 @@ def take_token() -> str:
 
 def serve(settings: ServerSettings) -> None:
     """Listens until it is told to stop; the first line on standard output is {"port": N}."""
-    import uvicorn
-
     from HiResMedSynthLib.service.app import make_app
 
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    # asyncio turns Nagle's algorithm off for sockets that name TCP only: without it each answer takes 40 ms longer
-    with socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind((settings.host, settings.port))
-        except OSError as error:
-            raise SettingsError(
-                f"port {settings.port} can't be listened on ({error.strerror})", remedy="Give another --port, or 0."
-            ) from error
-        listener.listen(64)  # from now on a client is heard, if not yet answered
+    with listen(settings.host, settings.port) as listener:
         port = listener.getsockname()[1]
-        names = [f"[{settings.host}]" if family == socket.AF_INET6 else settings.host]
+        names = [f"[{settings.host}]" if ":" in settings.host else settings.host]
         if ipaddress.ip_address(settings.host).is_loopback:
             names.append("localhost")
         scheme = "http" if settings.tls_certificate is None else "https"
@@ -94,26 +82,67 @@ def serve(settings: ServerSettings) -> None:
             origin=f"{scheme}://{names[0]}:{port}",
             memory_bytes=settings.memory_bytes,
         )
-        config = uvicorn.Config(
-            app,
-            log_level="warning",
-            access_log=False,
-            server_header=False,
-            date_header=False,
-            h11_max_incomplete_event_size=LARGEST_HEADERS,
-            http="h11",
-            ws="none",
-            timeout_keep_alive=30,
-            limit_concurrency=64,
-            ssl_certfile=settings.tls_certificate,
-            ssl_keyfile=settings.tls_key,
-        )
-        server = uvicorn.Server(config)
-        if settings.end_with_stdin:
-            threading.Thread(target=_end_with_stdin, args=(server,), daemon=True).start()
         sys.stdout.write(json.dumps({"port": port}) + "\n")
         sys.stdout.flush()
-        asyncio.run(server.serve(sockets=[listener]))
+        run_app(
+            app,
+            listener,
+            end_with_stdin=settings.end_with_stdin,
+            tls_certificate=settings.tls_certificate,
+            tls_key=settings.tls_key,
+        )
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket on which clients are heard from now on, if not yet answered; port 0 takes a free one.
+
+    Raises:
+        SettingsError: the port is taken.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # asyncio turns Nagle's algorithm off for sockets that name TCP only: without it each answer takes 40 ms longer
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(64)
+    except OSError as error:
+        listener.close()
+        raise SettingsError(
+            f"port {port} can't be listened on ({error.strerror})", remedy="Give another --port, or 0."
+        ) from error
+    return listener
+
+
+def run_app(
+    app: Guards,
+    listener: socket.socket,
+    *,
+    end_with_stdin: bool,
+    tls_certificate: Path | None = None,
+    tls_key: Path | None = None,
+) -> None:
+    """Answers requests until the process is told to end, or standard input closes where that is asked for."""
+    import uvicorn
+
+    config = uvicorn.Config(
+        app,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        date_header=False,
+        h11_max_incomplete_event_size=LARGEST_HEADERS,
+        http="h11",
+        ws="none",
+        timeout_keep_alive=30,
+        limit_concurrency=64,
+        ssl_certfile=tls_certificate,
+        ssl_keyfile=tls_key,
+    )
+    server = uvicorn.Server(config)
+    if end_with_stdin:
+        threading.Thread(target=_end_with_stdin, args=(server,), daemon=True).start()
+    asyncio.run(server.serve(sockets=[listener]))
 
 
 def _end_with_stdin(server: object) -> None:

@@ -18,6 +18,7 @@ from HiResMedSynthLib.compose import boxes_of, compose, compose_patches
 from HiResMedSynthLib.draw_case import draw_case
 from HiResMedSynthLib.errors import ForbiddenPlaceError, HiResMedSynthError, SettingsError
 from HiResMedSynthLib.export.patient import StudyLabels
+from HiResMedSynthLib.export.segmentation import SegKind
 from HiResMedSynthLib.ground import Ground, prepare_ground
 from HiResMedSynthLib.image import MedicalImage
 from HiResMedSynthLib.placement.domain import Domain
@@ -111,6 +112,7 @@ class ExportParameters:
     lesions: str
     changed_only: bool = False
     pair: bool = False
+    seg: SegKind = "binary"
     labels: StudyLabels = dataclasses.field(default_factory=StudyLabels)
 
 
@@ -228,6 +230,7 @@ def export_job(work: Work, step: Step) -> Result:
             out,
             changed_only=wanted.changed_only,
             pair=wanted.pair,
+            seg=wanted.seg,
             labels=wanted.labels,
             progress=step.progress,
         )

@@ -84,12 +84,15 @@ def test_the_export_arrives_whole(backend: Backend, sent: str, tmp_path: Path) -
     client = backend.client
     arrays, document = run(client, "compose", sent, settings=SETTINGS, seed=5)
     lesions = client.send_bytes(arrays["lesions"].tobytes())
-    job = client.submit("export", image=sent, parameters={"case": document["case"], "lesions": lesions, "pair": True})
+    parameters = {"case": document["case"], "lesions": lesions, "pair": True, "seg": "labelmap"}
+    job = client.submit("export", image=sent, parameters=parameters)
     assert any("CT Image Storage" in note for note in client.wait(job).notes)
     client.fetch_export(job, tmp_path / "case")
     files = sorted((tmp_path / "case" / "dicom").glob("*.dcm"))
     assert len(files) == 12
     assert all(pydicom.dcmread(file).SyntheticData == "YES" for file in files)
+    assert pydicom.dcmread(tmp_path / "case" / "segmentation.dcm").SegmentationType == "LABELMAP"
+    assert pydicom.dcmread(tmp_path / "case" / "measurements.dcm").Modality == "SR"
     assert json.loads((tmp_path / "case" / "case.json").read_text()) == document["case"]
     with pytest.raises(BackendError, match="already exists"):
         client.fetch_export(job, tmp_path / "case")

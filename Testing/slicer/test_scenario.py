@@ -77,7 +77,7 @@ def test_from_an_empty_scene_to_an_export_and_back(bench: Workbench, tmp_path: P
 
     start = bench.positions()[0]
     seen = []
-    goal = np.array(studio.image.world_of((0, 500, 360)))
+    goal = np.array(studio.image.world_of((0, 500, 345)))  # clear of the heart: on this soft film a lesion is wide
     view.drag(start, goal, between=lambda: (bench.settle(), seen.append(studio.composition.drawn(1)["center"])))
     bench.settle()
     assert len({tuple(place) for place in seen}) >= 3, "the lesion follows the mouse"
