@@ -210,8 +210,8 @@ class PlacedLesion:
         mode: "blend" replaces by alpha, "add" adds (radiographs: line integrals add).
         corner: (slice, row, column) index of the patch's first voxel; the patch lies wholly inside the background.
         intensity: int16 patch; `intensity_base` + it is the lesion's value (blend) or what is added (add).
-        alpha: uint16 patch, 0..65535; its non-zero voxels are the footprint, those >= 0.5 the lesion's mask; strands that
-            lead to it stay below.
+        alpha: uint16 patch, 0..65535; its non-zero voxels are the footprint, those >= 0.5 the lesion's mask;
+            strands that lead to it stay below.
         details: further drawn values (rotation, scale ...), plain numbers, for the record.
     """
 

@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 
 from HiResMedSynthLib.evaluation.findings import BEYOND, DIFFERS, Row
 from HiResMedSynthLib.evaluation.image_statistics import CURVE
+from HiResMedSynthLib.evaluation.set_distances import BETTER_HIGH
 
 REAL, SYNTHETIC, QUIET, INK, PALE = "#1f6fb2", "#c2571a", "#8a8f98", "#22262b", "#e2e4e8"
 WIDTH, LEFT, RIGHT, ROW = 760, 330, 60, 22
+LEAST_SLACK = 1e-6
 MOST = 4.0  # times the floor: longer bars are cut, and say so
 
 
@@ -66,9 +68,12 @@ def statistics_plot(rows: Sequence[Row]) -> str:
 
 
 def distances_plot(rows: Sequence[Row]) -> str:
-    """Distances between the sets on a common scale: the floor's mean is 0, the point that real keeps to is 1."""
-    drawn = [row for row in rows if row.family == "sets" and row.value is not None and not math.isnan(row.floor_limit)]
-    drawn = [row for row in drawn if row.floor_limit != row.floor]
+    """Distances between the sets on a common scale: the floor's mean is 0, the point that real keeps to is 1.
+
+    Shares that are nearly always 1 between real images have no such scale (the mean isn't on the good side of the
+    point) and are left out; "" where nothing is left.
+    """
+    drawn = [row for row in rows if row.family == "sets" and row.value is not None and _slack(row) > LEAST_SLACK]
     if not drawn:
         return ""
     parts = []
@@ -84,6 +89,11 @@ def distances_plot(rows: Sequence[Row]) -> str:
     ticks = [_text(_at(k, top), height - 26, f"{k:g}", "middle") for k in (-4, -2, 0, 1, 2, 4)]
     told = "0 = mean of real against real, 1 = what 95 % of it keeps to (grey); farther right is worse"
     return _svg(height, [shade, *parts, *ticks, _text(WIDTH - RIGHT, height - 8, told, "end")], "Distances")
+
+
+def _slack(row: Row) -> float:
+    """How much worse than the floor's mean the point is that real keeps to; NaN where there is none."""
+    return (row.floor - row.floor_limit) * (1 if row.name.split(",")[0] in BETTER_HIGH else -1)
 
 
 def _at(value: float, most: float) -> float:

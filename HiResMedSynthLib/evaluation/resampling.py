@@ -16,7 +16,7 @@ SAMPLES = 1000  # bootstrap draws of a mean
 DRAWS = 200  # splits and bootstraps of a distance between sets
 INTERVAL = (2.5, 97.5)  # percentiles
 ALPHA = 0.05
-GRAIN = 1e-6  # of the largest value: smaller differences are of arithmetic, and must not be ranked
+GRAIN = 1e-4  # of the largest value: smaller differences are of arithmetic (noise of 8-bit films has few values)
 FEWEST_GROUPS = 8  # patients of a set that is compared with another one; a floor needs twice as many real ones
 
 Index = NDArray[np.int64]

@@ -16,7 +16,6 @@ from HiResMedSynthLib.evaluation.resampling import (
     ALPHA,
     DRAWS,
     FEWEST_GROUPS,
-    GRAIN,
     Index,
     comparable_groups,
     resamples,
@@ -26,6 +25,7 @@ from HiResMedSynthLib.evaluation.resampling import (
 from HiResMedSynthLib.evaluation.texture_distance import frechet
 
 NEIGHBOURS = 5
+EVEN = 1e-6  # of its mean (or 1): a feature of less spread is even but for arithmetic
 FAR = 5.0  # standard deviations at which a feature is clipped: one broken image must not be the whole distance
 MANY = 100  # patients a side, from which half the draws do
 SIZES = (0.5, 0.7, 1.0)  # shares of the patients, for the value at infinitely many
@@ -64,7 +64,7 @@ def standardised(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Both sets in standard deviations of the first; features that are even in it are left out, the absurd are cut."""
     centre, spread = real.mean(axis=0, dtype=np.float64), real.std(axis=0, dtype=np.float64)
-    used = spread > GRAIN * np.maximum(np.abs(centre), 1.0)
+    used = spread > EVEN * np.maximum(np.abs(centre), 1.0)
     first, second = ((side[:, used] - centre[used]) / spread[used] for side in (real, synthetic))
     return np.clip(first, -FAR, FAR), np.clip(second, -FAR, FAR)
 

@@ -16,8 +16,9 @@ from PIL import Image
 
 from HiResMedSynthLib.evaluation.comparable import SharedPatientError
 from HiResMedSynthLib.evaluation.evaluate_sets import EvaluationSettings, evaluate
-from HiResMedSynthLib.evaluation.findings import BEYOND, DIFFERS, NO_DIFFERENCE, NOT_MEASURED, WITHIN, shown
+from HiResMedSynthLib.evaluation.findings import BEYOND, DIFFERS, NO_DIFFERENCE, NOT_MEASURED, WITHIN, Row, shown
 from HiResMedSynthLib.evaluation.report import HTML_FILE, JSON_FILE
+from HiResMedSynthLib.evaluation.report_plots import distances_plot
 from Testing.evaluation.films import film, put_films
 from Testing.evaluation.test_image_sets import case
 from Testing.test_architecture import heavy_modules_after
@@ -131,6 +132,18 @@ def test_the_report_needs_nothing_else_and_agrees_with_its_json(
     assert "0 of 12 synthetic images are copies or near copies" in by_name["coverage"][-1]
     assert document["images"]["real"]["patients"] == 24
     assert page.text.count("not measured") >= 2
+
+
+@pytest.mark.parametrize(("limit", "drawn"), [(0.9, True), (0.995 + 1e-16, False), (1.0, False)])
+def test_a_share_without_a_scale_is_not_drawn(limit: float, drawn: bool) -> None:
+    """Where nearly all draws of real against real are 1, their mean lies below the 5 % point: good would look bad."""
+    distance = Row(family="sets", name="KID (texture)", n="", value=2.0, low=1.0, high=3.0, floor=0.5, floor_limit=1.0)
+    share = Row(family="sets", name="recall, 5 neighbours (texture)", n="", value=0.5, low=0.4, high=0.6, floor=0.995,
+                floor_limit=limit)  # fmt: skip
+    plot = distances_plot([distance, share])
+    assert "KID" in plot
+    assert ("recall" in plot) is drawn
+    assert bool(distances_plot([share])) is drawn
 
 
 def test_numbers_from_the_cache_are_the_same(films: Path, cache: Path) -> None:

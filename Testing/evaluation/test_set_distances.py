@@ -174,10 +174,13 @@ def test_a_difference_is_of_patients_and_has_a_floor() -> None:
 def test_rounding_of_arithmetic_is_no_difference() -> None:
     """Noise of 8-bit films takes few values; the same one comes out of two windows a hair apart."""
     rng = np.random.default_rng(0)
-    real, made = (0.0048450977 * (1 + shift + 1e-8 * rng.normal(size=20)) for shift in (0.0, 1e-7))
-    one = difference(real, made, (patients(20), patients(20, name="s")), seed=0)
-    assert one is not None
-    assert (one.p, one.low, one.high, one.floor) == (1.0, 0.0, 0.0, 0.0)
+    steps = np.tile([1.0, 2.0, 3.0, 3.0], 5) * 0.0048450977
+    real, made = (steps + shift + 3e-9 * rng.normal(size=20) for shift in (0.0, 2e-8))
+    groups = patients(20), patients(20, name="s")
+    one, exact = difference(real, made, groups, seed=0), difference(steps, steps, groups, seed=0)
+    assert one is not None and exact is not None
+    assert one.p == exact.p == 1.0
+    assert one.synthetic - one.real == pytest.approx(0.0, abs=1e-12)
 
 
 def test_paired_tests_and_their_correction() -> None:
