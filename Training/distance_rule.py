@@ -87,9 +87,7 @@ def distance_table(scenes: list[Scene]) -> DistanceTable:
 
 @click.command(epilog="Example: python -m Training.distance_rule --data lidc_nodule_patches --out lung_distances.json")
 @click.option("--data", type=click.Path(path_type=Path), required=True, help="Folder lidc_nodule_patches.")
-@click.option(
-    "--cache", type=click.Path(path_type=Path), required=True, help="Erased pictures (.npz)."
-)
+@click.option("--cache", type=click.Path(path_type=Path), required=True, help="Erased pictures (.npz).")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="JSON to write.")
 def main(data: Path, cache: Path, out: Path) -> None:
     """Learns the table on every patient and writes it."""
