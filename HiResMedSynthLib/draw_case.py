@@ -98,8 +98,8 @@ def draw_case(
             raise
     report(total, total, "case drawn")
     reference = BackgroundReference.of(background, domain=ground.domain, source_slice=source_slice)
-    if ground.is_projection and settings.fusion == "better":
-        reference = replace(reference, oddities=(*reference.oddities, *ground.film_warnings))
+    if settings.fusion == "better":
+        reference = replace(reference, oddities=(*reference.oddities, *ground.warnings))
     return Case(
         background=reference,
         settings=replace(settings, domain=ground.domain),

@@ -20,6 +20,7 @@ from HiResMedSynthLib.joining.film_contrasts import shipped_contrasts
 from HiResMedSynthLib.joining.film_scale import FilmScale, abdomen_scale, chest_scale, projected_scale, warnings
 from HiResMedSynthLib.joining.film_sharpness import FilmSharpness, film_sharpness
 from HiResMedSynthLib.joining.noise_texture import NoiseTexture, noise_texture
+from HiResMedSynthLib.joining.scan_limits import ScanLimits, scan_limits
 from HiResMedSynthLib.joining.scan_resolution import ScanResolution, scan_resolution
 from HiResMedSynthLib.placement.axes import both_lungs, is_axial
 from HiResMedSynthLib.placement.candidates import PlaceSampler
@@ -194,9 +195,14 @@ class Ground:
         return scale or FilmScale(grey_per_mm=abs(self.grey_per_mm_water), source="the film's whole grey range")
 
     @cached_property
-    def film_warnings(self) -> tuple[str, ...]:
-        """What makes this film a poor ground for faint shadows."""
-        return warnings(self.image, ~self.forbidden()[0])
+    def scan_limits(self) -> ScanLimits:
+        """Where the values of this CT were cut off."""
+        return scan_limits(self.image.pixels)
+
+    @cached_property
+    def warnings(self) -> tuple[str, ...]:
+        """What makes this image a poor ground for lesions."""
+        return warnings(self.image, ~self.forbidden()[0]) if self.is_projection else self.scan_limits.warnings
 
     @property
     def is_projection(self) -> bool:

@@ -40,7 +40,7 @@ def fitted(
     noise_hu: float,
     rng: np.random.Generator,
 ) -> tuple[NDArray[np.float64], dict[str, Any]]:
-    """(the lesion's HU with the vessels of the place kept and the scan's noise carried through, what was done).
+    """(the lesion's HU, vessels of the place kept, the scan's noise carried through, cut where it is cut; what was done).
 
     Args:
         values, alpha: the lesion's patch `[slice, row, column]`, HU and matte.
@@ -59,7 +59,8 @@ def fitted(
         values, alpha, ring_noise=quiet if math.isfinite(quiet) else noise_hu, source_noise=source_noise_hu,
         texture=ground.noise_texture, rng=rng,
     )  # fmt: skip
-    return values, {**{name: round(x, 2) for name, x in done.items()}, "grain": ground.noise_texture.source}
+    told = {**{name: round(x, 2) for name, x in done.items()}, "grain": ground.noise_texture.source}
+    return ground.scan_limits.cut(values), told
 
 
 def judged(lesion: PlacedLesion, ground: Ground) -> tuple[PlacedLesion, Verdict]:

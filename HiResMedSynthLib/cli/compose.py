@@ -155,6 +155,9 @@ def compose_command(
     )
     click.echo(_summary(case))
     click.echo(exported.summary())
+    for text in case.background.oddities:
+        if text not in image.oddities:
+            click.echo(f"note           {text}")
 
 
 def _refuse_ignored(replays: bool, has_requests: bool) -> None:
