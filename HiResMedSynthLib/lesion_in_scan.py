@@ -40,7 +40,7 @@ def fitted(
     noise_hu: float,
     rng: np.random.Generator,
 ) -> tuple[NDArray[np.float64], dict[str, Any]]:
-    """(the lesion's HU, vessels of the place kept, the scan's noise carried through, cut where it is cut; what was done).
+    """(the lesion's HU, vessels of the place kept, the scan's noise carried through, cut where it was; what was done).
 
     Args:
         values, alpha: the lesion's patch `[slice, row, column]`, HU and matte.
