@@ -112,6 +112,12 @@ def oblique(seed: int) -> np.ndarray:
     return matrix
 
 
+def middle_of_change(before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    """Index of the middle of what changed much: the lesion without the strands that lead to it."""
+    change = np.abs(after.astype(float) - before)
+    return np.argwhere(change > change.max() / 2).mean(axis=0)
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_a_lesion_lands_at_its_point_in_any_orientation(bench: Workbench, seed: int) -> None:
     from HiResMedSynthPanel import sample_data
@@ -124,8 +130,7 @@ def test_a_lesion_lands_at_its_point_in_any_orientation(bench: Workbench, seed: 
     assert studio.composition.keys == (1,), (studio.problem, studio.refused, bench.said)
     before = slicer.util.arrayFromVolume(node)
     after = slicer.util.arrayFromVolume(studio.parameters.composed)
-    changed = np.argwhere(before != after)
-    assert np.abs(changed.mean(axis=0) - (24, 90, 60)).max() < 2
+    assert np.abs(middle_of_change(before, after) - (24, 90, 60)).max() < 2
     lps = np.array(studio.composition.drawn(1)["center_lps_mm"]) * (-1, -1, 1)
     assert np.linalg.norm(lps - bench.positions()[0]) < 0.1
 
@@ -144,8 +149,8 @@ def test_a_linear_transform_is_followed_and_a_bent_one_refused(bench: Workbench)
     choose(bench, node)
     place(bench, (24, 90, 60))
     p = bench.studio.parameters
-    changed = np.argwhere(slicer.util.arrayFromVolume(node) != slicer.util.arrayFromVolume(p.composed))
-    assert np.abs(changed.mean(axis=0) - (24, 90, 60)).max() < 2
+    middle = middle_of_change(slicer.util.arrayFromVolume(node), slicer.util.arrayFromVolume(p.composed))
+    assert np.abs(middle - (24, 90, 60)).max() < 2
     assert p.composed.GetTransformNodeID() == transform.GetID()
     assert p.danger.GetTransformNodeID() == transform.GetID()
     bent = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLBSplineTransformNode", "bent")
