@@ -12,6 +12,7 @@ from HiResMedSynthLib.case import CaseSettings, LesionRequest
 from HiResMedSynthLib.draw_case import draw_case
 from HiResMedSynthLib.errors import PlacementError, SettingsError
 from HiResMedSynthLib.ground import Ground, prepare_ground
+from HiResMedSynthLib.placement.location import heatmap
 from HiResMedSynthLib.placement.method import PlacementMethod
 from HiResMedSynthLib.placement.sizes import shipped_sizes
 from HiResMedSynthLib.placement.zones import zone_mask
@@ -49,6 +50,18 @@ def test_a_zone_without_room_is_said(film: Ground) -> None:
     closed = replace(film, danger_map=replace(film.danger_map, labels=labels))
     with pytest.raises(PlacementError, match="nothing in the zone 'left-upper'"):
         draw_case(film.image, settings(LesionRequest(zone="left-upper")), 1, ground=closed)
+
+
+def test_a_mirrored_film_has_its_sides_and_its_prior_mirrored(film: Ground) -> None:
+    turned = replace(film.image, facts=replace(film.image.facts, patient_orientation=("R", "F")))
+    usual, mirrored = (zone_mask(one, film.danger_map, "left", domain="cxr") for one in (film.image, turned))
+    assert usual[..., -1].all() and not usual[..., 0].any()
+    assert mirrored[..., 0].all() and not mirrored[..., -1].any()
+    heats = [heatmap(one, film.danger_map, domain="cxr") for one in (film.image, turned)]
+    half = film.image.columns // 2
+    left_lung = [float(heats[0][..., half:].sum()), float(heats[1][..., :half].sum())]
+    assert left_lung[0] == pytest.approx(left_lung[1], abs=0.1)
+    assert not np.allclose(*heats)
 
 
 def test_an_unknown_zone_or_size_is_refused() -> None:

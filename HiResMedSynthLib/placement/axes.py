@@ -19,6 +19,12 @@ def senses(image: MedicalImage) -> tuple[bool, bool, bool]:
     return bool(travel[2] >= 0), bool(image.directions_lps[1, 1] >= 0), bool(image.directions_lps[0, 0] >= 0)
 
 
+def film_leftwards(image: MedicalImage) -> bool:
+    """Whether a film's columns run to the patient's left, as it is usually hung; not where its header says right."""
+    hangs = image.facts.patient_orientation
+    return not (hangs and hangs[0].startswith("R"))
+
+
 def is_axial(image: MedicalImage) -> bool:
     """Whether rows run across the patient and columns from front to back, within 45 degrees."""
     return bool(min(abs(image.directions_lps[0, 0]), abs(image.directions_lps[1, 1])) >= AXIAL_COSINE)

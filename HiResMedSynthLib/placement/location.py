@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from HiResMedSynthLib.errors import PlacementError
 from HiResMedSynthLib.image import MedicalImage
-from HiResMedSynthLib.placement.axes import holds_whole_lung, senses
+from HiResMedSynthLib.placement.axes import film_leftwards, holds_whole_lung, senses
 from HiResMedSynthLib.placement.danger import LUNG_CLASSES, DangerMap
 from HiResMedSynthLib.placement.domain import Domain
 
@@ -116,7 +116,7 @@ def _ct_density(image: MedicalImage, lungs: NDArray[np.bool_]) -> NDArray[np.flo
 def _cxr_density(image: MedicalImage, lungs: NDArray[np.bool_]) -> NDArray[np.float32]:
     prior = shipped_prior().cxr
     rows = _weights(np.asarray(lungs.any(axis=(0, 2))), prior.shape[0], rising=True)
-    columns = _weights(np.asarray(lungs.any(axis=(0, 1))), prior.shape[1], rising=True)
+    columns = _weights(np.asarray(lungs.any(axis=(0, 1))), prior.shape[1], rising=film_leftwards(image))
     plane = rows @ prior @ columns.T + np.float32(FLOOR * prior.mean())
     return np.repeat(plane[np.newaxis], image.slices, axis=0)
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from HiResMedSynthLib.errors import PlacementError, SettingsError
 from HiResMedSynthLib.image import MedicalImage
-from HiResMedSynthLib.placement.axes import both_lungs, holds_whole_lung, is_axial, senses
+from HiResMedSynthLib.placement.axes import both_lungs, film_leftwards, holds_whole_lung, is_axial, senses
 from HiResMedSynthLib.placement.danger import LUNG_CLASSES, DangerMap
 from HiResMedSynthLib.placement.domain import Domain
 
@@ -34,14 +34,14 @@ def zone_mask(image: MedicalImage, danger_map: DangerMap, zone: Zone, *, domain:
     """The zone, bool `[slice, row, column]`.
 
     The middle is that of the box around the lungs (kub: around what is permitted). On a film the picture's right half
-    is the patient's left.
+    is the patient's left, unless its header says that it is mirrored.
 
     Raises:
         PlacementError: upper and lower of a CT that doesn't hold the whole lung, so that its height is unknown; left
             and right where one lung alone is in view.
     """
     seen = danger_map.region(() if domain == "kub" else LUNG_CLASSES)
-    upwards, _, leftwards = senses(image) if domain == "lung-ct" else (False, True, True)
+    upwards, _, leftwards = senses(image) if domain == "lung-ct" else (False, True, film_leftwards(image))
     if domain == "lung-ct" and not is_axial(image):
         raise PlacementError(
             "this CT isn't stored as axial slices, so its sides can't be told",
