@@ -153,8 +153,10 @@ def damaged() -> dict[str, ModelError]:
     return problems
 
 
-def find(name: str, kind: str | None = None) -> Model:
+def find(name: str, kind: str | None = None, *, words: tuple[str, ...] = ()) -> Model:
     """The model of that name, its file checked against the hash taken when it was added (or released).
+
+    `words`: what could be said in place of a model's name, for the message.
 
     Raises:
         ModelError: there is none, it is of another kind, or its file was changed or damaged.
@@ -167,7 +169,10 @@ def find(name: str, kind: str | None = None) -> Model:
         if kind not in (None, card.kind):
             raise ModelError(f"the model '{name}' is of kind {card.kind}, not {kind}", remedy=ADVICE)
         return Model(card=card, path=path, shipped=shipped)
-    raise ModelError(f"there is no model '{name}'", remedy=f"{ADVICE} A file becomes a model by: models add FILE.")
+    besides = f"Choose {', '.join(words)}, or a model. " if words else ""
+    raise ModelError(
+        f"there is no model '{name}'", remedy=f"{besides}{ADVICE} A file becomes a model by: models add FILE."
+    )
 
 
 def add(path: str | Path, name: str | None = None) -> Model:

@@ -73,11 +73,12 @@ class PlacementMethod:
         shipped = SHIPPED_DANGER.get(domain)
         if self.danger == RULE or (self.danger == AUTO and (shipped is None or not can_run())):
             return None
-        from HiResMedSynthLib.placement.network import load_network
+        from HiResMedSynthLib.placement.network import load_network, stored_task
 
-        network = load_network(shipped if self.danger == AUTO and shipped is not None else self.danger)
-        _refuse_other_task(self.danger, network.plan.task, (DANGER_TASKS[domain],), domain, without=RULE)
-        return network
+        chosen = shipped if self.danger == AUTO and shipped is not None else self.danger
+        task = stored_task(chosen, words=(AUTO, RULE))
+        _refuse_other_task(chosen, task, (DANGER_TASKS[domain],), domain, without=RULE)
+        return load_network(chosen)
 
     def fallback(self, domain: Domain) -> str:
         """What the record should say where "auto" can't mean the best way on this machine; empty: it does."""
@@ -106,7 +107,7 @@ class PlacementMethod:
         from HiResMedSynthLib.placement.location_network import learned_heat, network_likeness
         from HiResMedSynthLib.placement.network import load_network, stored_task
 
-        task = stored_task(chosen)
+        task = stored_task(chosen, words=(AUTO, DENSITY, DISTANCES))
         _refuse_other_task(chosen, task, PRIOR_TASKS[domain], domain, without=DENSITY)
         if task == "yolo-ct":
             from HiResMedSynthLib.placement.yolo import load_detector

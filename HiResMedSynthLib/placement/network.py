@@ -208,15 +208,15 @@ def load_network(name: str, *, engine: Engine | None = None) -> PlacementNetwork
     return _loaded(model.path, model.card.name, model.card.sha256, engine)
 
 
-def stored_task(name: str) -> str:
-    """What a placement model of that name is for; loads no weights.
+def stored_task(name: str, *, words: tuple[str, ...]) -> str:
+    """What a placement model of that name is for; loads no weights. `words` as for `weights.find`.
 
     Raises:
         ModelError: there is no such model, or it says nothing of it.
     """
     from safetensors import SafetensorError, safe_open
 
-    path = weights.find(name, KIND).path
+    path = weights.find(name, KIND, words=words).path
     try:
         with safe_open(path, framework="np") as file:
             return str(json.loads((file.metadata() or {})[ENTRY])["task"])

@@ -107,7 +107,7 @@ def _picture(
     sheet = Image.new("RGB", (size[0] + LEGEND_WIDTH, max(size[1], 24 * (len(legend) + 4))), "black")
     sheet.paste(picture, (0, 0))
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(14)
-    where = f"slice {index} of {image.slices}" if image.slices > 1 else ""
+    where = f"slice {index} (0 to {image.slices - 1})" if image.slices > 1 else ""
     for line, text in enumerate([*textwrap.wrap(title, 34)[:2], where]):
         draw.text((size[0] + 10, 6 + 18 * line), text, fill="white", font=font)
     for line, (rgb, name) in enumerate(legend):

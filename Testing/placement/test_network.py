@@ -129,6 +129,8 @@ def test_a_model_for_other_pictures_is_refused(stored: str) -> None:
         PlacementMethod(prior=stored).local_factor("lung-ct")
     with pytest.raises(ModelError, match="no model 'unheard-of'"):
         PlacementMethod(danger="unheard-of").danger_network("cxr")
+    with pytest.raises(ModelError, match="Choose auto, density, distances, or a model"):
+        PlacementMethod(prior="distence").local_factor("lung-ct")
 
 
 @pytest.mark.parametrize(
