@@ -35,6 +35,7 @@ FORMAT_NAMES: dict[str, str] = {
     "nnunet": "nnU-Net raw folder",
     "dicom-seg": "DICOM series with DICOM SEG",
 }
+DATASET_LABELS = ("coco/", "nnunet/", "yolo/")  # folders of a data set (docs/datasets.md) that can be opened
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,6 +140,14 @@ def _format(folder: Path, names: list[str]) -> Format:
     """
     if COCO_FILE in names:
         return "annotate"
+    if {"card.json", "manifest.csv"} <= set(names):
+        inside = (PurePosixPath(name).parts for name in names if name.startswith(DATASET_LABELS))
+        layouts = {"/".join(parts[: 1 if parts[0] == "yolo" else 2]) for parts in inside}
+        raise ReadError(
+            "this is a data set, whose layouts are folders of their own", where=folder.name,
+            remedy=f"Name one of them: {', '.join(sorted(layouts))}." if layouts
+            else "Make it with formats coco, yolo or nnunet too, and name one of those folders.",
+        )  # fmt: skip
     found: list[Format] = []
     if any(name.startswith(f"{NNUNET_IMAGES}/") for name in names):
         return "nnunet"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from HiResMedSynthLib.batch.thumbs import SIDE
+from HiResMedSynthLib.batch.thumbs import BEHIND, NEAR_MM, SIDE
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 WIDTH, HEIGHT, MARGIN = 360, 200, 26
 BINS = 24
 GREY, BLUE, WHITE = (90, 90, 90), (52, 101, 164), (255, 255, 255)
-ACROSS, CAPTION, GAP = 6, 20, 4
+ACROSS, CAPTION, GAP = 3, 20, 4
 
 
 def bars(values: Sequence[float], title: str) -> Image:
@@ -45,13 +45,19 @@ def places(rows: Sequence[float], columns: Sequence[float]) -> Image:
     """Centres of lesions as parts of the picture: a map of counts, dark = many, over all backgrounds."""
     from PIL import Image, ImageDraw, ImageFont
 
-    side = HEIGHT - MARGIN
+    side = HEIGHT - 2 * MARGIN
+    left, bottom = 2 * MARGIN, HEIGHT - MARGIN
     counts, _, _ = np.histogram2d(rows, columns, bins=40, range=((0, 1), (0, 1)))
     grey = (255 - 215 * np.sqrt(counts / counts.max())).astype(np.uint8)
-    picture = Image.new("RGB", (side, HEIGHT), WHITE)
-    picture.paste(Image.fromarray(grey).convert("RGB").resize((side, side), Image.Resampling.NEAREST), (0, MARGIN))
-    ImageDraw.Draw(picture).text((4, 5), "places in the picture", fill="black", font=ImageFont.load_default(12))
-    ImageDraw.Draw(picture).rectangle((0, MARGIN, side - 1, HEIGHT - 1), outline=GREY)
+    picture = Image.new("RGB", (left + side + MARGIN, HEIGHT), WHITE)
+    picture.paste(Image.fromarray(grey).convert("RGB").resize((side, side), Image.Resampling.NEAREST), (left, MARGIN))
+    draw, font = ImageDraw.Draw(picture), ImageFont.load_default(12)
+    draw.rectangle((left - 1, MARGIN - 1, left + side, bottom), outline=GREY)
+    draw.text((left + side / 2, 5), f"places of {len(rows)} lesions", fill="black", font=font, anchor="ma")
+    for place, word in zip((MARGIN + 6, (MARGIN + bottom) / 2, bottom - 6), ("top", "row", "bottom"), strict=True):
+        draw.text((left - 6, place), word, fill="black", font=font, anchor="rm")
+    for place, word, anchor in ((left, "left", "la"), (left + side / 2, "column", "ma"), (left + side, "right", "ra")):
+        draw.text((place, bottom + 5), word, fill="black", font=font, anchor=anchor)
     return picture
 
 
@@ -60,14 +66,15 @@ def contact_sheet(tiles: Sequence[tuple[str, Path]]) -> Image:
     from PIL import Image, ImageDraw, ImageFont
 
     across = min(len(tiles), ACROSS)
-    step_x, step_y = SIDE + GAP, SIDE + GAP + CAPTION
+    step_x, step_y = 2 * SIDE + GAP, SIDE + GAP + CAPTION
     height = math.ceil(len(tiles) / across) * step_y + CAPTION + GAP
-    sheet = Image.new("RGB", (across * step_x + GAP, height), (20, 20, 20))
+    sheet = Image.new("RGB", (across * step_x + GAP, height), BEHIND)
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
-    draw.text((GAP, 3), "SYNTHETIC, research only. Lesions are outlined.", fill=WHITE, font=font)
+    title = f"SYNTHETIC, research only. Lesions are outlined; right: {NEAR_MM:g} mm around the largest."
+    draw.text((GAP, 3), title, fill=WHITE, font=font)
     for index, (caption, file) in enumerate(tiles):
         left, top = GAP + index % across * step_x, CAPTION + index // across * step_y
         draw.text((left, top + 3), caption, fill=WHITE, font=font)
         with Image.open(file) as picture:
-            sheet.paste(picture, (left + (SIDE - picture.width) // 2, top + CAPTION + (SIDE - picture.height) // 2))
+            sheet.paste(picture, (left, top + CAPTION))
     return sheet

@@ -38,6 +38,11 @@ from HiResMedSynthLib.image import MedicalImage
 
 WORK = ".work"
 GROUND_VOXELS = 2**22  # of the grounds kept: sixteen slices of 512 x 512, or one volume
+OTHER_KEYS = {  # options whose key of the spec is not of [cases], or has another form
+    "--spacing-mm ROW[,COLUMN]": "backgrounds.spacing_mm = [ROW, COLUMN]",
+    "--spacing-mm": "backgrounds.spacing_mm",
+    "--slice NUMBER": 'backgrounds.slices = "each"',
+}
 MOMENT = datetime(2000, 1, 1, tzinfo=UTC)  # date of all objects: a data set has none, or its bytes would differ
 
 
@@ -229,4 +234,7 @@ def _without_path(error: HiResMedSynthError) -> str:
         name = option[1].replace("-", "_")
         return f"cases.{name}" if name in Cases.model_fields else option[0]
 
-    return f"{error.what.rstrip('.')}. {re.sub('--([a-z-]+)', key, error.remedy)}"
+    remedy = error.remedy.replace(", or the field Pixel spacing in Slicer", "")
+    for option, told in OTHER_KEYS.items():
+        remedy = remedy.replace(option, told)
+    return f"{error.what.rstrip('.')}. {re.sub('--([a-z-]+)', key, remedy)}"

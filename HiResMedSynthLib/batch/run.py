@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ from HiResMedSynthLib.errors import ExportError, SettingsError
 from HiResMedSynthLib.versions import installed_versions
 
 RUN_FILE = "run.json"
+REASONS_TOLD = 5
 HOPELESS = 20  # cases that fail before any is made: then the run ends
 Engine = Callable[[Sequence[Sequence[int]]], Iterator[Outcome]]
 OnCase = Callable[[int, int, Outcome], None]
@@ -127,6 +128,23 @@ def grouped(plan: Plan, numbers: Iterable[int]) -> list[list[int]]:
     return [groups[index] for index in sorted(groups, key=lambda one: (first[plan.backgrounds[one].source], one))]
 
 
+def reasons(plan: Plan, numbers: Iterable[int], failures: Mapping[int, str]) -> list[str]:
+    """Why cases could not be made, a line a reason, that of most backgrounds first.
+
+    Args:
+        plan: of the data set.
+        numbers: of all cases that were tried.
+        failures: of those: number -> why it could not be made.
+    """
+    tried = {plan.backgrounds_of(number)[0] for number in numbers}
+    found: dict[str, set[int]] = {}
+    for number, why in failures.items():
+        found.setdefault(why, set()).add(plan.backgrounds_of(number)[0])
+    ordered = sorted(found, key=lambda why: -len(found[why]))
+    lines = [f"{len(found[why])} of {len(tried)} background(s): {why}" for why in ordered[:REASONS_TOLD]]
+    return lines + ([f"and {len(ordered) - REASONS_TOLD} other reason(s)"] if len(ordered) > REASONS_TOLD else [])
+
+
 def _made(plan: Plan, outcomes: Iterator[Outcome], missing: int, on_case: OnCase) -> dict[int, str]:
     failures: dict[int, str] = {}
     before = plan.count - missing
@@ -137,7 +155,7 @@ def _made(plan: Plan, outcomes: Iterator[Outcome], missing: int, on_case: OnCase
         on_case(before + done, plan.count, outcome)
         if len(failures) == done and before == 0 and done >= min(HOPELESS, missing):
             raise SettingsError(
-                f"none of the first {done} cases could be made; the last: {outcome.failure}",
+                f"none of the first {done} cases could be made. {' '.join(reasons(plan, failures, failures))}",
                 remedy="Mend that, then run the same command again.",
             )
     assert done == missing, "a case was lost"

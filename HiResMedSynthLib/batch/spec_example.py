@@ -8,14 +8,15 @@ EXAMPLE = """\
 [backgrounds]
 files = ["scans/*"]           # DICOM folders (a series each), DICOM, NIfTI, NRRD, MHA, PNG, TIFF, JPEG files
 # slices = "whole"            # "each": every slice of a volume is a background of its own
-# spacing_mm = [0.14, 0.14]   # between rows, between columns, for files that don't tell it
-# A table patients.csv (columns file,patient) beside this file says whose an image is, before DICOM's Patient ID.
+# spacing_mm = [0.14, 0.14]   # between rows, between columns, for all files that don't tell it
+# A table patients.csv (columns file,patient) beside this file says whose an image is, before DICOM's Patient ID;
+# its column spacing_mm the spacing of each, where they differ.
 # generated = { count = 20, seed = 0 }   # chest films to make; also: sex = "F", model = "NAME", size = 512
 
 [cases]
 # count = 100                 # --count N goes before it; the first cases stay the same
 # seed = 0                    # the same spec and seed give the same data set, byte for byte
-# domain = "lung-ct"          # lung-ct, cxr (chest film) or kub (abdominal film); by default by the modality
+# domain = "lung-ct"          # for all: lung-ct, cxr (chest film), kub (abdominal film); else by each's modality
 # lesions = [1, 3]            # in a case: a number, [smallest, largest], or weights { "1" = 3, "2" = 1 }
 # types = "any"               # or { solid = 3, part-solid = 1, ground-glass = 1, calcified = 1, juxtapleural = 1 }
 # size_mm = [4, 12]           # diameter; or [{ range = [4, 8], weight = 3 }, { range = [8, 20], weight = 1 }]

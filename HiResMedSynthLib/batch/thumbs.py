@@ -1,10 +1,11 @@
-"""A small picture of a case for the contact sheet: its largest lesion's slice, outlined; or the slice alone."""
+"""A small picture of a case for the contact sheet: its largest lesion's slice, outlined, and the lesion from near."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from HiResMedSynthLib.batch.layout import MadeCase
 
@@ -13,12 +14,12 @@ if TYPE_CHECKING:
 
 SHEET_CASES = 24
 SIDE = 320
-OUTLINE = (255, 190, 60)
+NEAR_MM = 60.0  # of the picture around the lesion
+OUTLINE, BEHIND = (255, 190, 60), (20, 20, 20)
 
 
 def thumb(made: MadeCase) -> Image:
-    """RGB, at most `SIDE` wide and high, in the background's window and true aspect."""
-    import cv2
+    """RGB, `SIDE` high and two wide: the whole picture, and 60 mm of it, in the background's window and true aspect."""
     from PIL import Image
 
     shown = next(made.images())
@@ -28,10 +29,33 @@ def thumb(made: MadeCase) -> Image:
     unit = made.composition.background.display_window().to_unit(image.pixels[index])
     grey = ((unit if image.bright_is_dense else 1 - unit) * 255).astype(np.uint8)
     row_mm, column_mm = image.pixel_spacing_mm or (1.0, 1.0)
-    scale = SIDE / max(image.rows * row_mm, image.columns * column_mm)
-    size = max(round(image.columns * column_mm * scale), 1), max(round(image.rows * row_mm * scale), 1)
+    mask = (shown.mask[index] > 0).astype(np.uint8)
+    rows = _around(lesion.center[1], NEAR_MM / row_mm, image.rows)
+    columns = _around(lesion.center[2], NEAR_MM / column_mm, image.columns)
+    both = Image.new("RGB", (2 * SIDE, SIDE), BEHIND)
+    for k, part in enumerate(((slice(None), slice(None)), (rows, columns))):
+        picture = _outlined(grey[part], mask[part], (row_mm, column_mm))
+        both.paste(picture, (k * SIDE + (SIDE - picture.width) // 2, (SIDE - picture.height) // 2))
+    return both
+
+
+def _around(center: float, length: float, size: int) -> slice:
+    """So many pixels around a place, moved to lie within the picture."""
+    count = min(max(round(length), 1), size)
+    first = min(max(round(center - count / 2), 0), size - count)
+    return slice(first, first + count)
+
+
+def _outlined(grey: NDArray[np.uint8], mask: NDArray[np.uint8], spacing_mm: tuple[float, float]) -> Image:
+    """RGB, its longer side `SIDE`, with a line around what the mask holds."""
+    import cv2
+    from PIL import Image
+
+    height_mm, width_mm = grey.shape[0] * spacing_mm[0], grey.shape[1] * spacing_mm[1]
+    scale = SIDE / max(height_mm, width_mm)
+    size = max(round(width_mm * scale), 1), max(round(height_mm * scale), 1)
     picture = np.array(Image.fromarray(grey).convert("RGB").resize(size, Image.Resampling.LANCZOS))
-    mask = cv2.resize((shown.mask[index] > 0).astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
+    mask = cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST).astype(np.uint8)
     around = cv2.dilate(mask, np.ones((5, 5), np.uint8))
     outlines, _ = cv2.findContours(around, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     cv2.drawContours(picture, outlines, -1, OUTLINE, 1)

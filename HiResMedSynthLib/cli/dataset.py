@@ -43,7 +43,7 @@ def dataset_command(
     \b
     Run the same command again after a break: it goes on, and gives the same bytes
     as a run without one. Exit code 3: done, but some cases could not be made
-    (failures.csv says why).
+    (failures.csv says why); with --dry-run: some of the few cases tried.
     """
     if example:
         from HiResMedSynthLib.batch.spec_example import EXAMPLE
@@ -75,25 +75,30 @@ def _plan(path: Path, count: int | None) -> Plan:
 
 def _estimate(plan: Plan, workers: int) -> None:
     from HiResMedSynthLib.batch.estimate import estimated, summary
+    from HiResMedSynthLib.batch.run import reasons
     from HiResMedSynthLib.batch.workers import one_thread_from_now
 
     click.echo(summary(plan))
     one_thread_from_now()
     found = estimated(plan, workers=workers)
-    for outcome in found.tried:
-        if outcome.failure:
-            click.echo(f"case {outcome.number} could not be made: {outcome.failure}")
+    failures = {outcome.number: outcome.failure for outcome in found.tried if outcome.failure}
+    if failures:
+        click.echo(f"{len(failures)} of {len(found.tried)} cases tried could not be made:", err=True)
+        for line in reasons(plan, [outcome.number for outcome in found.tried], failures):
+            click.echo(f"  {line}", err=True)
     if found.seconds is None or found.bytes is None:
         raise SettingsError("none of the cases tried could be made", remedy="Mend what is said above.")
-    made = sum(not outcome.failure for outcome in found.tried)
+    whole = ", if all cases could be made" if failures else ""
     click.echo(
-        f"about {_bytes(found.bytes)} and {_duration(found.seconds)} with {workers} worker(s): "
-        f"measured now on {made} case(s), scaled"
+        f"about {_bytes(found.bytes)} and {_duration(found.seconds)} with {workers} worker(s){whole}: "
+        f"measured now on {len(found.tried) - len(failures)} case(s), scaled"
     )
+    if failures:
+        click.get_current_context().exit(EXIT_SOME_FAILED)
 
 
 def _run(plan: Plan, out: Path, workers: int, scheduler: str | None) -> None:
-    from HiResMedSynthLib.batch.run import run
+    from HiResMedSynthLib.batch.run import reasons, run
 
     if plan.split.note:
         click.echo(f"Note: {plan.split.note}.", err=True)
@@ -117,6 +122,8 @@ def _run(plan: Plan, out: Path, workers: int, scheduler: str | None) -> None:
     click.echo(f"{out}: {done.made + done.before} cases{before}; see README.md, manifest.csv and sheet.png there")
     if done.failures:
         click.echo(f"{len(done.failures)} case(s) could not be made: see failures.csv", err=True)
+        for line in reasons(plan, range(1, plan.count + 1), done.failures):
+            click.echo(f"  {line}", err=True)
         click.get_current_context().exit(EXIT_SOME_FAILED)
 
 

@@ -19,6 +19,8 @@ from HiResMedSynthLib.batch.layout import LabelledImage, MadeCase
 from HiResMedSynthLib.batch.layout_dicom import DicomFolders
 from HiResMedSynthLib.batch.layout_pictures import Yolo, left_justified, write_picture
 from HiResMedSynthLib.batch.spec import Output
+from HiResMedSynthLib.batch.thumbs import OUTLINE, SIDE, thumb
+from HiResMedSynthLib.errors import ReadError
 from HiResMedSynthLib.export.boxes import CLASSES
 from HiResMedSynthLib.export.identity import OutputIdentity
 from HiResMedSynthLib.export.stored import stored_form
@@ -110,6 +112,23 @@ def test_our_own_readers_take_the_folders(dataset: Path, place: str) -> None:
     assert {one.patient for one in found} == groups
     assert {one.image.modality for one in found} == {"CT"}
     assert place != "yolo" or len(groups) == len(PATIENTS)
+
+
+def test_the_data_set_itself_is_refused_by_the_names_of_its_folders(dataset: Path) -> None:
+    with pytest.raises(ReadError, match=f"Name one of them: coco/test, coco/train, coco/val, {NNUNET}, yolo"):
+        read_annotations(dataset)  # its card.json is no COCO file
+
+
+def test_a_small_lesion_is_shown_from_near_beside_its_picture() -> None:
+    made = MadeCase(
+        number=1, name="case_0000001", side="train", negative=False, paired=False, identity=OutputIdentity(seed="1"),
+        composition=composition_in(film_image(pixel_spacing_mm=(5.0, 5.0))),
+    )  # fmt: skip
+    picture = np.asarray(thumb(made))
+    assert picture.shape == (SIDE, 2 * SIDE, 3)
+    lines = (picture == OUTLINE).all(axis=2)
+    whole, near = (np.ptp(np.flatnonzero(half.any(axis=0))) for half in (lines[:, :SIDE], lines[:, SIDE:]))
+    assert near > 2 * whole > 0  # 60 mm fill what 240 mm filled
 
 
 def test_lists_of_nnunet_and_monai_name_what_is_there(dataset: Path) -> None:

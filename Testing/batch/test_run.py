@@ -21,6 +21,8 @@ from HiResMedSynthLib.batch.plan import Plan
 from HiResMedSynthLib.batch.run import Finished, run
 from HiResMedSynthLib.errors import ExportError, SettingsError
 from HiResMedSynthLib.privacy_record import NEAR_COPY
+from HiResMedSynthLib.provenance import provenance_of
+from HiResMedSynthLib.read_header import COMPOSED
 from Testing.batch.conftest import COMMAND
 from Testing.batch.small_scans import CASES, files_in, made_here, plan_of, write_scans, write_spec
 
@@ -214,6 +216,23 @@ def test_dry_run_counts_and_writes_nothing(scans: Path, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["spec.toml"]
 
 
+def test_failures_are_told_by_reason_and_backgrounds_by_a_dry_run_too(ct_series_folder: Path, tmp_path: Path) -> None:
+    write_scans(ct_series_folder, tmp_path, ("A",))
+    Image.new("L", (64, 64)).save(tmp_path / "scan1.png")
+    Image.new("L", (65, 64)).save(tmp_path / "scan2.png")
+    spec = write_spec(tmp_path, cases="count = 6", output='formats = ["yolo"]\nsplit = { train = 1 }')
+    for options, first in (
+        (["--dry-run"], "2 of 4 cases tried could not be made:"),
+        (["--out", str(tmp_path / "set")], "4 case(s) could not be made: see failures.csv"),
+    ):
+        done = subprocess.run([*COMMAND, str(spec), *options], capture_output=True, text=True, check=False)
+        assert done.returncode == 3
+        said = done.stderr[done.stderr.index(first) :].splitlines()
+        assert len(said) == 2
+        assert said[1].startswith("  2 of 4 background(s): an image of modality OT doesn't tell")
+    assert "2 background(s) of 1 patient(s): a model learns" in (tmp_path / "set" / "README.md").read_text()
+
+
 def test_one_picture_under_two_patients_is_noted(ct_series_folder: Path, tmp_path: Path) -> None:
     write_scans(ct_series_folder, tmp_path, ("A",))
     (tmp_path / "scan1").mkdir()
@@ -243,8 +262,30 @@ def test_a_near_copy_is_no_background_and_burned_in_text_is_noted(ct_series_fold
     assert "1 case(s) have a background whose header says that text is" in (tmp_path / "set" / "README.md").read_text()
 
 
-def test_a_failure_names_the_key_that_mends_it(tmp_path: Path) -> None:
+def test_a_composed_case_is_no_background(ct_series_folder: Path, tmp_path: Path) -> None:
+    write_scans(ct_series_folder, tmp_path, ("A", "B"))
+    for file in (tmp_path / "scan0").iterdir():
+        data = pydicom.dcmread(file)
+        data.DerivationDescription = f"SYNTHETIC: 3 {COMPOSED}, fusion better"
+        data.save_as(file)
+    spec = write_spec(tmp_path, cases="count = 2", output='formats = ["coco", "dicom"]\nsplit = { train = 1 }')
+    done = run_here(plan_of(spec), tmp_path / "set")
+    assert (done.made, len(done.failures)) == (1, 1)
+    assert "holds composed lesions of an earlier case" in (tmp_path / "set" / "failures.csv").read_text()
+    for folder in (tmp_path / "set", tmp_path / "set" / "coco" / "train" / "images"):
+        found = provenance_of(folder)
+        assert (found.ours, found.unmarked) == (True, ())
+
+
+@pytest.mark.parametrize(
+    ("backgrounds", "cases", "said"),
+    [
+        ("spacing_mm = 1.0", "", r"cases\.domain cxr"),  # not --domain
+        ("", 'domain = "cxr"', r"Give it in mm: backgrounds\.spacing_mm = \[ROW, COLUMN\]\. "),  # no word of Slicer
+    ],
+)
+def test_a_failure_names_the_key_that_mends_it(backgrounds: str, cases: str, said: str, tmp_path: Path) -> None:
     Image.new("L", (64, 64)).save(tmp_path / "scan.png")
-    spec = write_spec(tmp_path, files="scan.png", backgrounds="spacing_mm = 1.0", cases="count = 1")
-    with pytest.raises(SettingsError, match=r"none of the first 1 cases.*cases\.domain cxr"):  # not --domain
+    spec = write_spec(tmp_path, files="scan.png", backgrounds=backgrounds, cases=f"count = 1\n{cases}")
+    with pytest.raises(SettingsError, match=rf"none of the first 1 cases.*1 of 1 background\(s\).*{said}"):
         run_here(plan_of(spec), tmp_path / "set")
