@@ -102,7 +102,7 @@ class StudySection:
 
     def _score(self):
         self._made, study = None, Path(self.study.currentPath.strip())
-        self._start(["score", study, "--report", study / SCORES])
+        self._start(["score", study, "--report", study / SCORES, "--overwrite"])
         self._say(_("Scoring..."))
 
     def _start(self, arguments):

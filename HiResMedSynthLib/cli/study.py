@@ -13,6 +13,7 @@ from HiResMedSynthLib.cli.options import Numbers, progress_line
 if TYPE_CHECKING:
     from HiResMedSynthLib.image import Window
 
+SCORES = ("scores.json", "scores.html")
 GROUP_EXAMPLES = """\b
 Examples:
   hiresmedsynth study new REAL SYNTHETIC --out STUDY --count 100 --readers "Dr A,Dr B"
@@ -109,7 +110,8 @@ def serve_command(folder: Path, port: int, as_json: bool, end_with_stdin: bool) 
 )
 @click.option("--margin", type=float, default=0.1, show_default=True, help="Of accuracy, that counts as guessing.")
 @click.option("--report", type=click.Path(path_type=Path), help="Folder for scores.html and scores.json.")
-def score_command(folder: Path, key: Path | None, interval: Any, margin: float, report: Path | None) -> None:
+@click.option("--overwrite", is_flag=True, help="Replace earlier scores.")
+def score_command(folder: Path, report: Path | None, **options: Any) -> None:
     """Scores the answers to the study in FOLDER.
 
     Accuracy, sensitivity, specificity, kappa, d', area under the ROC curve, equivalence to guessing, each with its n
@@ -120,13 +122,15 @@ def score_command(folder: Path, key: Path | None, interval: Any, margin: float, 
     from HiResMedSynthLib.evaluation.study_report import as_html, as_json, as_text
     from HiResMedSynthLib.evaluation.study_scores import score_study
 
-    scores = score_study(open_study(folder), key=key, margin=margin, interval=interval)
+    if report is not None and not options["overwrite"] and any((report / name).exists() for name in SCORES):
+        raise ExportError("scores are there already", where=report, remedy="Choose another folder, or --overwrite.")
+    scores = score_study(open_study(folder), key=options["key"], margin=options["margin"], interval=options["interval"])
     click.echo(as_text(scores))
     if report is None:
         return
     try:
         report.mkdir(parents=True, exist_ok=True)
-        for name, text in (("scores.json", as_json(scores)), ("scores.html", as_html(scores))):
+        for name, text in zip(SCORES, (as_json(scores), as_html(scores)), strict=True):
             part = report / f".{name}.part"
             part.write_text(text, encoding="utf-8")
             part.replace(report / name)

@@ -22,6 +22,7 @@ from HiResMedSynthLib.image import MedicalImage, Window
 SPACING_RATIO = 1.25  # of the medians of the two sides
 DARK = 0.25  # of the range of the stored bits: pictures that fill less and have no window would be shown black
 SAME_STEP = 1.5
+SAME_WINDOW = 0.01  # of its width: headers count ends in or out
 MOST_LISTED = 8
 FEWEST = 2
 Progress = Callable[[int, int, str], None]
@@ -61,6 +62,7 @@ class PictureFacts:
         shown: that window, else the range of its bits.
         bright_is_dense: whether large values are drawn bright.
         step: distance of neighbouring values in modality units; 0 for numbers with a fraction.
+        own_window: whether its window shows less, or more, than the range of its bits.
         fills: share of the range of its stored bits that its brightest pixels reach (1 for HU).
         synthetic: whether its header says that it is no real image.
         lesions: whether somebody marked lesions in its source.
@@ -81,6 +83,7 @@ class PictureFacts:
     shown: Window
     bright_is_dense: bool
     step: float
+    own_window: bool
     fills: float
     synthetic: bool
     lesions: bool
@@ -98,6 +101,7 @@ class Grid:
         window: one window for all; None: each its own, or the range of its bits.
         unit: what 1 is: "1500 HU", "the full range"...
         kind: of the images.
+        windows_differ: whether more of one side than of the other are seen in a window of their own.
         step: grey values are rounded to this, for 8 bits beside 16 would be told by that alone; 0: they are not.
     """
 
@@ -106,6 +110,7 @@ class Grid:
     window: Window | None
     unit: str
     kind: str
+    windows_differ: bool = False
     step: float = 0.0
 
     def values(self, image: MedicalImage) -> NDArray[np.float32]:
@@ -161,6 +166,7 @@ def _facts(
         shown=image.window or full_range(image),
         bright_is_dense=image.bright_is_dense,
         step=0.0 if image.pixels.dtype.kind == "f" else abs(image.rescale[0]),
+        own_window=_own_window(image),
         fills=_fills(image),
         synthetic=any("synthetic" in oddity for oddity in image.oddities),
         lesions=lesions,
@@ -181,6 +187,13 @@ def full_range(image: MedicalImage) -> Window:
     if image.pixels.dtype.kind == "f" and image.bits_stored is None:
         low, high = float(image.pixels.min()), float(image.pixels.max())
     return Window(center=(low + high) / 2, width=max(high - low, 1e-6))
+
+
+def _own_window(image: MedicalImage) -> bool:
+    if image.window is None:
+        return False
+    one, other = image.window, full_range(image)
+    return max(abs(one.center - other.center), abs(one.width - other.width)) > SAME_WINDOW * other.width
 
 
 def _fills(image: MedicalImage) -> float:
@@ -219,7 +232,12 @@ def common_grid(
     size, resampled = _common_size(real, synthetic, resample, notes)
     _check_spacing(real, synthetic, resample, notes)
     step = _common_step([*real, *synthetic], window, resampled, notes)
-    return Grid(size=size, resampled=resampled, window=window, unit=unit, kind=kind, step=step), tuple(notes)
+    own = [sum(one.own_window for one in side) / len(side) for side in (real, synthetic)]
+    differ = window is None and kind != "CT" and own[0] != own[1]
+    if differ:
+        notes.append("windows differ between the sides: grey values, and so distances, may differ for that alone")
+    grid = Grid(size=size, resampled=resampled, window=window, unit=unit, kind=kind, windows_differ=differ, step=step)
+    return grid, tuple(notes)
 
 
 def _common_kind(real: Sequence[PictureFacts], synthetic: Sequence[PictureFacts], notes: list[str]) -> str:
@@ -268,8 +286,12 @@ def _common_window(
             where=dark[0].name,
             remedy="Give the window that they are meant to be seen in: --window CENTER,WIDTH.",
         )
-    if len({one.window is not None for one in both}) > 1:
-        notes.append("some images are seen in their own window, some in the full range of their bits")
+    if len({one.own_window for one in both}) > 1:
+        words = [f"{sum(one.own_window for one in side)} of {len(side)}" for side in (real, synthetic)]
+        notes.append(
+            f"{words[0]} real and {words[1]} synthetic images are seen in a window of their own, all others in the "
+            "full range of their bits"
+        )
     return "the display window or full range of each image"
 
 

@@ -9,7 +9,8 @@ from typing import Any, Literal
 
 Family = Literal["pairs", "methods", "sets", "statistics", "lesions"]
 NOT_MEASURED, WITHIN, BEYOND = "not measured", "within the floor", "beyond the floor"
-DIFFERS, NO_DIFFERENCE = "differs", "no difference found"
+DIFFERS, NO_DIFFERENCE, TOO_FEW = "differs", "not significant", "not measured: too few"
+NO_POWER, WINDOWS_DIFFER = "can't be told at this n", "windows differ"
 FAMILIES: dict[Family, str] = {
     "sets": "Distances between the sets",
     "statistics": "Statistics of the images, synthetic minus real",
@@ -33,6 +34,7 @@ class Row:
         floor_limit: the point that 95 % of real against real keeps to; NaN where there is none.
         unit: of value, interval and floor.
         verdict: one of the words above, or "".
+        reason: what the verdict rests on or is weakened by; "" where its measure says it all.
         note: how it is meant, or why it wasn't measured.
         p: after Bonferroni's correction; NaN where nothing was tested.
     """
@@ -47,6 +49,7 @@ class Row:
     floor_limit: float = math.nan
     unit: str = ""
     verdict: str = ""
+    reason: str = ""
     note: str = ""
     p: float = math.nan
 

@@ -38,6 +38,8 @@ STACKED = ("CT", "MR", "PT", "NM")  # files of one series are slices of one imag
 NOBODY = ("", "anonymous", "anon", "anonymized", "anonymised", "unknown", "none", "0")  # PatientID that names no one
 LESION_WORDS = ("nodule", "lesion", "mass", "tumour", "tumor", "stone", "calculus", "finding")
 LARGEST_JSON = 64 * 2**20
+MOST_NAMED = 4
+MONAI_LABEL = "_label.nii.gz"  # of a data set's layout monai
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -96,12 +98,22 @@ def find_images(path: str | Path) -> tuple[Source, ...]:
     labelled = any(name in LABELLED for name in names) or any(_is_coco(path, name) for name in names)
     if labelled or any(header.get("Modality") == "SEG" for header in files.values()):
         return _labelled(path)
-    deeper = [PurePosixPath(name).parent for name in names if PurePosixPath(name).name in LABELLED]
+    deeper = sorted({PurePosixPath(name).parent for name in names if PurePosixPath(name).name in LABELLED})
     if deeper:
+        volumes = [folder for folder in deeper if folder.parts[0] == "nnunet"]
+        if volumes and (path / MANIFEST).is_file():  # a data set: its layouts hold the same images
+            held = _labelled(path / volumes[0])  # its patients are numbers, which others may have too
+            return tuple(replace(one, group=hidden(f"{one.group} of {path}")) for one in held)
         raise ReadError(
-            "a labelled folder lies deeper in this one, and its labels must not be taken for images",
+            "labelled folders lie deeper in this one, and their labels must not be taken for images",
             where=path,
-            remedy=f"Name that folder itself: {path / deeper[0]}.",
+            remedy=f"Name one of them itself: {', '.join(str(path / folder) for folder in deeper[:MOST_NAMED])}.",
+        )
+    if any(name.endswith(MONAI_LABEL) for name in files):
+        raise ReadError(
+            f"label maps (*{MONAI_LABEL}) lie beside the images, and must not be taken for images",
+            where=path,
+            remedy="Name a folder of the images alone, or make the data set with the layout dicom or nnunet.",
         )
     found = _plain(path, files)
     if not found:

@@ -28,6 +28,7 @@ class SideMeasures:
         statistics: by name, float64 `[picture]`; NaN where a picture doesn't have it.
         spectra: float64 `[picture, band]`, log10 of power.
         lesions: of all sources, where somebody marked them.
+        windows_differ: as in `Grid`.
         from_cache: numbers of how many pictures were there already.
     """
 
@@ -36,6 +37,7 @@ class SideMeasures:
     statistics: dict[str, NDArray[np.float64]]
     spectra: NDArray[np.float64]
     lesions: tuple[LesionNumbers, ...]
+    windows_differ: bool
     from_cache: int
 
     @property
@@ -92,6 +94,7 @@ def measure_side(
         statistics=dict(zip(names, table["statistics"].T, strict=True)),
         spectra=table["spectrum"],
         lesions=tuple(lesions),
+        windows_differ=grid.windows_differ,
         from_cache=len(facts) - missing,
     )
 

@@ -38,7 +38,7 @@ HTML_FILE, JSON_FILE = "report.html", "report.json"
 HOW = (
     "Every draw is made by patient. The floor is what halves of the real set are apart, at the same number of "
     "patients: a distance within it can't be told from real against real. Intervals are 95 %, by bootstrap. Verdicts "
-    "of tests are after Bonferroni's correction. 'No difference found' at few patients means little: see the interval.",
+    "of tests are after Bonferroni's correction. 'Not significant' at few patients means little: see the interval.",
     "Figures of another feature space, number of images or window can't be compared with these; nor can those of "
     "publications. Beside pairs the floor is what two different real images score.",
 )
@@ -85,9 +85,10 @@ def as_text(found: Evaluation) -> str:
     lines = [f"{name:<11} {value}" for name, value in _summary(found)]
     for row in found.rows:
         if row.value is None:
-            lines.append(f"{row.verdict:<22} {row.name}: {row.note}")
+            lines.append(f"{row.verdict:<24} {row.name}: {row.note}")
             continue
-        lines.append(f"{row.verdict:<22} {row.name}: {shown(row.value)}{_unit(row)}{_around(row)}, {row.n}")
+        told = f"{row.name}: {shown(row.value)}{_unit(row)}{_around(row)}, {row.n}"
+        lines.append(f"{row.verdict:<24} {told}" + (f"; {_reason(row)}" if _reason(row) else ""))
     lines += [f"{'note':<11} {note}" for note in found.notes]
     return "\n".join(lines)
 
@@ -200,7 +201,7 @@ def _table(rows: Sequence[Row]) -> str:
         lines.append(
             f"<tr><td>{html.escape(row.name)}<br><small>{html.escape(row.note)}</small><td>{html.escape(row.n)}"
             f"<td class=n>{value}<td class=n>{_interval(row)}<td class=n>{floor}<td class=n>{limit}"
-            f"<td><b class='{colour}'>{html.escape(row.verdict)}</b>"
+            f"<td><b class='{colour}'>{html.escape(row.verdict)}</b><br><small>{html.escape(_reason(row))}</small>"
         )
     head = "<tr><th>measure<th>n<th>value<th>95 % interval<th>real against real<th>95 % of it<th>verdict"
     return f"<table>{head}{''.join(lines)}</table>"
@@ -213,6 +214,10 @@ def _scorecard(criteria: Sequence[Criterion]) -> str:
         for one in criteria
     )
     return f"<table>{lines}</table>"
+
+
+def _reason(row: Row) -> str:
+    return row.reason or ("" if np.isnan(row.p) else f"after correction (p = {row.p:.2g})")
 
 
 def _unit(row: Row) -> str:

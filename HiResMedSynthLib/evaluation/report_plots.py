@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from HiResMedSynthLib.evaluation.findings import BEYOND, DIFFERS, Row
+from HiResMedSynthLib.evaluation.findings import BEYOND, DIFFERS, Row, shown
 from HiResMedSynthLib.evaluation.image_statistics import CURVE
 from HiResMedSynthLib.evaluation.set_distances import BETTER_HIGH
 
@@ -71,15 +71,18 @@ def distances_plot(rows: Sequence[Row]) -> str:
     """Distances between the sets on a common scale: the floor's mean is 0, the point that real keeps to is 1.
 
     Shares that are nearly always 1 between real images have no such scale (the mean isn't on the good side of the
-    point) and are left out; "" where nothing is left.
+    point): their value and verdict stand there in words. "" where nothing was measured.
     """
-    drawn = [row for row in rows if row.family == "sets" and row.value is not None and _slack(row) > LEAST_SLACK]
+    drawn = [row for row in rows if row.family == "sets" and row.value is not None and not math.isnan(row.floor_limit)]
     if not drawn:
         return ""
     parts = []
     top = MOST
     for number, row in enumerate(drawn):
         assert row.value is not None
+        if not _slack(row) > LEAST_SLACK:
+            parts.append(_without_scale(number, row))
+            continue
         scaled = [(value - row.floor) / (row.floor_limit - row.floor) for value in (row.value, row.low, row.high)]
         ends = sorted(scaled[1:])
         parts.append(_interval(number, row.name, scaled[0], ends[0], ends[1], row.verdict == BEYOND, top))
@@ -105,15 +108,25 @@ def _at(value: float, most: float) -> float:
 def _interval(number: int, name: str, middle: float, low: float, high: float, striking: bool, most: float) -> str:
     y = 8 + ROW * number + ROW / 2
     colour = SYNTHETIC if striking else REAL
-    head, _, space = name.partition(" (")
-    label = head + (f", {space.split(',')[0]}" if space else "")
-    parts = [_text(LEFT - 12, y + 4, label, "end"), _line(_at(0, most), y - 9, _at(0, most), y + 9, QUIET)]
+    parts = [_text(LEFT - 12, y + 4, _label(name), "end"), _line(_at(0, most), y - 9, _at(0, most), y + 9, QUIET)]
     parts.append(_line(_at(low, most), y, _at(high, most), y, colour, 2))
     parts.append(f"<circle cx='{_at(middle, most):.1f}' cy='{y:.1f}' r='4' fill='{colour}'/>")
     if abs(middle) > most:
         side, anchor = (WIDTH - RIGHT + 8, "start") if middle > 0 else (LEFT + 2, "start")
         parts.append(_text(side, y - 5 if middle < 0 else y + 4, f"{middle:.1f}", anchor, colour))
     return "".join(parts)
+
+
+def _without_scale(number: int, row: Row) -> str:
+    y, colour = 8 + ROW * number + ROW / 2 + 4, SYNTHETIC if row.verdict == BEYOND else INK
+    around = "" if math.isnan(row.low) else f" ({shown(row.low)} to {shown(row.high)})"
+    told = f"{shown(row.value)}{around}, real {shown(row.floor)}: {row.verdict}, no scale"
+    return _text(LEFT - 12, y, _label(row.name), "end") + _text(LEFT + 2, y, told, "start", colour)
+
+
+def _label(name: str) -> str:
+    head, _, space = name.partition(" (")
+    return head + (f", {space.split(',')[0]}" if space else "")
 
 
 def _line(x0: float, y0: float, x1: float, y1: float, colour: str, width: float = 1) -> str:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from HiResMedSynthLib.annotation_sets import NEAR_COPY
 from HiResMedSynthLib.evaluation.comparable import PictureFacts, Shared, alike
-from HiResMedSynthLib.evaluation.findings import DIFFERS, NO_DIFFERENCE, Criterion, Row, shown
+from HiResMedSynthLib.evaluation.findings import DIFFERS, NO_DIFFERENCE, TOO_FEW, WINDOWS_DIFFER, Criterion, Row, shown
 from HiResMedSynthLib.evaluation.measure_side import SideMeasures
 
 ASKS = {
@@ -47,7 +47,11 @@ def scorecard(
     measured = {
         "congruence": _figures(rows, ("Frechet distance (", "KID (", "precision")) + _tested(rows),
         "coverage": [*_figures(rows, ("recall", "coverage")), *_variety(made)],
-        "constraint": [*_usual(real, synthetic), *_figures(rows, ("diameter, mm: share", "contrast, HU: share"))],
+        "constraint": [
+            "Anatomy: not measured.",
+            *_usual(real, synthetic),
+            *_figures(rows, ("diameter, mm: share", "contrast, HU: share")),
+        ],
         "completeness": _complete(made),
         "compliance": [*_marked(made), _copies(shared, likeness)],
         "comprehension": _described(made),
@@ -64,7 +68,7 @@ def _figures(rows: Sequence[Row], starts: tuple[str, ...]) -> list[str]:
         if row.name.startswith(starts) and row.value is not None and row.family in ("sets", "lesions"):
             floor = "" if np.isnan(row.floor) else f", real against real {shown(row.floor)}"
             interval = "" if np.isnan(row.low) else f" ({shown(row.low)} to {shown(row.high)})"
-            verdict = f": {row.verdict}" if row.verdict else ""
+            verdict = f": {row.verdict}" + (f" ({row.reason})" if row.reason else "") if row.verdict else ""
             found.append(f"{row.name}: {shown(row.value)}{interval}{floor}, {row.n}{verdict}.")
     return found
 
@@ -73,9 +77,14 @@ def _tested(rows: Sequence[Row]) -> list[str]:
     tested = [row for row in rows if row.family == "statistics" and row.verdict in (DIFFERS, NO_DIFFERENCE)]
     differ = [row.name for row in tested if row.verdict == DIFFERS]
     if not tested:
-        return []
+        few = [row.reason for row in rows if row.family == "statistics" and row.verdict == TOO_FEW]
+        return [f"Statistics against real ones: {TOO_FEW} ({few[0]})."] if few else []
     names = f" ({'; '.join(differ[:4])}{'; ...' if len(differ) > 4 else ''})" if differ else ""
-    return [f"{len(differ)} of {len(tested)} statistics differ from real ones after Bonferroni's correction{names}."]
+    windows = f"; {WINDOWS_DIFFER}" if any(WINDOWS_DIFFER in row.reason for row in tested) else ""
+    return [
+        f"{len(differ)} of {len(tested)} statistics differ from real ones after Bonferroni's correction{names}"
+        f"{windows}."
+    ]
 
 
 def _variety(made: Sequence[PictureFacts]) -> list[str]:
@@ -92,7 +101,8 @@ def _usual(real: SideMeasures, synthetic: SideMeasures) -> list[str]:
     if not inside:
         return []
     return [
-        f"{np.mean(inside):.0%} of the statistics of synthetic images lie within the range of the real images' own."
+        f"Grey values and noise: {np.mean(inside):.0%} of the statistics of synthetic images lie within the range of "
+        "the real images' own."
     ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 
@@ -10,13 +11,27 @@ from numpy.typing import NDArray
 
 from HiResMedSynthLib.errors import SettingsError
 from HiResMedSynthLib.evaluation import perceptual, texture_features
-from HiResMedSynthLib.evaluation.findings import BEYOND, DIFFERS, NO_DIFFERENCE, WITHIN, Family, Row, patients
+from HiResMedSynthLib.evaluation.findings import (
+    BEYOND,
+    DIFFERS,
+    NO_DIFFERENCE,
+    NO_POWER,
+    TOO_FEW,
+    WINDOWS_DIFFER,
+    WITHIN,
+    Family,
+    Row,
+    patients,
+)
 from HiResMedSynthLib.evaluation.lesion_statistics import LesionNumbers, numbers_by_name
 from HiResMedSynthLib.evaluation.measure_side import SideMeasures
 from HiResMedSynthLib.evaluation.resampling import ALPHA, bonferroni, difference
 from HiResMedSynthLib.evaluation.set_distances import (
+    BETTER_HIGH,
+    MANY,
     NEIGHBOURS,
     Pool,
+    SetDistance,
     Step,
     frechet_of_many,
     set_distances,
@@ -58,17 +73,28 @@ def distance_rows(
             floor=one.floor,
             floor_limit=one.floor_limit,
             unit="" if one.name not in ("frechet",) else "SD²",
-            verdict=WITHIN if one.within_floor else BEYOND,
+            verdict=_verdict(one),
+            reason=WINDOWS_DIFFER if synthetic.windows_differ else "",
             note=WORDS[one.name][1] + (_ratio(one.value, one.floor) if one.name == "frechet" else ""),
         )
         for one in found
     ]
+    if found[0].patients < MANY:
+        return rows
     many, floor = frechet_of_many(pool, real.groups, synthetic.groups, seed=seed)
-    note = "a line over 1/n through three sizes; crude below some 100 patients, and may fall below zero"
+    note = "a line over 1/n through three sizes; may fall below zero"
     n = f"up to {found[0].patients} patients a side"
     name = f"Frechet distance, extrapolated to many images ({where})"
     rows.insert(1, Row(family="sets", name=name, n=n, value=many, floor=floor, unit="SD²", note=note))
     return rows
+
+
+def _verdict(one: SetDistance) -> str:
+    """Within the floor only where the interval leaves out what a share of 0 can't be told from at that n."""
+    if not one.within_floor:
+        return BEYOND
+    worst = 1 - (ALPHA / 2) ** (1 / one.patients)  # upper end of the exact interval of 0 of n
+    return NO_POWER if one.name in BETTER_HIGH and one.low <= worst else WITHIN
 
 
 def _ratio(value: float, floor: float) -> str:
@@ -77,9 +103,8 @@ def _ratio(value: float, floor: float) -> str:
 
 def statistic_rows(real: SideMeasures, synthetic: SideMeasures, *, seed: int) -> list[Row]:
     """Synthetic minus real of each statistic, p after Bonferroni's correction for all of them."""
-    return _difference_rows(
-        "statistics", real.statistics, synthetic.statistics, (real.groups, synthetic.groups), seed=seed
-    )
+    sides, groups = (real.statistics, synthetic.statistics), (real.groups, synthetic.groups)
+    return _difference_rows("statistics", *sides, groups, seed=seed, windows_differ=synthetic.windows_differ)
 
 
 def lesion_rows(real: Sequence[LesionNumbers], synthetic: Sequence[LesionNumbers], *, seed: int) -> list[Row]:
@@ -130,6 +155,7 @@ def _difference_rows(
     groups: tuple[Sequence[str], Sequence[str]],
     *,
     seed: int,
+    windows_differ: bool = False,
 ) -> list[Row]:
     found = {name: difference(real[name], synthetic[name], groups, seed=seed) for name in synthetic if name in real}
     tests = sum(one is not None for one in found.values())
@@ -141,7 +167,10 @@ def _difference_rows(
         if one is None:
             rows.append(Row.missing(family, label, "it could be measured in fewer than 2 patients of a side"))
             continue
-        p = bonferroni(one.p, tests)
+        few = _smallest_p(*one.patients) * tests >= ALPHA
+        p = math.nan if few else bonferroni(one.p, tests)
+        why = f"{tests} tests need {_needed(tests)} patients a side" if few else f"after correction for {tests} tests"
+        why += "" if few else f" (p = {p:.2g})"
         rows.append(
             Row(
                 family=family,
@@ -151,13 +180,23 @@ def _difference_rows(
                 low=one.low,
                 high=one.high,
                 floor_limit=one.floor,
-                verdict=DIFFERS if p < ALPHA else NO_DIFFERENCE,
-                note=f"real {_number(one.real)}, synthetic {_number(one.synthetic)}; p {p:.2g} after correction for "
-                f"{tests} tests",
+                verdict=TOO_FEW if few else DIFFERS if p < ALPHA else NO_DIFFERENCE,
+                reason=f"{why}; {WINDOWS_DIFFER}" if windows_differ else why,
+                note=f"real {_number(one.real)}, synthetic {_number(one.synthetic)}",
                 p=p,
             )
         )
     return rows
+
+
+def _smallest_p(one: int, other: int) -> float:
+    """What Mann-Whitney's test gives where all values of one side lie above all of the other."""
+    return 2 / math.comb(one + other, one)
+
+
+def _needed(tests: int) -> int:
+    """The smallest number of patients a side at which so many corrected tests can be significant at all."""
+    return next(n for n in itertools.count(2) if _smallest_p(n, n) * tests < ALPHA)
 
 
 def _number(value: float) -> str:

@@ -8,7 +8,8 @@ import re
 import shutil
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -16,11 +17,24 @@ from PIL import Image
 
 from HiResMedSynthLib.evaluation.comparable import SharedPatientError
 from HiResMedSynthLib.evaluation.evaluate_sets import EvaluationSettings, evaluate
-from HiResMedSynthLib.evaluation.findings import BEYOND, DIFFERS, NO_DIFFERENCE, NOT_MEASURED, WITHIN, Row, shown
+from HiResMedSynthLib.evaluation.findings import (
+    BEYOND,
+    DIFFERS,
+    NO_DIFFERENCE,
+    NO_POWER,
+    NOT_MEASURED,
+    TOO_FEW,
+    WITHIN,
+    Row,
+    shown,
+)
 from HiResMedSynthLib.evaluation.report import HTML_FILE, JSON_FILE
-from HiResMedSynthLib.evaluation.report_plots import distances_plot
+from HiResMedSynthLib.evaluation.report_plots import RIGHT, WIDTH, distances_plot
+from HiResMedSynthLib.evaluation.set_distances import Pool
+from HiResMedSynthLib.evaluation.set_rows import distance_rows, statistic_rows
+from HiResMedSynthLib.image import Window
 from Testing.evaluation.films import film, put_films
-from Testing.evaluation.test_image_sets import case
+from Testing.evaluation.test_image_sets import case, dicom_films
 from Testing.test_architecture import heavy_modules_after
 from Testing.test_cli import run
 
@@ -62,6 +76,8 @@ def test_like_images_lie_within_the_floor_and_blurred_ones_beyond(
     assert run(monkeypatch, "evaluate", films / "real", films / "soft", "--report", soft) == 0
     told = capsys.readouterr().out
     assert "within the floor" in told
+    assert re.search(r"^not significant .*; after correction for 14 tests \(p = [0-9.e-]+\)$", told, re.MULTILINE)
+    assert "extrapolated" not in told
     assert "Holds pixels of patients" in told
     first, second = figures(like), figures(soft)
     assert of(first, "Frechet distance (")["verdict"] == WITHIN
@@ -76,6 +92,65 @@ def test_like_images_lie_within_the_floor_and_blurred_ones_beyond(
     assert noise["value"] <= noise["high"] < 0
     assert second["statistics: grey, mean"]["verdict"] != DIFFERS
     assert of(second, "pairs: PSNR")["verdict"] == NOT_MEASURED
+
+
+def test_tests_that_can_never_be_significant_are_not_called_no_difference(
+    films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    put_films(tmp_path / "two", range(2))
+    put_films(tmp_path / "eight", range(100, 108), blur=2)
+    report = tmp_path / "report"
+    assert run(monkeypatch, "evaluate", tmp_path / "two", tmp_path / "eight", "--report", report) == 0
+    told = capsys.readouterr().out
+    assert len(re.findall(r"^not measured: too few .*; 14 tests need 6 patients a side$", told, re.MULTILINE)) == 14
+    rows = figures(report).values()
+    assert [row["p"] for row in rows if row["verdict"] == TOO_FEW] == [None] * 14
+    assert "not measured: too few (14 tests need 6 patients a side)" in (report / HTML_FILE).read_text()
+
+
+@pytest.mark.parametrize("groups", [(5, 5, TOO_FEW), (6, 6, DIFFERS), (3, 12, TOO_FEW), (3, 20, DIFFERS)])
+def test_what_is_too_few_is_what_the_test_can_reach(groups: tuple[int, int, str]) -> None:
+    one, other, verdict = groups
+    real, made = (
+        SimpleNamespace(
+            statistics={f"s{k}": first + np.arange(float(count)) for k in range(14)},
+            groups=[f"{first}-{k}" for k in range(count)],
+            windows_differ=False,
+        )
+        for first, count in ((0, one), (100, other))
+    )
+    assert {row.verdict for row in statistic_rows(cast(Any, real), cast(Any, made), seed=0)} == {verdict}
+
+
+@pytest.mark.parametrize("count", [8, 100])
+def test_a_share_that_could_as_well_be_the_worst_is_not_within_the_floor(count: int) -> None:
+    rng = np.random.default_rng(0)
+    real, made = rng.normal(size=(2 * count, 5)), 1.2 * rng.normal(size=(count, 5))
+    sides = [
+        SimpleNamespace(groups=[f"{name}{k}" for k in range(len(values))], windows_differ=name == "made")
+        for name, values in (("real", real), ("made", made))
+    ]
+    rows = distance_rows("texture", Pool(real, made), *cast(Any, sides), seed=0, step=lambda *_: None)
+    by_name = {row.name.split(",")[0].split(" (")[0]: row for row in rows}
+    assert ("extrapolated to many images (texture, 125 features without weights)" in rows[1].name) is (count == 100)
+    assert (by_name["precision"].verdict == NO_POWER) is (count == 8)
+    assert by_name["KID"].verdict in (WITHIN, BEYOND)
+    assert by_name["KID"].reason == "windows differ"
+
+
+def test_windows_that_differ_between_the_sides_are_said_beside_each_verdict(tmp_path: Path) -> None:
+    real = dicom_films(tmp_path / "real", range(6))
+    made = dicom_films(tmp_path / "made", range(20, 26), WindowCenter=120, WindowWidth=160)
+    found = evaluate(real, made)
+    assert "0 of 6 real and 6 of 6 synthetic images are seen in a window of their own" in " ".join(found.notes)
+    tested = [row for row in found.rows if row.family == "statistics"]
+    assert {row.verdict for row in tested} <= {DIFFERS, NO_DIFFERENCE}
+    assert all(row.reason.endswith("; windows differ") for row in tested)
+    assert any(one.endswith("; windows differ.") for one in found.criteria[0].measured)
+    seen = evaluate(real, made, EvaluationSettings(window=Window(center=120, width=160)))
+    assert not any("windows differ" in row.reason for row in seen.rows)
+    whole = dicom_films(tmp_path / "whole", range(20, 26), WindowCenter=128, WindowWidth=256)
+    assert not evaluate(real, whole).grid.windows_differ  # a window that is the full range
 
 
 class Page(HTMLParser):
@@ -127,6 +202,7 @@ def test_the_report_needs_nothing_else_and_agrees_with_its_json(
         "congruence", "coverage", "constraint", "completeness", "compliance", "comprehension", "consistency",
     ]  # fmt: skip
     by_name = {one["name"]: one["measured"] for one in document["scorecard"]}
+    assert by_name["constraint"][0] == "Anatomy: not measured."
     assert by_name["comprehension"] == NOT_MEASURED  # no file tells how these PNGs were made
     assert "0 of 12 synthetic images are marked" in by_name["compliance"][0]
     assert "0 of 12 synthetic images are copies or near copies" in by_name["coverage"][-1]
@@ -135,15 +211,18 @@ def test_the_report_needs_nothing_else_and_agrees_with_its_json(
 
 
 @pytest.mark.parametrize(("limit", "drawn"), [(0.9, True), (0.995 + 1e-16, False), (1.0, False)])
-def test_a_share_without_a_scale_is_not_drawn(limit: float, drawn: bool) -> None:
+def test_a_share_without_a_scale_stands_in_words(limit: float, drawn: bool) -> None:
     """Where nearly all draws of real against real are 1, their mean lies below the 5 % point: good would look bad."""
     distance = Row(family="sets", name="KID (texture)", n="", value=2.0, low=1.0, high=3.0, floor=0.5, floor_limit=1.0)
-    share = Row(family="sets", name="recall, 5 neighbours (texture)", n="", value=0.5, low=0.4, high=0.6, floor=0.995,
-                floor_limit=limit)  # fmt: skip
+    share = Row(family="sets", name="recall, 5 neighbours (texture)", n="", value=0.0, low=0.0, high=0.3, floor=0.995,
+                floor_limit=limit, verdict=BEYOND)  # fmt: skip
     plot = distances_plot([distance, share])
-    assert "KID" in plot
-    assert ("recall" in plot) is drawn
-    assert bool(distances_plot([share])) is drawn
+    assert "KID" in plot and "recall" in plot
+    assert plot.count("<circle") == 1 + drawn
+    assert ("0 (0 to 0.3), real 0.995: beyond the floor, no scale" in plot) is not drawn
+    worst = distances_plot([share])
+    if drawn:  # farther right is worse
+        assert float(re.findall(r"<circle cx='([0-9.]+)'", worst)[0]) == WIDTH - RIGHT
 
 
 def test_numbers_from_the_cache_are_the_same(films: Path, cache: Path) -> None:
@@ -166,8 +245,6 @@ def test_numbers_from_the_cache_are_the_same(films: Path, cache: Path) -> None:
 
 
 def test_another_window_is_not_taken_from_the_cache(films: Path) -> None:
-    from HiResMedSynthLib.image import Window
-
     plain = evaluate(films / "real", films / "made")
     seen = evaluate(films / "real", films / "made", EvaluationSettings(window=Window(center=100, width=120)))
     assert seen.real.statistics["grey, SD"].mean() > 1.2 * plain.real.statistics["grey, SD"].mean()
@@ -262,7 +339,7 @@ def test_lesions_are_compared_with_real_ones_where_both_are_marked(tmp_path: Pat
     found = evaluate(tmp_path / "real", tmp_path / "made", EvaluationSettings(allow_shared=True))
     rows = {row.name: row for row in found.rows if row.family == "lesions"}
     size = rows["diameter, mm: synthetic minus real"]
-    assert (size.value, size.n, size.verdict) == (0, "3 real, 3 synthetic patients", NO_DIFFERENCE)
+    assert (size.value, size.n, size.verdict) == (0, "3 real, 3 synthetic patients", TOO_FEW)
     assert rows["contrast, HU"].value == pytest.approx(950, rel=0.02)  # 1100 in 150
     share = rows["contrast, HU: share in the range of historical nodules"]
     assert (share.value, share.high) == (0, pytest.approx(1 - 0.025 ** (1 / 3)))  # exact for 0 of 3

@@ -182,8 +182,32 @@ def test_a_box_is_no_outline(tmp_path: Path) -> None:
 
 def test_label_maps_of_a_folder_deeper_are_not_taken_for_images(tmp_path: Path) -> None:
     nnunet(tmp_path / "Dataset001")
-    with pytest.raises(ReadError, match=r"Name that folder itself: .*Dataset001"):
+    yolo(tmp_path / "yolo")
+    with pytest.raises(ReadError, match=r"Name one of them itself: .*Dataset001, .*yolo\."):
         find_images(tmp_path)
+
+
+def test_label_maps_beside_images_are_not_taken_for_images(tmp_path: Path) -> None:
+    for name in ("case_1.nii.gz", "case_1_label.nii.gz"):
+        put_volume(tmp_path / "monai/train" / name, ct_volume(0))
+    for place in (".", "monai/train"):
+        with pytest.raises(ReadError, match=r"label maps .* lie beside.*dicom or nnunet"):
+            find_images(tmp_path / place)
+
+
+def test_of_a_data_set_without_cases_the_volumes_are_read(tmp_path: Path) -> None:
+    nnunet(tmp_path / "nnunet/Dataset001_Synthetic")
+    yolo(tmp_path / "yolo")
+    (tmp_path / "manifest.csv").write_text(",".join(COLUMNS) + "\n")
+    volumes = tmp_path / "nnunet/Dataset001_Synthetic"
+    names = [one.name for one in find_images(volumes)]
+    (volumes / "patients.csv").write_text("file,patient\n" + "".join(f"{name},1\n" for name in names))
+    found = find_images(tmp_path)
+    assert [one.name for one in found] == names
+    assert len({one.group for one in found}) == 1
+    assert found[0].group != find_images(volumes)[0].group  # patient 1 of a data set is not patient 1 of another list
+    case(tmp_path / "cases/000/case_1")
+    assert [one.name for one in find_images(tmp_path)] == ["cases/000/case_1"]
 
 
 def test_nothing_there(tmp_path: Path) -> None:
