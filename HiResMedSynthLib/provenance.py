@@ -17,12 +17,13 @@ from HiResMedSynthLib.errors import HiResMedSynthError, ReadError
 from HiResMedSynthLib.export.image_file import MARK
 from HiResMedSynthLib.export.patient import CASE_HASH, MODEL
 from HiResMedSynthLib.image import MedicalImage
-from HiResMedSynthLib.read import read_image
+from HiResMedSynthLib.read import PICTURE_MAGIC, VOLUME_SUFFIXES, read_image
 from HiResMedSynthLib.read_dicom import looks_like_dicom
 from HiResMedSynthLib.write_volume import NIFTI_MARK
 
 SERIES = "dicom"  # of an exported folder
 MOST_SLICES = 400  # that are searched where nothing tells the place of a mark
+MOST_NAMES = 3  # of files without a sign that are named
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,22 +36,31 @@ class Sign:
 
 @dataclass(frozen=True, kw_only=True)
 class Provenance:
-    """What a file or folder says of where it is from."""
+    """What a file or folder says of where it is from.
+
+    Args:
+        path: what was asked about.
+        tag, case, mark: the three signs.
+        unmarked: names of the files in a folder that don't say so while others do: never ours as a whole.
+    """
 
     path: Path
     tag: Sign
     case: Sign
     mark: Sign
+    unmarked: tuple[str, ...] = ()
 
     @property
     def ours(self) -> bool:
-        """Whether any sign says yes."""
-        return "yes" in (self.tag.answer, self.case.answer, self.mark.answer)
+        """Whether any sign says yes, and no file of a folder is without one."""
+        return not self.unmarked and "yes" in (self.tag.answer, self.case.answer, self.mark.answer)
 
     def summary(self) -> str:
         """The three answers and the verdict, four lines."""
         lines = [f"{name:<8}{sign.answer}: {sign.why}" for name, sign in self._signs()]
         verdict = "made by HiResMedSynth, synthetic" if self.ours else "no sign of HiResMedSynth; that proves nothing"
+        if self.unmarked:
+            verdict = "mixed: some files are by HiResMedSynth, others may be real patients'"
         return "\n".join([*lines, f"so      {verdict}"])
 
     def _signs(self) -> tuple[tuple[str, Sign], ...]:
@@ -58,7 +68,7 @@ class Provenance:
 
 
 def provenance_of(path: str | Path) -> Provenance:
-    """The signs in a DICOM file, picture or volume, or in the folder of an exported case.
+    """The signs in a DICOM file, picture or volume, or in all of them in a folder (an exported case, a data set).
 
     Raises:
         ReadError: there is nothing there, or it can't be read at all.
@@ -68,9 +78,18 @@ def provenance_of(path: str | Path) -> Provenance:
         raise ReadError("there is no such file or folder", where=path, remedy="Check the path.")
     series = path / SERIES if path.is_dir() and (path / SERIES).is_dir() else path
     try:
-        texts = [_told(file) for file in _files(path)]
+        files = _files(path)
+        texts = [_told(file) for file in files]
         case_json = _case_beside(path)
-        return Provenance(path=path, tag=_tag(texts), case=_case(texts, case_json), mark=_mark(series, case_json))
+        silent = [file for file, told in zip(files, texts, strict=True) if not told.signed]
+        unmarked = tuple(file.relative_to(path).as_posix() for file in silent) if len(silent) < len(files) else ()
+        return Provenance(
+            path=path,
+            tag=_tag(texts, unmarked),
+            case=_case(texts, case_json),
+            mark=_mark(series, case_json, alone_for=len(files) if len(silent) == len(files) else 0),
+            unmarked=unmarked,
+        )
     except OSError as error:
         raise ReadError(
             f"it can't be read ({error.strerror or error})", where=path, remedy="Check that you may read it."
@@ -85,15 +104,28 @@ class _Told:
     synthetic: bool
     case_sha256: str | None
 
+    @property
+    def signed(self) -> bool:
+        """Whether it says that it is ours, in one way or the other."""
+        return self.ours or self.case_sha256 is not None
+
 
 def _files(path: Path) -> list[Path]:
     if path.is_file():
         return [path]
-    found = sorted(file for file in path.rglob("*") if file.is_file() and not file.name.startswith("."))
-    with_header = [file for file in found if _is_dicom(file)]
-    if not with_header and not (path / CASE_FILE).is_file():
-        raise ReadError("the folder holds no DICOM file", where=path, remedy="Name a file, or an exported case.")
-    return with_header
+    found = sorted(file for file in path.rglob("*") if file.is_file() and file.name != "DICOMDIR")
+    shown = [file for file in found if not any(part.startswith(".") for part in file.relative_to(path).parts)]
+    images = [file for file in shown if _is_image(file)]
+    if not images and not (path / CASE_FILE).is_file():
+        raise ReadError("the folder holds no image", where=path, remedy="Name a file, an exported case or a data set.")
+    return images
+
+
+def _is_image(file: Path) -> bool:
+    with file.open("rb") as stream:
+        head = stream.read(132)
+    other = head.startswith((*PICTURE_MAGIC, b"NRRD")) or file.name.lower().endswith(VOLUME_SUFFIXES)
+    return other or looks_like_dicom(head)
 
 
 def _is_dicom(file: Path) -> bool:
@@ -161,13 +193,16 @@ def _case_beside(path: Path) -> Path | None:
     return next((folder / CASE_FILE for folder in folders if (folder / CASE_FILE).is_file()), None)
 
 
-def _tag(told: list[_Told]) -> Sign:
-    ours, synthetic = sum(one.ours for one in told), sum(one.synthetic for one in told)
-    if told and ours == len(told):
+def _tag(told: list[_Told], unmarked: tuple[str, ...]) -> Sign:
+    if told and all(one.ours for one in told):
         return Sign(answer="yes", why="every header says synthetic, by HiResMedSynth")
-    if ours:
-        return Sign(answer="yes", why=f"{ours} of {len(told)} headers say synthetic, by HiResMedSynth")
-    if synthetic:
+    if unmarked:
+        names = ", ".join(unmarked[:MOST_NAMES]) + (" ..." if len(unmarked) > MOST_NAMES else "")
+        are = "is" if len(unmarked) == 1 else "are"
+        return Sign(answer="no", why=f"{len(unmarked)} of {len(told)} files {are} NOT marked: {names}")
+    if any(one.ours for one in told):
+        return Sign(answer="yes", why="every header says synthetic, by HiResMedSynth, or names a case of it")
+    if any(one.synthetic for one in told):
         return Sign(answer="no", why="synthetic by its header (0008,001C), of another program")
     return Sign(answer="cannot tell", why="no header says so; a header is easily lost")
 
@@ -176,6 +211,8 @@ def _case(told: list[_Told], case_json: Path | None) -> Sign:
     named = {one.case_sha256 for one in told if one.case_sha256 is not None}
     if not named:
         return Sign(answer="cannot tell", why="no header names a case")
+    if case_json is None and len(named) > 1:
+        return Sign(answer="cannot tell", why=f"of {len(named)} cases: verify the folder of one to compare its hash")
     if case_json is None:
         return Sign(answer="cannot tell", why=f"of the case {sorted(named)[0][:12]}..., whose case.json isn't here")
     found = hashlib.sha256(case_json.read_bytes()).hexdigest()
@@ -184,11 +221,14 @@ def _case(told: list[_Told], case_json: Path | None) -> Sign:
     return Sign(answer="no", why="case.json beside is another case's, or was changed")
 
 
-def _mark(series: Path, case_json: Path | None) -> Sign:
+def _mark(series: Path, case_json: Path | None, *, alone_for: int) -> Sign:
+    """Of the series; where it would speak alone for that many files of a folder, all of them must be in it."""
     try:
         image = read_image(series)
     except HiResMedSynthError as error:
         return Sign(answer="cannot tell", why=f"no picture to look at ({error.what})")
+    if image.slices < alone_for:
+        return Sign(answer="cannot tell", why="the folder holds more than one series: verify its files one by one")
     known = _where_the_case_put_it(image, series, case_json)
     if isinstance(known, Sign):
         return known

@@ -14,7 +14,17 @@ from numpy.typing import NDArray
 
 from HiResMedSynthLib.errors import ReadError
 from HiResMedSynthLib.image import MedicalImage, Photometric, SpacingSource, Window
-from HiResMedSynthLib.read_header import KEYWORDS, SliceHeader, codes, header_facts, modality_of, numbers, slice_headers
+from HiResMedSynthLib.read_header import (
+    COMPOSED,
+    HOLDS_COMPOSED,
+    KEYWORDS,
+    SliceHeader,
+    codes,
+    header_facts,
+    modality_of,
+    numbers,
+    slice_headers,
+)
 from HiResMedSynthLib.read_pixels import stored_values, to_modality_units
 
 RADIOGRAPHS = ("CR", "DX", "RG", "MG", "XA", "RF")
@@ -170,6 +180,14 @@ def _headers(files: Sequence[Path], where: Path, oddities: list[str]) -> list[Sl
             seen.add(uid)
             headers.extend(found)
     if not headers:
+        if (where / "case.json").is_file() and (where / "dicom").is_dir():
+            background = where / "dicom_background"
+            without = f", or the one without lesions: {background}" if background.is_dir() else ""
+            raise ReadError(
+                "this is the folder of a composed case",
+                where=where,
+                remedy=f"Give the series in it: {where / 'dicom'}{without}.",
+            )
         if no_picture:
             raise ReadError(
                 f"it holds no picture that can be read as slices ({no_picture})",
@@ -342,3 +360,5 @@ def _note_header(header: SliceHeader, modality: str, oddities: list[str]) -> Non
         oddities.append("the orientation in the header can't be: it was ignored")
     if str(data.get("SyntheticData") or "") == "YES":
         oddities.append("the source is itself synthetic (0008,001C)")
+    if COMPOSED in str(data.get("DerivationDescription") or ""):
+        oddities.append(HOLDS_COMPOSED)  # of it only this sentence is told

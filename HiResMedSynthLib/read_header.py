@@ -20,8 +20,10 @@ KEYWORDS = (
     "ImageLaterality", "Laterality", "PatientOrientation", "PresentationIntentType", "BurnedInAnnotation",
     "LossyImageCompression", "ScanningSequence", "SequenceVariant", "MRAcquisitionType", "RepetitionTime", "EchoTime",
     "InversionTime", "EchoTrainLength", "SyntheticData", "ModalityLUTSequence", "SharedFunctionalGroupsSequence",
-    "PerFrameFunctionalGroupsSequence",
+    "PerFrameFunctionalGroupsSequence", "DerivationDescription",
 )  # fmt: skip
+COMPOSED = "lesion(s) composed into an image"  # in the Derivation Description of our composed series
+HOLDS_COMPOSED = "the source holds composed lesions of an earlier case, which no label of this one tells"
 # PS3.3 C.7.3.1.1.1
 MODALITIES = frozenset((
     "CT", "MR", "CR", "DX", "MG", "XA", "RF", "RG", "US", "NM", "PT", "PX", "IO", "OP", "ES", "XC", "OT",

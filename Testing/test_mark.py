@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pydicom
 import pytest
 from click.testing import CliRunner
 from numpy.typing import NDArray
@@ -19,7 +20,7 @@ from HiResMedSynthLib.cli.main import cli
 from HiResMedSynthLib.compose import Composition, compose, compose_patches, footprint
 from HiResMedSynthLib.errors import SettingsError
 from HiResMedSynthLib.export.folder import export
-from HiResMedSynthLib.export.image_file import write_image_file
+from HiResMedSynthLib.export.image_file import dicom_dataset, write_image_file
 from HiResMedSynthLib.image import HeaderFacts, MedicalImage
 from HiResMedSynthLib.read import read_image
 from Testing.export.cases import composition_in, ct_image, film_image
@@ -180,6 +181,54 @@ def test_verify_notices_another_case_and_says_what_is_missing(tmp_path: Path) ->
         stream.write(" ")
     run = CliRunner().invoke(cli, ["verify", str(tmp_path / "case" / "dicom" / "IM0001.dcm")])
     assert "case    no: case.json beside is another case's, or was changed" in run.output
+
+
+def test_verify_calls_a_folder_with_one_real_film_mixed(tmp_path: Path) -> None:
+    for name in ("made.dcm", "a/made.png", "a/made.nrrd"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        write_image_file(film(), tmp_path / name, how="made for a test")
+    (tmp_path / ".thumb.png").write_bytes(b"\x89PNG")
+    run = CliRunner().invoke(cli, ["verify", str(tmp_path)])
+    assert (run.exit_code, "tag     yes: every header" in run.output) == (0, True)
+    run = CliRunner().invoke(cli, ["verify", str(tmp_path / "a")])  # pictures and volumes alone
+    assert (run.exit_code, "tag     yes: every header" in run.output) == (0, True)
+    data = pydicom.dcmread(tmp_path / "made.dcm")
+    del data.SyntheticData, data.ContributingEquipmentSequence
+    data.save_as(tmp_path / "a" / "real.dcm")
+    run = CliRunner().invoke(cli, ["verify", str(tmp_path)])
+    assert (run.exit_code, "so      mixed" in run.output) == (4, True)
+    assert "1 of 4 files is NOT marked: a/real.dcm" in run.output
+    assert "made by HiResMedSynth" not in run.output
+    for number in range(4):
+        Image.new("L", (64, 64)).save(tmp_path / f"{number}.jpg")
+    run = CliRunner().invoke(cli, ["verify", str(tmp_path)])
+    assert "5 of 8 files are NOT marked: 0.jpg, 1.jpg, 2.jpg ..." in run.output
+
+
+def test_a_mark_in_one_picture_does_not_speak_for_its_folder(tmp_path: Path) -> None:
+    data = dicom_dataset(mark.marked(film(), amplitude=1.0), how="made for a test")
+    del data.SyntheticData, data.ContributingEquipmentSequence
+    data.save_as(tmp_path / "marked.dcm", enforce_file_format=True)
+    assert CliRunner().invoke(cli, ["verify", str(tmp_path)]).exit_code == 0
+    Image.fromarray(film(1).pixels[0]).save(tmp_path / "real.png")
+    run = CliRunner().invoke(cli, ["verify", str(tmp_path)])
+    assert (run.exit_code, "verify its files one by one" in run.output) == (3, True)
+
+
+def test_a_case_that_headers_name_does_not_speak_for_a_real_film_beside(tmp_path: Path) -> None:
+    """A program that doesn't know (0008,001C) drops it; Contributing Equipment stays."""
+    export(composition_in(film()), tmp_path / "case")
+    file = tmp_path / "case" / "dicom" / "IM0001.dcm"
+    data = pydicom.dcmread(file)
+    del data.SyntheticData
+    data.save_as(file)
+    run = CliRunner().invoke(cli, ["verify", str(file.parent)])
+    assert (run.exit_code, "case    yes" in run.output, "tag     cannot tell" in run.output) == (0, True, True)
+    assert "or names a case of it" in CliRunner().invoke(cli, ["verify", str(tmp_path / "case")]).output
+    del data.ContributingEquipmentSequence
+    data.save_as(file.parent / "real.dcm")
+    run = CliRunner().invoke(cli, ["verify", str(file.parent)])
+    assert (run.exit_code, "1 of 2 files is NOT marked: real.dcm" in run.output) == (4, True)
 
 
 @pytest.mark.parametrize("suffix", [".dcm", ".nrrd", ".png"])

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 from PIL import Image
 
@@ -18,6 +19,7 @@ from HiResMedSynthLib.image import MedicalImage
 from HiResMedSynthLib.privacy import KIND, describe, write_descriptors
 from HiResMedSynthLib.privacy_record import ACCEPTED, NEAR_COPY, is_near_copy
 from HiResMedSynthLib.read import read_image
+from HiResMedSynthLib.read_header import HOLDS_COMPOSED
 from HiResMedSynthLib.weights import Card
 from Testing.background.tiny_cascade import add_tiny
 from Testing.planted_copies import CHANGES, Pixels
@@ -84,6 +86,64 @@ def test_a_training_film_squeezed_to_a_square_is_known(tmp_path: Path, monkeypat
 
 
 @pytest.mark.usefixtures("store")
+def test_a_squeezed_training_film_is_known_whatever_size_it_tells(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for seed, name in ((4, "learned"), (2002, "other")):  # one pixel is as wide as high, it says: the truth is 4 to 5
+        inner = Image.fromarray(chest(seed)[:, 24:232]).resize((256, 256))
+        save(np.asarray(inner, dtype=np.float32), tmp_path / f"{name}.nrrd")
+    assert run(monkeypatch, "privacy", "check", tmp_path, "--model", "ours") == 1
+    learned, other = capsys.readouterr().out.splitlines()[:2]
+    assert learned.startswith("NEAR COPY")
+    assert other.startswith("no copy")
+
+
+@pytest.mark.usefixtures("store")
+def test_a_ct_slice_is_not_judged_by_a_model_of_films(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], ct_series_folder: Path
+) -> None:
+    slice_file = sorted(ct_series_folder.glob("*.dcm"))[CT_SLICE]
+    assert run(monkeypatch, "privacy", "check", slice_file, "--model", "ours") == 1
+    assert "it is of modality CT, and the model knows chest films only" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("store")
+def test_only_images_of_cases_and_data_sets_are_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], ct_series_folder: Path
+) -> None:
+    report = pydicom.dcmread(next(ct_series_folder.glob("*.dcm")))
+    report.SOPClassUID = pydicom.uid.ComprehensiveSRStorage
+    case, data_set = tmp_path / "films" / "case", tmp_path / "films" / "set"
+    films = (case / "dicom", case / "dicom_background", data_set / "coco" / "images", data_set / "monai" / "train")
+    for place in films:
+        place.mkdir(parents=True)
+        save(chest(2002), place / "film.nrrd")
+    for listed in (case / "case.json", data_set / "manifest.csv", data_set / "card.json"):
+        listed.write_text("")
+    (data_set / "pictures").mkdir()
+    others = (case / "preview.png", data_set / "pictures" / "places.png", data_set / "monai/train/film_label.nii.gz")
+    for other in others:
+        other.write_bytes(b"no film")
+    report.save_as(tmp_path / "films" / "report.dcm")
+    assert run(monkeypatch, "privacy", "check", tmp_path / "films", "--model", "ours") == 0
+    said = capsys.readouterr().out
+    assert "4 file(s) that are no image of a patient were passed over" in said
+    assert "4 file(s), model ours, 12 training films: 0 near copies, 0 not judged" in said
+
+
+@pytest.mark.usefixtures("store")
+def test_a_place_for_verdicts_is_refused_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save(chest(2002), tmp_path / "a.nrrd")
+    for place in (tmp_path, tmp_path / "none" / "told.json"):
+        assert run(monkeypatch, "privacy", "check", tmp_path, "--model", "ours", "--json", place) == 1
+        said = capsys.readouterr()
+        assert "can't be written there" in said.err
+        assert not said.out
+
+
+@pytest.mark.usefixtures("store")
 def test_what_can_not_be_judged_does_not_pass(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], ct_series_folder: Path
 ) -> None:
@@ -121,6 +181,28 @@ def test_a_near_copy_is_a_background_only_when_accepted(
     assert read_case(out).log[0] == ACCEPTED
     assert run(monkeypatch, "compose", film, "--case", out / "case.json", "--out", tmp_path / "again") == 0
     assert read_case(tmp_path / "again").log == read_case(out).log
+
+
+def test_a_composed_case_is_a_background_only_when_accepted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], ct_series_folder: Path
+) -> None:
+    first, second, third = (tmp_path / name for name in ("first", "second", "third"))
+    wish = ("--size-mm", "10:14", "--danger", "rule")
+    assert run(monkeypatch, "compose", ct_series_folder, "--slice", CT_SLICE, *wish, "--out", first, "--pair") == 0
+    assert run(monkeypatch, "compose", first, *wish, "--out", second) == 1
+    told = " ".join(capsys.readouterr().err.split())
+    assert "folder of a composed case" in told
+    assert "first/dicom_background" in told.replace(" ", "")
+    compose = ("compose", first / "dicom", *wish, "--seed", 1, "--out", second, "--pair")
+    assert run(monkeypatch, *compose) == 1
+    assert "--accept-composed" in capsys.readouterr().err
+    assert not second.exists()
+    assert run(monkeypatch, *compose, "--accept-composed") == 0
+    assert HOLDS_COMPOSED in capsys.readouterr().out
+    assert HOLDS_COMPOSED in read_case(second).background.oddities
+    assert run(monkeypatch, "compose", "--case", second / "case.json", "--out", third) == 0
+    assert HOLDS_COMPOSED in read_image(second / "dicom_background").oddities, "its pixels hold the first lesions"
+    assert HOLDS_COMPOSED not in read_image(first / "dicom_background").oddities
 
 
 def test_a_folder_and_a_png_say_it_too(tmp_path: Path, cxr_file: Path) -> None:

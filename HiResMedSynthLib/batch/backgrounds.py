@@ -18,6 +18,7 @@ from HiResMedSynthLib.image import MedicalImage
 from HiResMedSynthLib.privacy_record import is_near_copy
 from HiResMedSynthLib.read import PICTURE_MAGIC, VOLUME_SUFFIXES, read_image, with_assumed_spacing
 from HiResMedSynthLib.read_dicom import looks_like_dicom, series_of
+from HiResMedSynthLib.read_header import HOLDS_COMPOSED
 
 NRRD_MAGIC = (b"NRRD", b"ObjectType")
 
@@ -86,7 +87,7 @@ def read_source(background: Background) -> MedicalImage:
 
     Raises:
         ReadError, GeometryError: it can't be read.
-        SettingsError: it is a made film that was kept though it is near to a training film.
+        SettingsError: it is a made film that was kept though it is near to a training film, or holds composed lesions.
     """
     assert background.path is not None
     if is_near_copy(background.path):
@@ -96,6 +97,12 @@ def read_source(background: Background) -> MedicalImage:
             remedy="Leave it out of the spec.",
         )
     image = read_image(background.path, series=background.series)
+    if HOLDS_COMPOSED in image.oddities:
+        raise SettingsError(
+            "this background holds composed lesions of an earlier case: they would be in the pixels without a label",
+            where=background.path,
+            remedy="Leave it out of the spec, or name the background of that case (dicom_background).",
+        )
     if background.spacing_mm is not None and image.pixel_spacing_mm is None:
         image = with_assumed_spacing(image, background.spacing_mm)
     return image

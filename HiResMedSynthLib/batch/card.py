@@ -22,6 +22,7 @@ from HiResMedSynthLib.batch.thumbs import SHEET_CASES
 from HiResMedSynthLib.export.image_file import MARK, save_png
 from HiResMedSynthLib.versions import installed_versions
 
+FEW = 10  # backgrounds or patients, below which the card warns
 PERCENTILES = (5, 25, 50, 75, 95)
 LIMITS = (
     "Research only, not for diagnosis. Nothing here proves that a model trained on it works on real patients: test on "
@@ -85,9 +86,9 @@ def write_card(plan: Plan, out: Path, numbers: Sequence[int], failures: dict[int
     (out / "pictures").mkdir(exist_ok=True)
     for name, label in (("diameter_mm", "diameter, mm"), ("contrast", "contrast"), ("cnr", "contrast to noise")):
         if found := counts.values[name]:
-            bars(found, f"{label}, {len(found)} lesions").save(out / "pictures" / f"{name}.png")
+            save_png(bars(found, f"{label}, {len(found)} lesions"), out / "pictures" / f"{name}.png")
     if counts.rows:
-        places(counts.rows, counts.columns).save(out / "pictures" / "places.png")
+        save_png(places(counts.rows, counts.columns), out / "pictures" / "places.png")
     shown = [number for number in sorted(plan.sample(SHEET_CASES)) if thumb_path(out, number).exists()]
     if shown:
         tiles = [(f"case {number}, {plan.case(number).side}", thumb_path(out, number)) for number in shown]
@@ -136,6 +137,12 @@ def _card(plan: Plan, counts: _Counts, failures: dict[int, str]) -> dict[str, An
 
 def _notes(plan: Plan, counts: _Counts) -> list[str]:
     notes = [plan.split.note] if plan.split.note else []
+    patients = len(set().union(*counts.patients.values()))
+    if min(patients, len(counts.owners)) < FEW:
+        notes.append(
+            f"all cases stand in {len(counts.owners)} background(s) of {patients} patient(s): a model learns these "
+            f"pictures by heart, and its scores here say little; take {FEW} patients or more"
+        )
     if counts.copies:
         notes.append(
             f"{len(counts.copies)} background(s) stand under two patients, pixel by pixel the same: name their patient "

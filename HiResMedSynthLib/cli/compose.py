@@ -115,6 +115,11 @@ Examples:
     is_flag=True,
     help="Take a made background though it is a near copy of a training film; case.json records it.",
 )
+@click.option(
+    "--accept-composed",
+    is_flag=True,
+    help="Take a background that holds lesions of an earlier case, unlabelled here; case.json records it.",
+)
 @click.option("--pair", is_flag=True, help="Also write the same series without lesions.")
 @click.option(
     "--seg",
@@ -138,6 +143,7 @@ def compose_command(
     """
     from HiResMedSynthLib.compose import compose
     from HiResMedSynthLib.export.folder import check_target, export
+    from HiResMedSynthLib.read_header import HOLDS_COMPOSED
 
     _refuse_ignored(case_file is not None, options["request_file"] is not None)
     check_target(out, overwrite=overwrite)
@@ -156,7 +162,7 @@ def compose_command(
     click.echo(_summary(case))
     click.echo(exported.summary())
     for text in case.background.oddities:
-        if text not in image.oddities:
+        if text not in image.oddities or text == HOLDS_COMPOSED:
             click.echo(f"note           {text}")
 
 
@@ -206,6 +212,7 @@ def _draw(background: Path | None, options: dict[str, Any]) -> tuple[MedicalImag
         slice_index=options["slice_index"],
         blank=_boxes(options["mask_boxes"]),
     )
+    _refuse_composed(image, background, accepted=options["accept_composed"])
     if options["watermark"]:
         settings = replace(settings, watermark=amplitude_for(image))
     if image.slices > 1 and any(len(place) == 2 for place in options["places"]):
@@ -248,6 +255,7 @@ def _replay(background: Path | None, case_file: Path, options: dict[str, Any]) -
     from HiResMedSynthLib.case_file import read_case
     from HiResMedSynthLib.privacy_record import ACCEPTED, check_background
     from HiResMedSynthLib.read import read_image
+    from HiResMedSynthLib.read_header import HOLDS_COMPOSED
 
     case = read_case(case_file)
     if background is None:
@@ -272,7 +280,21 @@ def _replay(background: Path | None, case_file: Path, options: dict[str, Any]) -
     image = read_image(
         background, spacing_mm=spacing, series=options["series"], slice_index=slice_index, blank=reference.blanked
     )
+    known = HOLDS_COMPOSED in reference.oddities
+    _refuse_composed(image, background, accepted=known or options["accept_composed"])
     return image, case
+
+
+def _refuse_composed(image: MedicalImage, background: Path, *, accepted: bool) -> None:
+    """Refuses a series of ours with lesions in it, unless the user accepts it; as an oddity it is in case.json."""
+    from HiResMedSynthLib.read_header import HOLDS_COMPOSED
+
+    if HOLDS_COMPOSED in image.oddities and not accepted:
+        raise SettingsError(
+            "this background holds composed lesions of an earlier case: they would be in the pixels without a label",
+            where=background,
+            remedy="Name the background of that case (--pair wrote dicom_background), or add --accept-composed.",
+        )
 
 
 def _boxes(given: tuple[tuple[float, ...], ...]) -> tuple[PixelBox, ...]:

@@ -218,6 +218,7 @@ class _Run:
     def finish(self, *, complete: bool) -> None:
         """Writes the record and the sheet of what is whole; an earlier call's other images go if all new ones are."""
         from HiResMedSynthLib.background.sheet import background_sheet
+        from HiResMedSynthLib.export.image_file import save_png
 
         record = {
             "synthetic": True,
@@ -236,7 +237,7 @@ class _Run:
             if self.earlier:
                 record["images_of_an_earlier_call"] = self.earlier
             (self.out / RECORD).write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-            background_sheet(self.tiles).save(self.out / SHEET, format="PNG")
+            save_png(background_sheet(self.tiles), self.out / SHEET)
         except OSError as error:
             raise _unwritable(self.out, error) from error
 

@@ -36,6 +36,7 @@ from HiResMedSynthLib.export.segmentation import SegKind, segmentation
 from HiResMedSynthLib.export.sop_class import object_kind
 from HiResMedSynthLib.export.stored import stored_form
 from HiResMedSynthLib.image import MedicalImage
+from HiResMedSynthLib.read_header import COMPOSED, HOLDS_COMPOSED
 from HiResMedSynthLib.write_volume import write_nifti
 
 if TYPE_CHECKING:
@@ -242,6 +243,8 @@ def _write(
     )
     if choices.pair:
         how = "Background of a synthetic case, pixels unchanged, header rebuilt. Research only"
+        if HOLDS_COMPOSED in composition.background.oddities:  # it goes on saying so
+            how = f"{how}; earlier {COMPOSED}"
         written(composition.background, "dicom_background", 2, "SYNTHETIC pair, background without lesions", how)
     progress(0, 3, "writing masks and boxes")
     masks = segmentation(composition, headers, study, kind=choices.seg)

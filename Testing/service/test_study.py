@@ -129,6 +129,13 @@ def test_a_study_from_the_command_line_and_what_serve_refuses(tmp_path: Path) ->
     scored = run("score", study.folder, "--key", tmp_path / "key.json", "--report", tmp_path / "scores")
     assert scored.returncode == 0 and "answered                 1 of 6" in scored.stdout
     assert json.loads((tmp_path / "scores" / "scores.json").read_text())["readers"][0]["reader"] == "Dr A"
+    (tmp_path / "scores" / "scores.json").write_text("of another study")
+    scoring = ("score", study.folder, "--key", tmp_path / "key.json", "--report", tmp_path / "scores")
+    again = run(*scoring)
+    assert again.returncode == 1 and "scores are there already" in again.stderr and "--overwrite" in again.stderr
+    assert (tmp_path / "scores" / "scores.json").read_text() == "of another study"
+    assert run(*scoring, "--overwrite").returncode == 0
+    assert json.loads((tmp_path / "scores" / "scores.json").read_text())["readers"][0]["reader"] == "Dr A"
     picture = next((study.folder / "images").iterdir())
     picture.write_bytes(b"\0" + picture.read_bytes())
     refused = run("serve", study.folder)
