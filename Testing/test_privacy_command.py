@@ -111,6 +111,7 @@ def test_a_ct_slice_is_not_judged_by_a_model_of_films(
 def test_only_images_of_cases_and_data_sets_are_looked_at(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], ct_series_folder: Path
 ) -> None:
+    monkeypatch.setattr("HiResMedSynthLib.cli.privacy.SHARES", (1.0,))  # one layout a film: it's about which files
     report = pydicom.dcmread(next(ct_series_folder.glob("*.dcm")))
     report.SOPClassUID = pydicom.uid.ComprehensiveSRStorage
     case, data_set = tmp_path / "films" / "case", tmp_path / "films" / "set"
