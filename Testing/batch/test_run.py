@@ -35,9 +35,16 @@ def run_here(plan: Plan, out: Path) -> Finished:
     return run(plan, out, workers=1, on_case=lambda _done, _all, _outcome: None, engine=here(plan, out))
 
 
+def hears_ctrl_c() -> None:
+    """In the child: SIGINT ends it, also where the tests run in the background of a shell, which ignores it there."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def started(spec: Path, out: Path, workers: int = 2) -> subprocess.Popen[str]:
     arguments = [*COMMAND, str(spec), "--out", str(out), "--workers", str(workers)]
-    return subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    return subprocess.Popen(
+        arguments, stderr=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=hears_ctrl_c
+    )
 
 
 def wait_for_records(out: Path, count: int, process: subprocess.Popen[str]) -> None:
