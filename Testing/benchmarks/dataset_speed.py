@@ -75,8 +75,10 @@ def main() -> None:
     """Prints the table as Markdown."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cases", type=int, default=40, help="for the speed; for the memory it is 100")
-    parser.add_argument("--volumes", type=int, default=3)
+    parser.add_argument("--volumes", type=int, default=3, help="two or more: start-up is told by the difference")
     asked = parser.parse_args()
+    if asked.volumes < 2:
+        parser.error("--volumes: give two or more")
     SCRATCH.mkdir(parents=True, exist_ok=True)
     slices = spec_of(ROOT / "Testing" / "data" / "ct_series", "each")
     rows = []
