@@ -19,7 +19,7 @@ SSIM_K = (0.01, 0.03)
 MS_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # of the five scales (Wang et al., 2003)
 SMALLEST_MS = (2 * SSIM_REACH) * 2 ** (len(MS_WEIGHTS) - 1) + 1  # px: the coarsest scale must hold the Gaussian
 PAPER_BITS = 24  # n of the paper's Eq. 20
-PAPER_DB = 20 * math.log10((2**PAPER_BITS - 1) / 255)  # what it adds to PSNR
+PAPER_DB = 20 * math.log10((2**PAPER_BITS - 1) / 255)  # what it adds to PSNR, whatever the images are
 
 
 def dice(one: NDArray[Any], other: NDArray[Any]) -> float:
@@ -52,15 +52,6 @@ def psnr(
         raise SettingsError("PSNR needs a data range above zero", remedy="Give the span of possible values.")
     error = _mean_square(reference, image, mask)
     return math.inf if error == 0 else 10 * math.log10(data_range**2 / error)
-
-
-def psnr_paper24(reference: NDArray[Any], image: NDArray[Any], *, data_range: float) -> float:
-    """A curiosity: PSNR of 8-bit differences with the peak of 24 bits, the paper's Eq. 20 read to the letter.
-
-    It is the true PSNR plus 96.36 dB whatever the images are, so it says nothing more, and is not what gave the paper's
-    Table 2 (59 dB on this scale would need errors larger than 8 bits can hold). Never compare it with that table.
-    """
-    return psnr(reference, image, data_range=data_range) + PAPER_DB
 
 
 def nmse(reference: NDArray[Any], image: NDArray[Any], *, mask: NDArray[np.bool_] | None = None) -> float:

@@ -66,14 +66,6 @@ def mcnemar_p(one_way: int, other_way: int) -> float:
     return binomial_p(one_way, one_way + other_way, 0.5) if one_way + other_way else 1.0
 
 
-def mcnemar_corrected_p(one_way: int, other_way: int) -> float:
-    """The same by chi-square with continuity correction, as many programs print it."""
-    from scipy.stats import chi2
-
-    total = one_way + other_way
-    return float(chi2.sf(max(abs(one_way - other_way) - 1, 0) ** 2 / total, 1)) if total else 1.0
-
-
 def kappa(table: Sequence[Sequence[int]]) -> Estimate | None:
     """Cohen's kappa of a square table of counts; None where both raters used one and the same class only.
 

@@ -8,7 +8,6 @@ import math
 import numpy as np
 import pytest
 
-from HiResMedSynthLib.evaluation.study_published import PAPER, recompute
 from HiResMedSynthLib.evaluation.study_statistics import (
     auc,
     binomial_p,
@@ -17,10 +16,10 @@ from HiResMedSynthLib.evaluation.study_statistics import (
     equivalence,
     fewest_trials,
     kappa,
-    mcnemar_corrected_p,
     mcnemar_p,
     share,
 )
+from Testing.evaluation.published_readers import PAPER, mcnemar_corrected_p, recompute
 
 
 def test_the_papers_tables_follow_from_their_counts_but_for_one_p_and_one_sentence() -> None:

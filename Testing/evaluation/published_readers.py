@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from HiResMedSynthLib.evaluation.study_scores import Confusion, yes_no_figures
-from HiResMedSynthLib.evaluation.study_statistics import binomial_p, mcnemar_corrected_p, mcnemar_p
+from HiResMedSynthLib.evaluation.study_statistics import binomial_p, mcnemar_p
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +75,14 @@ class Recomputed:
     computed: float
     follows: bool
     said: str = ""
+
+
+def mcnemar_corrected_p(one_way: int, other_way: int) -> float:
+    """McNemar by chi-square with continuity correction, as many programs print it."""
+    from scipy.stats import chi2
+
+    total = one_way + other_way
+    return float(chi2.sf(max(abs(one_way - other_way) - 1, 0) ** 2 / total, 1)) if total else 1.0
 
 
 def recompute(published: PublishedReader) -> tuple[Recomputed, ...]:
