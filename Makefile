@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 FIND_LINKS := $(if $(PIP_FIND_LINKS),--find-links $(PIP_FIND_LINKS))
+# what Python has compiled is kept: else each of the tests' many processes compiles all that it imports anew
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test test-slicer lint bench bench-slicer venv venv-slicer clean
 

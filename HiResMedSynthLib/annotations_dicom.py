@@ -7,6 +7,7 @@ others are classes of the map. A class is called as the segment's property type,
 
 from __future__ import annotations
 
+import struct
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -22,6 +23,7 @@ from HiResMedSynthLib.annotated_image import AnnotatedImage, ClassMap, Mark
 from HiResMedSynthLib.annotations_files import bad, inside, sound
 from HiResMedSynthLib.annotations_segments import class_name, is_lesion, segments_of, sources
 from HiResMedSynthLib.errors import HiResMedSynthError
+from HiResMedSynthLib.read_bounds import refuse_deflated_bomb
 from HiResMedSynthLib.read_dicom import looks_like_dicom, read_dicom_files
 
 SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")  # by segment; as a label map
@@ -29,8 +31,9 @@ TOLD = (
     "SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "PatientID", "Rows", "Columns",
     "ImagePositionPatient", "SegmentSequence",
 )  # fmt: skip
-# what pydicom raises on broken attributes, on first access
-DAMAGED = (AttributeError, ArithmeticError, EOFError, LookupError, OSError, RuntimeError, TypeError, ValueError)
+DAMAGED = (  # what pydicom raises on broken attributes, on first access
+    AttributeError, ArithmeticError, EOFError, LookupError, OSError, RuntimeError, TypeError, ValueError, struct.error,
+)  # fmt: skip
 Images = list[tuple[str, Callable[[], AnnotatedImage]]]
 
 
@@ -103,6 +106,7 @@ def _headers(folder: Path, names: Sequence[str], *, strict: bool) -> Iterator[tu
                     continue
             with warnings.catch_warnings(), pydicom.config.disable_value_validation():
                 warnings.simplefilter("ignore")
+                refuse_deflated_bomb(path)
                 data = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(TOLD), force=True)
                 _touch(data)
         except Exception as error:  # pydicom raises whatever its parsing meets in a damaged file
@@ -212,7 +216,8 @@ def _lesion(segment: Any, mask: NDArray[np.bool_]) -> list[Mark]:
 
 def _paint(labels: NDArray[np.uint8], mask: NDArray[np.bool_], called: str, classes: dict[int, str], name: str) -> None:
     """Writes a class into the map; refuses a voxel that another class has."""
-    number = next(number for number, known in classes.items() if known == called)
+    number = next((number for number, known in classes.items() if known == called), 0)
+    sound(number > 0, f"segment '{called}' is described in two ways", name, "Export it anew.")
     taken = labels[mask]
     other = taken[(taken != 0) & (taken != number)]
     rival = classes[int(other[0])] if other.size else ""

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from HiResMedSynthLib.errors import HiResMedSynthError, ReadError
 from HiResMedSynthLib.image import MedicalImage
 from HiResMedSynthLib.read import PICTURE_MAGIC, read_image
+from HiResMedSynthLib.read_bounds import nrrd_line_too_long
 from HiResMedSynthLib.read_dicom import looks_like_dicom
 from HiResMedSynthLib.write_annotations import MOST_VOXELS, nrrd_array
 
@@ -198,6 +199,7 @@ def _refuse_detached(path: Path, name: str) -> None:
             header += line
     attached = header.startswith(b"NRRD") and len(header) < 65536 and not re.search(rb"data\s*file", header, re.I)
     sound(attached, "it is no NRRD file with its voxels inside", name)
+    sound(not nrrd_line_too_long(path), "its header is damaged: a line is too long", name)
 
 
 def _refuse_foreign_volume(path: Path, name: str) -> None:

@@ -14,12 +14,13 @@ from HiResMedSynthLib.annotations_files import inside, sound, text_of
 from HiResMedSynthLib.errors import ReadError
 from HiResMedSynthLib.image import MedicalImage
 from HiResMedSynthLib.read import with_assumed_spacing
+from HiResMedSynthLib.read_bounds import refuse_deflated_bomb
 from HiResMedSynthLib.read_dicom import looks_like_dicom
 
 PATIENTS_FILE = "patients.csv"
 COLUMNS = ("file", "patient", "spacing_mm", "modality")
 MODALITIES = ("CR", "CT", "DX", "MR", "OT", "RF", "RG", "XA")
-REMEDY = "Its columns are file,patient and, where files don't tell, spacing_mm and modality."
+REMEDY = "Write the columns file,patient and, where files don't tell, spacing_mm and modality."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +97,7 @@ def patient_of(folder: Path, name: str) -> str:
                 return ""
         with warnings.catch_warnings(), pydicom.config.disable_value_validation():
             warnings.simplefilter("ignore")
+            refuse_deflated_bomb(path)
             data = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["PatientID"], force=True)
             return str(data.get("PatientID") or "").strip()
     except Exception as error:  # pydicom raises whatever its parsing meets in a damaged file

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from HiResMedSynthLib.annotated_image import LONGEST_CLASS
 from HiResMedSynthLib.annotations_files import bad, sound
 from HiResMedSynthLib.image import MedicalImage
+from HiResMedSynthLib.read_codec import decoded_pixels
 
 ABNORMAL = ("49755003", "M-01000")  # Morphologically Abnormal Structure (PS3.16 CID 7150), SNOMED CT and SRT
 GENERAL = ("tissue", "organ", "anatomical structure", "body structure", "structure", "lesion", "")
@@ -57,10 +58,8 @@ def segments_of(
 
 def _plane(data: Any, frame: int, name: str) -> NDArray[Any]:
     """`[row, column]` of a frame; of a FRACTIONAL one what is at least half."""
-    from pydicom.pixels import pixel_array
-
     try:
-        plane = np.asarray(pixel_array(data, index=frame))
+        plane = decoded_pixels(data, index=frame)
     except Exception as error:  # decoders raise whatever they meet
         raise bad("its pixels can't be decoded: it is damaged or cut off", name, "Export it anew.") from error
     if str(data.get("SegmentationType") or "") == "FRACTIONAL":

@@ -24,7 +24,7 @@ from HiResMedSynthLib.image import MedicalImage
 
 CLASS_LISTS = ("classes.txt", "labels/classes.txt", "obj.names")
 TABLES = ("data.yaml", "data.yml", "dataset.yaml")
-LINE = "A line is: class x y width height, all but the class as parts (0 to 1) of the picture."
+LINE = "Write each line as: class x y width height, all but the class as parts (0 to 1) of the picture."
 ROUNDING = 2e-3  # of the picture: what four decimals of a box at the border explain
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from HiResMedSynthLib.case import BackgroundReference, Case, CaseSettings, LesionRequest, Mode, PlacedLesion, Point
 from HiResMedSynthLib.errors import CaseError, HiResMedSynthError
@@ -42,7 +42,7 @@ class LesionRecord(BaseModel):
     cnr: float
     mode: Mode
     corner: tuple[int, int, int]
-    intensity_base: int
+    intensity_base: int = Field(ge=-(2**31), le=2**31)
     details: dict[str, Any]
 
 
@@ -226,7 +226,7 @@ def _read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise CaseError("there is no such file", where=path, remedy="Check the path.") from error
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CaseError(f"the file is no readable JSON ({error})", where=path, remedy="Give an intact file.") from error
 
 

@@ -27,6 +27,7 @@ from HiResMedSynthLib.ground import Ground, prepare_ground
 from HiResMedSynthLib.image import MedicalImage
 from HiResMedSynthLib.lesion.bank import Bank, load_bank
 from HiResMedSynthLib.lesion.generators import Generator
+from HiResMedSynthLib.lesion_in_mr import ALPHA_INSTEAD, settings_for_mr
 from HiResMedSynthLib.lesion_in_scan import judged, with_strands
 from HiResMedSynthLib.lesion_on_film import judged_on_film
 from HiResMedSynthLib.place_lesion import place_shape
@@ -85,7 +86,11 @@ def draw_case(
             "the background was prepared for other margins, another domain or another way to find places",
             remedy="Prepare it anew with these settings.",
         )
+    asked = settings
+    if ground.domain == "mr":
+        settings = settings_for_mr(settings, ground)
     log = [note] if (note := settings.placement.fallback(ground.domain)) else []
+    log += [ALPHA_INSTEAD] if settings.fusion != asked.fusion else []
     drawing = _Drawing(ground=ground, settings=settings, seed=seed, bank=bank or load_bank(), log=log, lesions=[])
     # Places that were asked for come first, so that drawn ones keep clear of them; numbers follow the requests.
     order = sorted(range(len(settings.requests)), key=lambda k: settings.requests[k].place is None)
@@ -98,8 +103,8 @@ def draw_case(
             raise
     report(total, total, "case drawn")
     reference = BackgroundReference.of(background, domain=ground.domain, source_slice=source_slice)
-    if settings.fusion == "better":
-        reference = replace(reference, oddities=(*reference.oddities, *ground.warnings))
+    doubts = ground.warnings if settings.fusion == "better" else ground.view_warnings
+    reference = replace(reference, oddities=(*reference.oddities, *doubts))
     return Case(
         background=reference,
         settings=replace(settings, domain=ground.domain),
@@ -217,10 +222,14 @@ class _Drawing:
     def _refuse_giant(self, request: LesionRequest) -> None:
         """A lesion that can fit nowhere is refused before it is rendered."""
         room_mm = self.ground.room_mm
-        if request.size_mm[0] > LARGEST_IN_ROOM * room_mm:
+        largest_mm = LARGEST_IN_ROOM * room_mm
+        if request.size_mm[0] > largest_mm:
             raise PlacementError(
-                f"a lesion of {request.size_mm[0]:g} mm is bigger than any free place ({room_mm:.0f} mm across)",
-                remedy="Ask for a smaller lesion (--size-mm), or smaller margins.",
+                f"a lesion of {request.size_mm[0]:g} mm is too big here: the largest free place is {room_mm:.0f} mm "
+                f"across, and with what reaches beyond its diameter a lesion needs {1 / LARGEST_IN_ROOM:g} times that",
+                remedy=f"Ask for at most {math.floor(largest_mm)} mm (--size-mm), or for smaller margins."
+                if largest_mm >= 1
+                else "Ask for smaller margins, or take another slice or image.",
             )
 
     def _give_up(self, request: LesionRequest, *, visible: bool) -> None:

@@ -223,6 +223,8 @@ def _diameter_mm(request: LesionRequest, ground: Ground, rng: np.random.Generato
     low, high = request.size_mm
     if request.sizes == "even":
         return float(math.exp(rng.uniform(math.log(low), math.log(high))))
+    if ground.domain == "mr":
+        raise SettingsError("the sizes of real lesions in MR are not on record", remedy="Leave the sizes even.")
     if ground.domain == "kub" or request.type == "stone":
         raise SettingsError("the sizes of real stones are not on record", remedy="Leave the sizes even.")
     return shipped_sizes().diameter_mm(float(rng.uniform()), request.size_mm)
@@ -238,7 +240,7 @@ def _wish(request: LesionRequest, ground: Ground, diameter_mm: float) -> Wish:
     if wants_stone != (ground.domain == "kub"):
         raise SettingsError(
             f"a lesion of type '{request.type}' doesn't belong into a picture of domain {ground.domain}",
-            remedy="Stones go into --domain kub, nodules into lung-ct and cxr.",
+            remedy="Put stones into --domain kub, nodules into lung-ct, cxr and mr.",
         )
     return Wish(
         type=request.type,

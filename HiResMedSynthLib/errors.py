@@ -7,6 +7,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+LONGEST_PART = 1000  # characters of a message's parts
+
+
+def one_line(text: str) -> str:
+    """The text without control characters and of bounded length: it may hold what a damaged file says."""
+    plain = "".join(sign if sign.isprintable() else " " for sign in text[: LONGEST_PART + 1])
+    return plain if len(plain) <= LONGEST_PART else f"{plain[: LONGEST_PART - 4]} ..."
+
 
 class HiResMedSynthError(Exception):
     """A problem that a user can understand and act on.
@@ -18,11 +26,11 @@ class HiResMedSynthError(Exception):
     """
 
     def __init__(self, what: str, *, remedy: str, where: str | Path | None = None) -> None:
-        self.what = what
+        self.what = what = one_line(what)
         self.where = None if where is None else str(where)
-        self.remedy = remedy
+        self.remedy = remedy = one_line(remedy)
         self.lesion: int | None = None  # number of the lesion concerned, from 1 in the order of the requests
-        place = "" if self.where is None else f" [{self.where}]"
+        place = "" if self.where is None else f" [{one_line(self.where)}]"
         super().__init__(f"{what.rstrip('.')}{place}. {remedy}")
 
 

@@ -38,11 +38,6 @@ class FlowBatch:
         return FlowBatch(data=self.data.to(device), mask=self.mask.to(device), inputs=inputs)
 
 
-def draw_times(count: int, generator: torch.Generator, *, mean: float = 0.0, sd: float = 1.0) -> Tensor:
-    """[count] times in 0..1 from a logit-normal: most midway, where it is hardest; a mean above 0 leans to the data."""
-    return torch.sigmoid(mean + sd * torch.randn(count, generator=generator))
-
-
 def spread_times(count: int) -> Tensor:
     """[count] times at the quantiles of the logit-normal (0, 1), for a held-out loss that doesn't jitter."""
     quantile = (torch.arange(count) + 0.5) / count

@@ -26,6 +26,7 @@ from HiResMedSynthLib.placement.axes import both_lungs, is_axial
 from HiResMedSynthLib.placement.candidates import PlaceSampler
 from HiResMedSynthLib.placement.danger import LUNG_CLASSES, MEDIASTINUM, SPINE, DangerMap, danger
 from HiResMedSynthLib.placement.domain import PROJECTION_DOMAINS, Domain, guess_domain
+from HiResMedSynthLib.placement.film_view import view_warnings
 from HiResMedSynthLib.placement.location import heatmap
 from HiResMedSynthLib.placement.margins import Margins
 from HiResMedSynthLib.placement.method import LocalFactor, PlacementMethod
@@ -103,6 +104,8 @@ class Ground:
     def method(self) -> str:
         """How the danger map and the prior were found, for case.json."""
         factor = self._local_factor
+        if self.domain == "mr":
+            return f"{self.danger_map.method}; prior: the same everywhere in the body"
         words = "density of real lesions" if factor is None else f"density of real lesions x {factor.name}"
         seen = "" if self.domain != "lung-ct" or is_axial(self.image) else NOT_AXIAL
         return f"{self.danger_map.method}; prior: {words}{seen}"
@@ -202,7 +205,14 @@ class Ground:
     @cached_property
     def warnings(self) -> tuple[str, ...]:
         """What makes this image a poor ground for lesions."""
-        return warnings(self.image, ~self.forbidden()[0]) if self.is_projection else self.scan_limits.warnings
+        if not self.is_projection:
+            return self.scan_limits.warnings if self.image.units == "HU" else ()
+        return self.view_warnings + warnings(self.image, ~self.forbidden()[0])
+
+    @cached_property
+    def view_warnings(self) -> tuple[str, ...]:
+        """What makes a chest film's danger map and prior doubtful."""
+        return view_warnings(self.image) if self.domain == "cxr" else ()
 
     @property
     def is_projection(self) -> bool:
@@ -267,8 +277,10 @@ def prepare_ground(
     if domain == "lung-ct" and image.units != "HU":
         raise SettingsError(
             f"lung-ct needs Hounsfield units, this image ({image.modality}) has none",
-            remedy="Give a CT, or say --domain cxr for a chest radiograph.",
+            remedy="Give a CT, or say --domain cxr for a chest radiograph, --domain mr for an MR.",
         )
+    if domain == "mr" and (image.units == "HU" or image.modality in ("CR", "DX", "RG", "MG", "XA", "RF")):
+        raise SettingsError(f"this is no MR ({image.modality})", remedy="Leave --domain out.")
     if image.volume_problem is not None:
         raise GeometryError(
             f"a three-dimensional lesion can't be placed here: {image.volume_problem}",

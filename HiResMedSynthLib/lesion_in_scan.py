@@ -118,7 +118,9 @@ def with_strands(
     lung = np.clip((SOLID_HU[1] - before) / (SOLID_HU[1] - SOLID_HU[0]), 0.0, 1.0)
     # a vessel may be denser than ground glass, a strand is no denser than the lesion that it belongs to
     tissue = TISSUE_HU if soft else min(TISSUE_HU, float(np.percentile(joined[outline], BRIGHT)))
-    added = share * lung * np.maximum(tissue - after, 0.0)
+    # a ridge that the strand runs along is part of it: real ones are as bright as the two together
+    ridge = np.maximum(after - found.level_hu, 0.0)
+    added = lung * np.maximum(share * (tissue - np.minimum(after, found.level_hu)) - ridge, 0.0)
     added[added < FAINTEST_HU] = 0.0
     if lesion.request.contrast is not None or lesion.request.cnr is not None:
         added[outline] = 0.0  # what was asked for stays

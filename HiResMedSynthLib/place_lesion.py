@@ -16,6 +16,7 @@ from HiResMedSynthLib.errors import SettingsError
 from HiResMedSynthLib.fusion import ALPHA_ONE
 from HiResMedSynthLib.ground import Ground
 from HiResMedSynthLib.image import MedicalImage
+from HiResMedSynthLib.lesion_in_mr import above_lung
 from HiResMedSynthLib.lesion_in_scan import fitted
 from HiResMedSynthLib.lesion_on_film import cast
 
@@ -52,6 +53,7 @@ def place_shape(
     surroundings, noise = _surroundings(shape, ground, corner)
     details = dict(shape.details, surroundings=surroundings, noise=noise)
     values: NDArray[np.float64] = shape.density.astype(np.float64)
+    level, base = (0.0 if ground.is_projection else surroundings), 0
     if ground.is_projection and fusion == "better":
         values, told = cast(
             shape.density, corner, ground, lesion_type=shape.type, diameter_mm=shape.diameter_mm,
@@ -62,9 +64,13 @@ def place_shape(
         values = values * ground.grey_per_mm_water
         details["grey_per_mm_water"] = ground.grey_per_mm_water
         details["contrast_is"] = "model-derived from the film's grey range"
+    elif ground.domain == "mr":
+        base = round(surroundings)  # an MR may hold values beyond those of int16
+        level = surroundings - base
+        values = level + above_lung(values, shape.source_background_hu)
+        details["contrast_is"] = "as asked for; form and texture are those of a CT"
     else:
         values = _with_own_parenchyma(values, shape, surroundings)
-    level = 0.0 if ground.is_projection else surroundings
     # Eq. 17 replaces and films add, only the matte blends
     weights = shape.alpha[shape.mask] / ALPHA_ONE if not ground.is_projection and fusion != "paper" else 1.0
     asked = request.contrast or request.cnr
@@ -74,9 +80,11 @@ def place_shape(
         contrast = _contrast(values, shape.mask, weights, level)
         if ground.is_projection:
             values = values * (wanted * (1.0 if image.bright_is_dense else -1.0) / contrast)
+        elif ground.domain == "mr":  # its texture becomes fainter with it
+            values = level + (values - level) * (wanted / contrast)
         else:
             values = values + (wanted - contrast) / np.mean(weights)
-    values = _within_range(values, image, added=ground.is_projection)
+    values = _within_range(values, image, base=base, added=ground.is_projection)
     if fusion == "better" and not ground.is_projection:
         before = _contrast(values, shape.mask, weights, level)
         values, details["noise_carried"] = fitted(
@@ -88,7 +96,6 @@ def place_shape(
         values = np.clip(values, int16.min, int16.max)  # where little of it shows, noise may pass the image's own range
     contrast = _contrast(values, shape.mask, weights, level)
     mode: Mode = "add" if ground.is_projection else "blend"
-    base = 0
     if ground.is_projection and fusion == "paper":
         mode, base = "blend", round(surroundings)  # Eq. 17 replaces: the lesion stands on its surroundings' level
     center = shape.center_at(anchor)
@@ -131,9 +138,9 @@ def _contrast(
     return float(np.mean(weights * (values[mask] - level)))
 
 
-def _within_range(values: NDArray[np.float64], image: MedicalImage, *, added: bool) -> NDArray[np.float64]:
-    """The values cut to what the image (or, where they are added, its span) and int16 can hold."""
-    low, high = image.value_limits
+def _within_range(values: NDArray[np.float64], image: MedicalImage, *, base: int, added: bool) -> NDArray[np.float64]:
+    """The values above `base` cut to what the image (or, where they are added, its span) and int16 can hold."""
+    low, high = (limit - base for limit in image.value_limits)
     if added:
         low, high = low - high, high - low
     int16 = np.iinfo(np.int16)

@@ -18,7 +18,9 @@ from HiResMedSynthLib.export.image_file import MARK
 from HiResMedSynthLib.export.patient import CASE_HASH, MODEL
 from HiResMedSynthLib.image import MedicalImage
 from HiResMedSynthLib.read import PICTURE_MAGIC, VOLUME_SUFFIXES, read_image
+from HiResMedSynthLib.read_bounds import breaks_itk, refuse_deflated_bomb
 from HiResMedSynthLib.read_dicom import looks_like_dicom
+from HiResMedSynthLib.read_volume import header_text
 from HiResMedSynthLib.write_volume import NIFTI_MARK
 
 SERIES = "dicom"  # of an exported folder
@@ -147,6 +149,7 @@ def _told_by_dicom(file: Path) -> _Told:
     import pydicom
 
     try:
+        refuse_deflated_bomb(file)
         data = pydicom.dcmread(file, stop_before_pixels=True, force=True)
         equipment: Any = data.get("ContributingEquipmentSequence") or []
         descriptions = [
@@ -155,6 +158,8 @@ def _told_by_dicom(file: Path) -> _Told:
             if item.get("ManufacturerModelName") == MODEL
         ]
         synthetic = data.get("SyntheticData") == "YES"
+    except ReadError:
+        raise
     except Exception as error:  # pydicom raises whatever its parsing meets in a damaged file
         raise ReadError(
             f"its header is damaged ({type(error).__name__})", where=file, remedy="Copy the file anew from its source."
@@ -171,18 +176,20 @@ def _text_in(file: Path, head: bytes) -> str:
         try:
             with Image.open(file) as picture:
                 return " ".join(str(value) for value in picture.info.values())
-        except (OSError, ValueError, SyntaxError):
+        except Exception:  # Pillow's decoders raise whatever they meet in a damaged file
             return ""
     if head.startswith(b"NRRD") or file.name.lower().endswith((".nii", ".nii.gz")):
         import SimpleITK as sitk
 
+        if breaks_itk(file):
+            return ""
         reader = sitk.ImageFileReader()
         reader.SetFileName(str(file))
         try:
             reader.ReadImageInformation()
         except RuntimeError:
             return ""
-        return " ".join(reader.GetMetaData(key) for key in reader.GetMetaDataKeys())
+        return header_text(reader)
     return ""
 
 

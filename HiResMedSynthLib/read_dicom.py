@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +14,27 @@ from numpy.typing import NDArray
 
 from HiResMedSynthLib.errors import ReadError
 from HiResMedSynthLib.image import MedicalImage, Photometric, SpacingSource, Window
+from HiResMedSynthLib.read_bounds import refuse_deflated_bomb
 from HiResMedSynthLib.read_header import (
-    COMPOSED,
-    HOLDS_COMPOSED,
+    DECODING,
     KEYWORDS,
+    OF_EACH_SLICE,
     SliceHeader,
     codes,
     header_facts,
     modality_of,
     numbers,
     slice_headers,
+    whole_number,
 )
 from HiResMedSynthLib.read_pixels import stored_values, to_modality_units
+from HiResMedSynthLib.synthetic_words import COMPOSED, HOLDS_COMPOSED
 
 RADIOGRAPHS = ("CR", "DX", "RG", "MG", "XA", "RF")
+RECONSTRUCTED = frozenset(  # classes of slices, whatever modality they claim (PS3.6 A)
+    f"1.2.840.10008.5.1.4.1.1.{rest}"
+    for rest in ("2", "2.1", "2.2", "4", "4.1", "4.3", "4.4", "13.1.1", "13.1.2", "13.1.3")  # CT, MR, X-Ray 3D
+)
 BURNED_IN_CLASSES = (*RADIOGRAPHS, "OT", "SC")
 NO_BACKGROUNDS = (  # pictures that show marks or doses, never a background
     "1.2.840.10008.5.1.4.1.1.66.4",  # Segmentation
@@ -52,16 +59,19 @@ def read_dicom_files(
 ) -> MedicalImage:
     """The one series in these files as an image, slices ascending along their normal.
 
-    With `slice_index` the headers of all files are read, but the pixels of that slice only.
+    With `slice_index` the headers of all files are read, but the pixels of that slice only. Radiographs of one series
+    are no stack: they have an order, but each is an image of its own.
 
     Raises:
-        ReadError: no picture, several series, damaged or unsupported pixels.
+        ReadError: no picture, several series, several radiographs and none named, damaged or unsupported pixels.
     """
     oddities: list[str] = []
-    headers = _headers(files, where, oddities)
-    headers = _one_series(headers, where, series)
-    headers = _one_stack(headers, oddities)
-    headers = _sorted(headers, oddities)
+    headers = _one_series(_headers(files, where, oddities), where, series)
+    if _are_radiographs(headers):
+        headers.sort(key=lambda header: (header.instance_number, header.path))
+        _refuse_several(headers, where, slice_index)
+    else:
+        headers = _sorted(_one_stack(headers, oddities), oddities)
     if slice_index is not None:
         if not 0 <= slice_index < len(headers):
             raise ReadError(
@@ -70,11 +80,21 @@ def read_dicom_files(
         chosen = [headers[slice_index]]
     else:
         chosen = headers
+    _drop_unreadable_values(chosen[0].data, list(chosen[0].data.keys()), oddities)
     return assembled(chosen, stored_values(chosen), spacing_mm=spacing_mm, thickness=_gap(headers), oddities=oddities)
 
 
-def series_of(files: Sequence[Path], *, where: Path) -> dict[str, tuple[Path, int]]:
-    """SeriesInstanceUID -> (a file of it, its slices as `read_dicom_files` counts them), by the headers, sorted.
+@dataclass(frozen=True, kw_only=True)
+class SeriesFiles:
+    """The files of a series; how many of its slices `read_dicom_files` takes; whether it holds radiographs instead."""
+
+    files: tuple[Path, ...]
+    slices: int
+    radiographs: bool
+
+
+def series_of(files: Sequence[Path], *, where: Path) -> dict[str, SeriesFiles]:
+    """SeriesInstanceUID -> its files, by the headers, sorted.
 
     Raises:
         ReadError: no picture, or a file that can't be read.
@@ -82,7 +102,14 @@ def series_of(files: Sequence[Path], *, where: Path) -> dict[str, tuple[Path, in
     groups: dict[str, list[SliceHeader]] = {}
     for header in _headers(files, where, []):
         groups.setdefault(str(header.data.get("SeriesInstanceUID") or ""), []).append(header)
-    return {uid: (group[0].path, len(_one_stack(group, []))) for uid, group in sorted(groups.items())}
+    return {
+        uid: SeriesFiles(
+            files=tuple(dict.fromkeys(header.path for header in group)),
+            slices=len(_one_stack(group, [])),
+            radiographs=_are_radiographs(group),
+        )
+        for uid, group in sorted(groups.items())
+    }
 
 
 def assembled(
@@ -111,8 +138,8 @@ def assembled(
     spacing, source = _spacing(first, spacing_mm, oddities)
     modality = modality_of(data)
     pixels, rescale, units = to_modality_units(stored, chosen, modality, oddities)
-    bits = int((numbers(data.get("BitsStored")) or (16.0,))[0])
-    signed = int((numbers(data.get("PixelRepresentation")) or (0.0,))[0]) == 1
+    bits = whole_number(data.get("BitsStored"), 16)
+    signed = whole_number(data.get("PixelRepresentation"), 0) == 1
     padding = numbers(data.get("PixelPaddingValue"))
     _note_header(first, modality, oddities)
     photometric: Photometric = "MONOCHROME1" if data.PhotometricInterpretation == "MONOCHROME1" else "MONOCHROME2"
@@ -143,23 +170,27 @@ def _headers(files: Sequence[Path], where: Path, oddities: list[str]) -> list[Sl
     """Headers of all pictures among the files; what is no picture is counted."""
     import pydicom
     from pydicom.errors import InvalidDicomError
+    from pydicom.tag import Tag
 
     headers: list[SliceHeader] = []
     others, no_picture, seen = 0, "", set()
+    tags = [Tag(keyword) for keyword in (*KEYWORDS, *DECODING)]  # looked up once, not for each file
+    of_each = [Tag(keyword) for keyword in OF_EACH_SLICE]
     for path in files:
         try:
-            with path.open("rb") as stream:
+            with path.open("rb") as stream, warnings.catch_warnings(), pydicom.config.disable_value_validation():
                 if not looks_like_dicom(stream.read(132)):
                     others += 1
                     continue
-            with warnings.catch_warnings(), pydicom.config.disable_value_validation():
+                stream.seek(0)
                 warnings.simplefilter("ignore")
-                data = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(KEYWORDS), force=True)
-                if _drop_unreadable_values(data):
-                    oddities.append("header values that can't be read were ignored")
+                refuse_deflated_bomb(path)
+                data = pydicom.dcmread(stream, stop_before_pixels=True, specific_tags=tags, force=True)
+                pixels_at = None if _is_deflated(data) else stream.tell()
+                _drop_unreadable_values(data, of_each, oddities)
                 shown = "Rows" in data and "Columns" in data and data.get("SOPClassUID") not in NO_BACKGROUNDS
-                found = slice_headers(path, data) if shown else []
-        except OSError:
+                found = slice_headers(path, data, pixels_at) if shown else []
+        except (OSError, ReadError):
             raise
         except (InvalidDicomError, EOFError):
             others += 1
@@ -204,17 +235,26 @@ def _headers(files: Sequence[Path], where: Path, oddities: list[str]) -> list[Sl
     return headers
 
 
-def _drop_unreadable_values(data: Any) -> int:
-    """Number of values that pydicom can't convert; they are removed, so that none of them fails later."""
+def _drop_unreadable_values(data: Any, tags: Sequence[int], oddities: list[str]) -> None:
+    """Removes those of some values that pydicom can't convert, so that none of them fails later; notes that it did."""
     bad = []
-    for keyword in KEYWORDS:
+    for tag in tags:
         try:
-            data.get(keyword)
+            if tag in data:
+                data[tag]
         except Exception:  # pydicom converts on first access, and raises what the value makes it raise
-            bad.append(keyword)
-    for keyword in bad:
-        del data[keyword]
-    return len(bad)
+            bad.append(tag)
+    for tag in bad:
+        del data[tag]
+    if bad:
+        oddities.append("header values that can't be read were ignored")
+
+
+def _is_deflated(data: Any) -> bool:
+    """Whether the whole data set was compressed, so that no place in the file is one in the data set."""
+    from pydicom.uid import DeflatedExplicitVRLittleEndian
+
+    return bool(data.file_meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian)
 
 
 def _kind(data: Any) -> str:
@@ -247,12 +287,33 @@ def _one_series(headers: list[SliceHeader], where: Path, series: str | None) -> 
     raise ReadError(f"{problem} ({listing})", where=where, remedy="Choose one with --series NUMBER.")
 
 
+def _are_radiographs(headers: Sequence[SliceHeader]) -> bool:
+    """Whether the pictures of a series are projections, which are never stacked, whatever positions they claim."""
+    return any(
+        modality_of(header.data) in RADIOGRAPHS
+        and str(header.data.get("SOPClassUID") or "") not in RECONSTRUCTED
+        for header in headers
+    )
+
+
+def _refuse_several(headers: Sequence[SliceHeader], where: Path, slice_index: int | None) -> None:
+    if len(headers) == 1 or slice_index is not None:
+        return
+    shapes = [header.shape for header in headers]
+    listing = ", ".join(f"{index}: {rows} x {columns}" for index, (rows, columns) in enumerate(shapes))
+    raise ReadError(
+        f"this series holds {len(headers)} radiographs, which are no stack ({listing})",
+        where=where,
+        remedy="Name one with --slice NUMBER, or give its file.",
+    )
+
+
 def _one_stack(headers: list[SliceHeader], oddities: list[str]) -> list[SliceHeader]:
     """The largest group of equal size, orientation and spacing; scouts and the like are left out and counted."""
 
-    def form(header: SliceHeader) -> tuple[Any, ...]:
+    def form(header: SliceHeader) -> str:  # a text, since a spacing that is no number doesn't equal itself
         orientation = tuple(round(v, 2) + 0.0 for v in header.orientation or ())
-        return (*header.shape, orientation, tuple(round(s, 3) for s in header.spacing or ()))
+        return str((*header.shape, orientation, tuple(round(s, 3) for s in header.spacing or ())))
 
     common, count = Counter(form(header) for header in headers).most_common(1)[0]
     if count < len(headers):

@@ -22,8 +22,14 @@ KEYWORDS = (
     "InversionTime", "EchoTrainLength", "SyntheticData", "ModalityLUTSequence", "SharedFunctionalGroupsSequence",
     "PerFrameFunctionalGroupsSequence", "DerivationDescription",
 )  # fmt: skip
-COMPOSED = "lesion(s) composed into an image"  # in the Derivation Description of our composed series
-HOLDS_COMPOSED = "the source holds composed lesions of an earlier case, which no label of this one tells"
+OF_EACH_SLICE = (  # the others are asked of the first slice of a stack alone
+    "SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "Modality", "InstanceNumber", "Rows", "Columns",
+    "NumberOfFrames", "PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing", "ImagePositionPatient",
+    "ImageOrientationPatient", "SliceThickness", "RescaleSlope", "RescaleIntercept", "WindowCenter", "WindowWidth",
+    "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence", "BitsAllocated", "SamplesPerPixel",
+    "PixelRepresentation", "BitsStored", "PhotometricInterpretation",
+)  # fmt: skip
+DECODING = ("PlanarConfiguration", "ExtendedOffsetTable", "ExtendedOffsetTableLengths")  # what decoders need besides
 # PS3.3 C.7.3.1.1.1
 MODALITIES = frozenset((
     "CT", "MR", "CR", "DX", "MG", "XA", "RF", "RG", "US", "NM", "PT", "PX", "IO", "OP", "ES", "XC", "OT",
@@ -32,9 +38,13 @@ MODALITIES = frozenset((
 
 @dataclass(frozen=True, kw_only=True)
 class SliceHeader:
-    """One picture of a series: a classic file, or one frame of an enhanced one."""
+    """One picture of a series: a classic file, or one frame of an enhanced one.
+
+    `pixels_at` is the byte at which the element with the pixels begins; None where it isn't known.
+    """
 
     path: Path
+    pixels_at: int | None
     frame: int | None
     data: Any  # pydicom Dataset of the file, without pixels
     shape: tuple[int, int]
@@ -51,8 +61,7 @@ class SliceHeader:
     @property
     def instance_number(self) -> int:
         """InstanceNumber, or the frame's place; 0 where neither is given."""
-        number = numbers(self.data.get("InstanceNumber"))
-        return self.frame if self.frame is not None else int(number[0]) if number else 0
+        return self.frame if self.frame is not None else whole_number(self.data.get("InstanceNumber"), 0)
 
 
 def numbers(value: Any) -> tuple[float, ...]:
@@ -64,6 +73,12 @@ def numbers(value: Any) -> tuple[float, ...]:
         return tuple(float(part) for part in parts)
     except (TypeError, ValueError):
         return ()
+
+
+def whole_number(value: Any, default: int) -> int:
+    """The first number in a DICOM value, cut to a whole one; the default where there is none that is finite."""
+    found = numbers(value)
+    return int(found[0]) if found and math.isfinite(found[0]) else default
 
 
 def code(value: Any, longest: int = 16) -> str | None:
@@ -85,17 +100,18 @@ def modality_of(data: Any) -> str:
     return given if given in MODALITIES else "OT"
 
 
-def slice_headers(path: Path, data: Any) -> list[SliceHeader]:
+def slice_headers(path: Path, data: Any, pixels_at: int | None = None) -> list[SliceHeader]:
     """One header for a classic picture, one for each frame of an enhanced one (PS3.3 C.7.6.16)."""
-    frames = int((numbers(data.get("NumberOfFrames")) or (1.0,))[0])
+    frames = whole_number(data.get("NumberOfFrames"), 1)
     per_frame = data.get("PerFrameFunctionalGroupsSequence")
     if frames <= 1 and not per_frame:
-        return [_slice_header(path, data, None, [data])]
+        return [_slice_header(path, data, pixels_at, None, [data])]
     shared = list(data.get("SharedFunctionalGroupsSequence") or [])
     groups = list(per_frame or [])
     if len(groups) != frames:
         return []
-    return [_slice_header(path, data, k, [_flat(group), *map(_flat, shared), data]) for k, group in enumerate(groups)]
+    common = [*map(_flat, shared), data]
+    return [_slice_header(path, data, pixels_at, k, [_flat(group), *common]) for k, group in enumerate(groups)]
 
 
 def _flat(group: Any) -> dict[str, Any]:
@@ -107,7 +123,7 @@ def _flat(group: Any) -> dict[str, Any]:
     return merged
 
 
-def _slice_header(path: Path, data: Any, frame: int | None, sources: list[Any]) -> SliceHeader:
+def _slice_header(path: Path, data: Any, pixels_at: int | None, frame: int | None, sources: list[Any]) -> SliceHeader:
     def first(keyword: str) -> tuple[float, ...]:
         return next((found for source in sources if (found := numbers(source.get(keyword)))), ())
 
@@ -124,6 +140,7 @@ def _slice_header(path: Path, data: Any, frame: int | None, sources: list[Any]) 
     shows = bool(center and width and math.isfinite(center[0]) and math.isfinite(width[0]) and width[0] > 0)
     return SliceHeader(
         path=path,
+        pixels_at=pixels_at,
         frame=frame,
         data=data,
         shape=(int(data.Rows), int(data.Columns)),

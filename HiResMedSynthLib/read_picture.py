@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from HiResMedSynthLib.errors import ReadError
 from HiResMedSynthLib.image import HeaderFacts, MedicalImage
+from HiResMedSynthLib.synthetic_words import told_by_text
 
 PHOTOMETRIC_TAG, MIN_IS_WHITE = 262, 0  # TIFF 6.0, section 3
 GREY_MODES = {"L": "uint8", "I;16": "uint16", "I;16B": "uint16", "I;16L": "uint16", "1": "uint8"}
@@ -36,6 +37,7 @@ def read_picture(path: Path) -> MedicalImage:
                 if kind == "PNG":
                     _refuse_16_bit_colour(picture, path)
                 pixels = _grey(picture, path, oddities)
+                oddities += told_by_text(" ".join(str(value) for value in picture.info.values()))
                 tags = getattr(picture, "tag_v2", {})
                 # Pillow inverts 8-bit pictures of this kind itself, 16-bit ones it leaves as stored
                 inverse = picture.mode.startswith("I;16") and tags.get(PHOTOMETRIC_TAG) == MIN_IS_WHITE

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +13,10 @@ from numpy.typing import NDArray
 
 from HiResMedSynthLib.errors import ReadError
 from HiResMedSynthLib.image import PIXEL_TYPES, MedicalImage
+from HiResMedSynthLib.read_bounds import breaks_itk
+from HiResMedSynthLib.synthetic_words import told_by_text
 
+LARGEST_VOXELS = 2**31
 AIR_HU = -500  # a signed volume that reaches below this is taken for CT
 
 
@@ -22,6 +28,8 @@ def read_volume(path: Path, *, slice_index: int | None = None) -> MedicalImage:
     """
     import SimpleITK as sitk
 
+    if breaks_itk(path):
+        raise ReadError("its header is damaged", where=path, remedy="Save the volume anew where it was made.")
     sitk.ProcessObject.SetGlobalWarningDisplay(False)
     try:
         reader = sitk.ImageFileReader()
@@ -44,13 +52,14 @@ def read_volume(path: Path, *, slice_index: int | None = None) -> MedicalImage:
         reader.SetExtractSize([s if k < 3 else 1 for k, s in enumerate(size)])
         volume = reader.Execute()
     except RuntimeError as error:
-        reason = str(error).rsplit("!", 1)[-1].strip().splitlines()
+        text = "its header tells of more than the memory holds" if "bad_alloc" in str(error) else str(error)
+        reason = re.split("!|sitk::ERROR:", text)[-1].strip().splitlines()
         raise ReadError(
             f"the volume can't be read ({reason[0] if reason else 'damaged header'})",
             where=path,
             remedy="Check that the file is whole, with its data file beside it where it has one.",
         ) from error
-    oddities: list[str] = []
+    oddities = told_by_text(header_text(reader))
     pixels = sitk.GetArrayFromImage(volume)
     pixels = _supported(pixels.reshape(pixels.shape[-3:]) if pixels.ndim > 3 else pixels, path, oddities)
     spacing = [abs(s) for s in volume.GetSpacing()] + [1.0]
@@ -83,6 +92,15 @@ def read_volume(path: Path, *, slice_index: int | None = None) -> MedicalImage:
     )
 
 
+def header_text(reader: Any) -> str:
+    """What the header says besides geometry, joined; what ITK can't give as text is left out."""
+    found = []
+    for key in reader.GetMetaDataKeys():
+        with contextlib.suppress(TypeError):
+            found.append(str(reader.GetMetaData(key)))
+    return " ".join(found)
+
+
 def _runs_backwards(reader: Any) -> bool:
     """Whether the slices run against the normal (column direction x row direction) of a left-handed volume."""
     if reader.GetDimension() < 3:
@@ -94,6 +112,8 @@ def _runs_backwards(reader: Any) -> bool:
 def _refuse_unusual(path: Path, size: list[int], components: int) -> None:
     if components > 1:
         raise ReadError("its voxels are vectors or colours", where=path, remedy="Give one grey channel.")
+    if math.prod(size) > LARGEST_VOXELS:
+        raise ReadError("its header tells of too many voxels", where=path, remedy="Give a smaller part of the volume.")
     if len(size) > 3 and any(s > 1 for s in size[3:]):
         raise ReadError(f"it has {len(size)} dimensions", where=path, remedy="Give one three-dimensional volume of it.")
 

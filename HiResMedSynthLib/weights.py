@@ -75,7 +75,7 @@ class Card:
 
     def __post_init__(self) -> None:
         if not all(isinstance(getattr(self, name), str) for name in TEXT_FIELDS):
-            raise ModelError("the card's texts are no texts", remedy="Write the card with HiResMedSynthLib.weights.")
+            raise ModelError("the card's texts are no texts", remedy="Take the file as its trainer wrote it.")
         check_name(self.name)
         if not (KIND_PATTERN.fullmatch(self.kind) and len(self.kind) <= 40):
             raise ModelError(f"'{self.kind[:40]}' is no kind of model", remedy="Name it like lesion-singan.")

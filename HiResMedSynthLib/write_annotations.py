@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from HiResMedSynthLib.annotated_image import AnnotatedImage, Index
 from HiResMedSynthLib.errors import ExportError
 from HiResMedSynthLib.image import MedicalImage
-from HiResMedSynthLib.write_volume import to_simpleitk
+from HiResMedSynthLib.write_volume import to_simpleitk, write_whole
 
 COCO_FILE = "annotations_coco.json"
 MOST_VOXELS = 2**30
@@ -139,15 +139,7 @@ def run_lengths(plane: NDArray[np.bool_]) -> dict[str, list[int]]:
 
 
 def _write_nrrd(path: Path, array: NDArray[Any], image: MedicalImage, *, compress: bool) -> None:
-    import SimpleITK as sitk
-
-    try:
-        sitk.WriteImage(to_simpleitk(array, image)[0], str(path), useCompression=compress, imageIO="NrrdImageIO")
-        whole = np.array_equal(nrrd_array(path), array)  # SimpleITK tells nobody that a disk is full
-    except RuntimeError:  # nor why it can't write
-        whole = False
-    if not whole:
-        raise OSError(f"{path.name} could not be stored whole")
+    write_whole(to_simpleitk(array, image)[0], path, useCompression=compress, imageIO="NrrdImageIO")
 
 
 def _write_yolo(document: dict[str, Any], folder: Path) -> None:

@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from HiResMedSynthLib.image import MedicalImage
+from HiResMedSynthLib.synthetic_words import COMPOSED, SYNTHETIC_TEXT
 
-NIFTI_MARK = "SYNTHETIC, research only, HiResMedSynth"  # of the 79 characters that `descrip` has
+NIFTI_MARK = f"{SYNTHETIC_TEXT}, HiResMedSynth"  # of the 79 characters that `descrip` has
 
 
 def to_simpleitk(
@@ -54,7 +55,12 @@ def to_simpleitk(
 
 
 def write_nifti(
-    array: NDArray[Any], image: MedicalImage, path: Path, slices: Sequence[int] | None = None
+    array: NDArray[Any],
+    image: MedicalImage,
+    path: Path,
+    slices: Sequence[int] | None = None,
+    *,
+    composed: bool = False,
 ) -> str | None:
     """Writes a compressed NIfTI file, marked as synthetic in its `descrip`; returns what it can't tell of this stack.
 
@@ -63,6 +69,7 @@ def write_nifti(
         image: whose geometry it has.
         path: ends in .nii.gz.
         slices: indices of the array's slices in the image; None: all.
+        composed: whether lesions were composed into it, which `descrip` says too.
 
     Raises:
         OSError: it can't be written, or the disk is full.
@@ -70,14 +77,48 @@ def write_nifti(
     import SimpleITK as sitk
 
     volume, note = to_simpleitk(array, image, slices)
-    volume.SetMetaData("ITK_FileNotes", NIFTI_MARK)
+    volume.SetMetaData("ITK_FileNotes", f"{COMPOSED}; {NIFTI_MARK}" if composed else NIFTI_MARK)
     try:
         sitk.WriteImage(volume, str(path), useCompression=True, compressionLevel=1)
-    except RuntimeError as error:  # SimpleITK doesn't say why
-        raise OSError(errno.EIO, "the file can't be written") from error
+    except RuntimeError as error:
+        raise _reason(path) from error
     if _unpacked_bytes(path) < array.nbytes:  # SimpleITK tells nobody that a disk is full
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     return note
+
+
+def write_whole(volume: Any, path: Path, **options: Any) -> None:
+    """Writes a SimpleITK image, and reads it again to see that it is whole.
+
+    Args:
+        volume: the image.
+        path: its suffix tells the format.
+        options: of `SimpleITK.WriteImage`.
+
+    Raises:
+        OSError: it can't be written, or the disk is full.
+    """
+    import SimpleITK as sitk
+
+    try:
+        sitk.WriteImage(volume, str(path), **options)
+        again = sitk.ReadImage(str(path))  # held while its view is looked at
+        views = sitk.GetArrayViewFromImage(again), sitk.GetArrayViewFromImage(volume)
+        whole = np.array_equal(*views, equal_nan=True)
+    except RuntimeError as error:
+        raise _reason(path) from error
+    if not whole:  # SimpleITK tells nobody that a disk is full
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def _reason(path: Path) -> OSError:
+    """Why nothing can be written there, which SimpleITK doesn't say."""
+    try:
+        with path.open("ab") as stream:
+            stream.write(bytes(2**16))
+    except OSError as error:
+        return error
+    return OSError(errno.EIO, "the file can't be written")
 
 
 def _unpacked_bytes(file: Path) -> int:

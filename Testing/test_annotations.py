@@ -367,7 +367,8 @@ def test_writing_is_all_or_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     with pytest.raises(HiResMedSynthError, match="can't be written"):
         write_annotations(one, tmp_path / "file" / "out")
     (tmp_path / "file").unlink()
-    monkeypatch.setattr("HiResMedSynthLib.write_annotations.nrrd_array", lambda _: np.zeros(3))  # a disk that is full
-    with pytest.raises(ExportError, match="stored whole"):
+    cut_off = np.zeros((7, 24, 32), np.int16)
+    monkeypatch.setattr("SimpleITK.ReadImage", lambda _: sitk.GetImageFromArray(cut_off))  # what a full disk has left
+    with pytest.raises(ExportError, match="No space left"):
         write_annotations(one, tmp_path / "other")
     assert sorted(tmp_path.rglob("*")) == before

@@ -14,8 +14,10 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
+from PIL import Image
 
 from HiResMedSynthLib.cli import main as command_line
+from HiResMedSynthLib.lesion.lesion import LESION_TYPES
 from HiResMedSynthLib.read import read_image
 
 FILM = ("--domain", "cxr", "--spacing-mm", "0.342,0.4175")
@@ -86,7 +88,7 @@ def test_a_pair_replays_its_own_case(
         import SimpleITK as sitk
 
         image = read_image(ct_series_folder)
-        volume = sitk.GetImageFromArray(image.pixels[::-1].copy())
+        volume = sitk.GetImageFromArray(image.pixels[7:4:-1].copy())
         volume.SetSpacing((*image.pixel_spacing_mm[::-1], image.slice_spacing_mm))  # type: ignore[index]
         volume.SetDirection((1, 0, 0, 0, 1, 0, 0, 0, -1))
         sitk.WriteImage(volume, str(tmp_path / "turned.nrrd"))
@@ -122,28 +124,29 @@ def bad_inputs(folder: Path, series: Path, film: Path) -> dict[str, list[object]
     (folder / "truncated.dcm").write_bytes(next(series.glob("*.dcm")).read_bytes()[:4000])
     requests = folder / "requests.json"
     requests.write_text('[{"colour": "red"}]')
+    one = [series, "--slice", "6"]
     return {
         "missing file": [folder / "absent.dcm"],
         "not an image": [folder / "text.dcm"],
         "empty folder": [folder / "empty"],
         "truncated DICOM": [folder / "truncated.dcm"],
         "film without spacing": [film, "--domain", "cxr"],
-        "unknown bank entry": [series, "--bank-entry", "no-such-lesion"],
+        "unknown bank entry": [*one, "--bank-entry", "no-such-lesion"],
         "lesion bigger than the image": [film, *FILM, "--size-mm", "900:1000"],
         "slice that is not there": [series, "--slice", "99"],
-        "stone in a lung": [series, "--type", "stone"],
+        "stone in a lung": [*one, "--type", "stone"],
         "CT as film": [series, "--domain", "cxr"],
         "bad request file": [series, "--request", requests],
         "contrast and CNR": [series, "--contrast", "10:20", "--cnr", "1:2"],
-        "point in the heart": [series, "--at", "256,256,6", "--size-mm", "10:12"],
-        "too many": [film, *FILM, "--lesions", "300", "--size-mm", "20:30"],
+        "point in the heart": [*one, "--at", "256,256", "--size-mm", "10:12"],
+        "too many": [film, *FILM, "--lesions", "30", "--size-mm", "60:70"],
         "case of another image": [film, *FILM, "--case", folder / "case"],
         "negative margin": [series, "--pleura-margin-mm", "-1"],
-        "lesion bigger than the lungs": [series, "--size-mm", "400:400"],
+        "lesion bigger than the lungs": [*one, "--size-mm", "400:400"],
         "place without slice": [series, "--at", "250,150"],
         "place with a slice on a film": [film, *FILM, "--at", "250,150,6"],
         "row outside": [series, "--at", "999,150,6", "--size-mm", "10:12"],
-        "rotation that is no number": [series, "--rotation", "nan"],
+        "rotation that is no number": [*one, "--rotation", "nan"],
         "case with other wishes": [series, "--case", folder / "case", "--fusion", "paper"],
         "requests with other wishes": [series, "--request", requests, "--type", "solid"],
     }
@@ -191,6 +194,22 @@ def test_wrong_usage_exits_with_2(
     assert "Traceback" not in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["compse"], "No such command 'compse'. Did you mean 'compose'?"),
+        (["lesion", "lits"], "No such command 'lits'. Did you mean 'list'?"),
+        (["compose", "x", "--lesoins", "3", "--out", "y"], "No such option '--lesoins'. Did you mean '--lesions'?"),
+        (["lesion", "list", "--type", "sold"], "is not one of " + ", ".join(map(repr, LESION_TYPES))),
+    ],
+)
+def test_a_slip_of_the_pen_is_answered_with_what_was_meant(
+    arguments: list[str], said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, *arguments) == 2
+    assert said in " ".join(capsys.readouterr().err.split())
+
+
 def test_a_bug_of_ours_is_told_without_a_traceback(
     ct_series_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -198,16 +217,17 @@ def test_a_bug_of_ours_is_told_without_a_traceback(
         raise ZeroDivisionError("boom")
 
     monkeypatch.setattr("HiResMedSynthLib.compose.compose", broken)
-    assert run(monkeypatch, "compose", ct_series_folder, "--size-mm", "10:12", "--out", tmp_path / "out") == 70
+    line = ("compose", ct_series_folder, "--slice", 6, "--size-mm", "10:12", "--out", tmp_path / "out")
+    assert run(monkeypatch, *line) == 70
     assert "HIRESMEDSYNTH_DEBUG" in capsys.readouterr().err
 
 
-@pytest.mark.skipif(os.name != "posix", reason="sends SIGINT")
 def hears_ctrl_c() -> None:
     """In the child: SIGINT ends it, also where the tests run in the background of a shell, which ignores it there."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
+@pytest.mark.skipif(os.name != "posix", reason="sends SIGINT")
 def test_ctrl_c_in_mid_export_leaves_nothing(ct_series_folder: Path, tmp_path: Path) -> None:
     """SIGINT as soon as the first DICOM file of the export appears."""
     target = tmp_path / "place" / "out"
@@ -220,7 +240,7 @@ def test_ctrl_c_in_mid_export_leaves_nothing(ct_series_folder: Path, tmp_path: P
         str(target),
     ]
     with subprocess.Popen(
-        [*command, "--size-mm", "10:12"], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        [*command, "--size-mm", "10:12", "--danger", "rule"], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         preexec_fn=hears_ctrl_c,
     ) as process:  # fmt: skip
         deadline = time.monotonic() + 120
@@ -254,7 +274,8 @@ def test_danger_and_prior_write_maps_that_lie_on_the_image(
         assert written.GetSize() == (image.columns, image.rows, image.slices)
         point = written.TransformIndexToPhysicalPoint((5, 7, 3))
         assert point == pytest.approx(image.index_to_lps([(3, 7, 5)])[0], abs=1e-3)
-        assert preview.read_bytes().startswith(b"\x89PNG")
+        with Image.open(preview) as picture:
+            assert "SYNTHETIC" not in picture.text["Description"]
         assert run(monkeypatch, command, ct_series_folder, "--out", out) == 1
         assert "--overwrite" in capsys.readouterr().err
     heat = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "prior.nii.gz")))
@@ -269,10 +290,32 @@ def test_danger_and_prior_write_maps_that_lie_on_the_image(
     ]
 
 
+def test_a_preview_of_a_synthetic_image_says_so(
+    composed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    how = ("--slice", 6, "--danger", "rule", "--out")
+    for command in ("danger", "candidates"):
+        preview = tmp_path / f"{command}.png"
+        out = tmp_path / ("map.nrrd" if command == "danger" else "places.csv")
+        assert run(monkeypatch, command, composed / "dicom", *how, out, "--preview", preview) == 0
+        with Image.open(preview) as picture:
+            assert picture.text["Description"].startswith("SYNTHETIC"), command
+
+
+def test_a_slice_that_is_not_there_is_not_shown(
+    ct_series_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    where = ("--out", tmp_path / "map.nrrd", "--preview", tmp_path / "map.png", "--preview-slice", 12)
+    assert run(monkeypatch, "danger", ct_series_folder, *where) == 1
+    assert "not in 0..11" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_bank_is_listed_and_shown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(monkeypatch, "lesion", "list", "--type", "calcified") == 0
     assert "calcified-04mm-a" in capsys.readouterr().out
     assert run(monkeypatch, "lesion", "show", "solid-10mm-a", "--out", tmp_path / "lesion.png") == 0
-    assert (tmp_path / "lesion.png").read_bytes().startswith(b"\x89PNG")
+    with Image.open(tmp_path / "lesion.png") as picture:
+        assert picture.text["Description"].startswith("real cut-out. Armato SG")

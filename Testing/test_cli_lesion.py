@@ -109,7 +109,7 @@ def test_a_radiologists_nodule_becomes_an_entry_a_model_and_lesions_in_another_i
     assert "holds the voxels" in told["limits"]
     assert (told["kind"], told["details"]["source"], told["seed"]) == ("lesion-singan", "mine", 0)
     assert str(tmp_path) not in json.dumps(told)
-    common = ("compose", ct_series_folder, "--size-mm", "12:12", "--seed", 2)
+    common = ("compose", ct_series_folder, "--slice", 6, "--size-mm", "12:12", "--seed", 2)
     assert run(monkeypatch, *common, "--generator", "singan", "--model", "mine", "--contrast-hu", "700:700",
                "--out", tmp_path / "a") == 0  # fmt: skip
     lesion = json.loads((tmp_path / "a" / "case.json").read_text())["lesions"][0]

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from HiResMedSynthLib import weights
 from Testing.lesion.small_models import add_singan
@@ -36,6 +37,8 @@ def test_samples_are_volumes_arrays_and_a_picture(
     assert np.array_equal(first["values"], second["values"])
     assert first["values"].shape == (3, 2, 32, 32, 32)
     assert ((first["diameter_mm"] >= 8) & (first["diameter_mm"] <= 12)).all()
+    with Image.open(tmp_path / "a" / "samples.png") as picture:
+        assert picture.text["Description"].startswith("SYNTHETIC")
     hu, alpha = (sitk.ReadImage(str(tmp_path / "a" / f"sample-0001{part}.nrrd")) for part in ("", "-alpha"))
     assert hu.GetOrigin() == alpha.GetOrigin()
     inside = sitk.GetArrayFromImage(alpha) >= 0.5

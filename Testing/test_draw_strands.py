@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter
 
 from HiResMedSynthLib import draw_case as drawing
+from HiResMedSynthLib import lesion_in_scan
 from HiResMedSynthLib.case import HALF, Case, CaseSettings, LesionRequest, PlacedLesion
 from HiResMedSynthLib.case_file import read_case, write_case
 from HiResMedSynthLib.compose import boxes_of, compose
@@ -69,6 +71,22 @@ def test_they_hide_no_noise(case: Case, bare: Case, ground: Ground) -> None:
     inner = faint[:, 1:-1, 1:-1]
     assert inner.sum() > 50
     assert np.corrcoef(fine[0][inner], fine[1][inner])[0, 1] > 0.8
+
+
+def test_what_is_as_bright_as_a_strand_would_be_stays(
+    bare: Case, ground: Ground, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A strand that runs along a vessel is that vessel: the two don't add up."""
+    monkeypatch.setattr(lesion_in_scan, "filled_share", lambda _paths, shape, **_more: np.full(shape, 0.3))
+    case = draw_case(ground.image, CaseSettings(requests=WANTED), 7, ground=ground)
+    one, other = (compose(ground.image, drawn).image.pixels.astype(float) for drawn in (case, bare))
+    outside = compose(ground.image, bare).alpha == 0
+    seen, added = gaussian_filter(other, (0, 1, 1)), one - other
+    near = outside & (compose(ground.image, case).alpha > 0)
+    assert np.median(added[near & (seen > -900) & (seen < -800)]) > 200  # such a strand looks like -600 HU
+    vessels = outside & (seen > -450) & (seen < -200)
+    assert vessels.any()
+    assert np.mean(added[vessels] != 0) < 0.001  # a few at the border of a patch, where smoothing sees less
 
 
 def test_a_contrast_that_was_asked_for_stays(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ from HiResMedSynthLib.image import MedicalImage
 from HiResMedSynthLib.privacy import KIND, describe, write_descriptors
 from HiResMedSynthLib.privacy_record import ACCEPTED, NEAR_COPY, is_near_copy
 from HiResMedSynthLib.read import read_image
-from HiResMedSynthLib.read_header import HOLDS_COMPOSED
+from HiResMedSynthLib.synthetic_words import HOLDS_COMPOSED
 from HiResMedSynthLib.weights import Card
 from Testing.background.tiny_cascade import add_tiny
 from Testing.planted_copies import CHANGES, Pixels

@@ -9,9 +9,15 @@ import numpy as np
 import pydicom
 import pytest
 from pydicom.data import get_testdata_file
-from pydicom.uid import ImplicitVRLittleEndian
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    RLELossless,
+)
 
-from HiResMedSynthLib.errors import GeometryError
+from HiResMedSynthLib.errors import GeometryError, ReadError
 from HiResMedSynthLib.image import MedicalImage
 from HiResMedSynthLib.read import read_image
 from Testing.slices import DX, MR, SECONDARY, write_slice, write_stack
@@ -73,6 +79,81 @@ def test_gantry_tilt_is_noticed(tilted_folder: Path) -> None:
     assert "18.5 degrees" in image.volume_problem
     assert odd(image, "gantry tilt")
     assert read_image(tilted_folder, slice_index=2).volume_problem is None
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.int16])
+def test_slices_of_one_series_may_be_stored_in_any_way(kind: type, tmp_path: Path) -> None:
+    """Uncompressed ones are read straight into the stack, others by pydicom: all to the same values."""
+    stack = np.random.default_rng(1).integers(0, 200, (6, 7, 5)).astype(kind)  # odd: a byte of padding
+    signs = -1 if kind == np.int16 else 1
+    write_stack(tmp_path, stack * signs, [0, 2, 4, 6, 8, 10], BitsStored=8 * stack.itemsize)
+    ways = (
+        ExplicitVRLittleEndian,
+        ImplicitVRLittleEndian,
+        DeflatedExplicitVRLittleEndian,
+        ExplicitVRBigEndian,
+        RLELossless,
+    )
+    for file, syntax in zip(sorted(tmp_path.iterdir()), ways, strict=False):
+        data = pydicom.dcmread(file)
+        if syntax == RLELossless:
+            data.compress(syntax, encoding_plugin="pydicom", generate_instance_uid=False)
+            data.save_as(file)
+        else:
+            if syntax == ExplicitVRBigEndian and stack.itemsize == 2:
+                data.PixelData = np.frombuffer(data.PixelData, "<u2").astype(">u2").tobytes()
+            data.file_meta.TransferSyntaxUID = syntax
+            pydicom.dcmwrite(
+                file, data, implicit_vr=syntax == ImplicitVRLittleEndian, little_endian=syntax != ExplicitVRBigEndian,
+                force_encoding=True,
+            )  # fmt: skip
+    assert np.array_equal(read_image(tmp_path).pixels, (stack * signs).astype(np.int16) - 1024)
+
+
+@pytest.mark.parametrize("signed", [0, 1])
+def test_bits_above_those_stored_are_no_part_of_a_value(signed: int, tmp_path: Path) -> None:
+    folder = write_stack(tmp_path, STACK, list(range(0, 12, 2)), PixelRepresentation=signed)
+    clean = read_image(folder).pixels.copy()
+    for number, path in enumerate(sorted(folder.iterdir())):
+        header = pydicom.dcmread(path)
+        header.BitsStored, header.HighBit = 12, 11
+        if number % 2:  # an old overlay lies in the highest bit
+            header.PixelData = (np.frombuffer(header.PixelData, np.uint16) | np.uint16(0x8000)).tobytes()
+        header.save_as(path)
+    assert np.array_equal(read_image(folder).pixels, clean)
+
+
+def test_a_slice_of_another_depth_widens_the_stack(tmp_path: Path) -> None:
+    write_stack(tmp_path, STACK, [0, 2, 4, 6, 8, 10], modality="MR", sop_class=MR)
+    low = np.full(STACK.shape[1:], 7, np.uint8)
+    write_slice(tmp_path / "low.dcm", low, modality="MR", sop_class=MR, ImagePositionPatient=[-5, 6, -2])
+    image = read_image(tmp_path)
+    assert np.array_equal(image.pixels, np.concatenate([low[np.newaxis], STACK]))
+
+
+def test_films_of_one_series_are_no_stack(tmp_path: Path) -> None:
+    """PA and lateral under one Series Instance UID, of one size or not, with positions or without."""
+    unplaced = {"ImagePositionPatient": None, "ImageOrientationPatient": None}
+    films = [np.full(shape, 100 + k, np.uint16) for k, shape in enumerate([(8, 6), (8, 6), (6, 6)])]
+    for k, (stored, place) in enumerate(zip(films, [unplaced, unplaced, {}], strict=True)):
+        write_slice(
+            tmp_path / f"{9 - k}.dcm", stored, modality="DX", sop_class=DX, InstanceNumber=k + 1,
+            ViewPosition="PA" if k == 0 else "LL", **place,
+        )  # fmt: skip
+    with pytest.raises(ReadError, match=r"3 radiographs, which are no stack \(0: 8 x 6, 1: 8 x 6, 2: 6 x 6\).*--slice"):
+        read_image(tmp_path)
+    for k, stored in enumerate(films):
+        one = read_image(tmp_path, slice_index=k)
+        assert np.array_equal(one.pixels[0], stored)
+        assert one.facts.view_position == ("PA" if k == 0 else "LL")
+    assert read_image(tmp_path / "9.dcm").slices == 1
+    with pytest.raises(ReadError, match=r"slice 3 is not in 0\.\.2"):
+        read_image(tmp_path, slice_index=3)
+
+
+def test_tomosynthesis_is_a_stack_though_of_a_radiographs_modality(tmp_path: Path) -> None:
+    write_stack(tmp_path, STACK, [0, 2, 4, 6, 8, 10], modality="MG", sop_class="1.2.840.10008.5.1.4.1.1.13.1.3")
+    assert read_image(tmp_path).slices == 6
 
 
 def test_uneven_gaps_are_noticed(ct_series_folder: Path, tmp_path: Path) -> None:

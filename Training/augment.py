@@ -5,45 +5,74 @@ Interpolation takes power from the finest detail, so every warp reads a finer fi
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
-Pixels = NDArray[np.float32]
+from Training.draws import Draws
+
 CONTROL_POINTS = 5
 
 
 @dataclass(frozen=True, kw_only=True)
 class FilmChange:
-    """Drawn changes of B films.
+    """Drawn changes of B films, on their device.
 
     Attributes:
         shift: [B, 2] (row, column) as a share of the canvas.
         rotation: [B] radians about the canvas's centre.
-        scale: [B], above 1 magnifies.
+        scale: [B, 2] of rows and of columns, above 1 magnifies.
         elastic: [B, 2, 5, 5] control points of a cubic B-spline, as a share of the canvas.
         gamma: [B] exponent of the grey value in 0..1.
     """
 
-    shift: Pixels
-    rotation: Pixels
-    scale: Pixels
-    elastic: Pixels
-    gamma: Pixels
+    shift: Tensor
+    rotation: Tensor
+    scale: Tensor
+    elastic: Tensor
+    gamma: Tensor
 
 
-def draw_film_change(rng: np.random.Generator, count: int) -> FilmChange:
-    """Changes within what positioning and exposure do: 5 %, 4 degrees, 8 %, 1 % elastic, gamma 0.8-1.25."""
+@dataclass(frozen=True, kw_only=True)
+class ChangeRange:
+    """How far films are changed: shift and elastic as shares of the canvas, rotation in degrees, factors as logarithms.
+
+    `proportion` is how far rows and columns are scaled apart.
+    """
+
+    shift: float
+    rotation: float
+    scale: float
+    proportion: float
+    elastic: float
+    gamma: float
+
+
+USUAL = ChangeRange(shift=0.05, rotation=4, scale=0.07, proportion=0, elastic=0.014, gamma=0.223)
+WIDE = ChangeRange(shift=0.06, rotation=5, scale=0.09, proportion=0.04, elastic=0.022, gamma=0.3)
+"""What positioning and exposure do; and what other bodies do besides, so that few films are learned by heart later."""
+
+
+def draw_film_change(draws: Draws, count: int, within: ChangeRange = USUAL) -> FilmChange:
+    """Changes of `count` films, each drawn evenly within the range (the elastic ones from a normal distribution)."""
+    scale = draws.uniform(-within.scale, within.scale, count, 1)
+    apart = draws.uniform(-within.proportion, within.proportion, count, 1)
     return FilmChange(
-        shift=rng.uniform(-0.05, 0.05, (count, 2)).astype(np.float32),
-        rotation=np.deg2rad(rng.uniform(-4, 4, count)).astype(np.float32),
-        scale=rng.uniform(0.94, 1.08, count).astype(np.float32),
-        elastic=rng.normal(0, 0.014, (count, 2, CONTROL_POINTS, CONTROL_POINTS)).astype(np.float32),
-        gamma=np.exp(rng.uniform(np.log(0.8), np.log(1.25), count)).astype(np.float32),
+        shift=draws.uniform(-within.shift, within.shift, count, 2),
+        rotation=draws.uniform(-within.rotation, within.rotation, count) * (math.pi / 180),
+        scale=torch.cat([scale + apart, scale - apart], dim=1).exp(),
+        elastic=draws.normal(within.elastic, count, 2, CONTROL_POINTS, CONTROL_POINTS),
+        gamma=draws.uniform(-within.gamma, within.gamma, count).exp(),
     )
+
+
+def no_change(count: int, device: str | torch.device = "cpu") -> FilmChange:
+    """Changes that leave the films as they are."""
+    zero, one = torch.zeros(count, 2, device=device), torch.ones(count, 2, device=device)
+    elastic = torch.zeros(count, 2, CONTROL_POINTS, CONTROL_POINTS, device=device)
+    return FilmChange(shift=zero, rotation=zero[:, 0], scale=one, elastic=elastic, gamma=one[:, 0])
 
 
 def apply_film_change(
@@ -60,15 +89,13 @@ def apply_film_change(
     """
     device, canvas = films.device, films.shape[-1]
     middle = (canvas - 1) / 2
-    shift, elastic = _put(change.shift, device), _put(change.elastic, device)
-    rotation, scale = _put(change.rotation, device), _put(change.scale, device)
     positions = corners.to(device)[:, :, None] + torch.arange(size, device=device)  # [B, 2, size]
     rows, columns = positions.float().unbind(1)
     row_weights, column_weights = _spline(rows, canvas), _spline(columns, canvas)  # [B, size, 5]
-    bent = canvas * torch.einsum("bri,bkij,bcj->bkrc", row_weights, elastic, column_weights)
-    y = (rows - middle - shift[:, :1] * canvas)[:, :, None]
-    x = (columns - middle - shift[:, 1:] * canvas)[:, None, :]
-    sine, cosine = (rotation.sin() / scale)[:, None, None], (rotation.cos() / scale)[:, None, None]
+    bent = canvas * torch.einsum("bri,bkij,bcj->bkrc", row_weights, change.elastic, column_weights)
+    y = ((rows - middle - change.shift[:, :1] * canvas) / change.scale[:, :1])[:, :, None]
+    x = ((columns - middle - change.shift[:, 1:] * canvas) / change.scale[:, 1:])[:, None, :]
+    sine, cosine = change.rotation.sin()[:, None, None], change.rotation.cos()[:, None, None]
     source_row = cosine * y - sine * x + middle + bent[:, 0]
     source_column = sine * y + cosine * x + middle + bent[:, 1]
     grid = torch.stack([source_column, source_row], dim=-1) * (2 / (canvas - 1)) - 1  # last axis (x, y), as torch wants
@@ -80,7 +107,7 @@ def apply_film_change(
     if moved.shape[1] == 2:
         moved, own = moved.split(1, dim=1)
         masks = masks * (own > 0.5)
-    return apply_gamma(moved, _put(change.gamma, device)), masks
+    return apply_gamma(moved, change.gamma), masks
 
 
 def apply_gamma(films: Tensor, gamma: Tensor) -> Tensor:
@@ -100,7 +127,3 @@ def _spline(positions: Tensor, canvas: int) -> Tensor:
     near = 2 / 3 - distance**2 + distance**3 / 2
     far = (2 - distance).clamp(min=0) ** 3 / 6
     return torch.where(distance < 1, near, far)
-
-
-def _put(values: Pixels, device: torch.device) -> Tensor:
-    return torch.from_numpy(values).to(device)

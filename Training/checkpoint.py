@@ -76,7 +76,7 @@ def load_checkpoint(
             moments = {m: stored[f"{m}.{name}"] for m in ("step", "exp_avg", "exp_avg_sq") if f"{m}.{name}" in stored}
             if moments:
                 optimiser.state[parameter] = {
-                    m: value.clone() if m == "step" else torch.empty_like(parameter).copy_(value)
+                    m: value.to(parameter.device) if m == "step" else torch.empty_like(parameter).copy_(value)
                     for m, value in moments.items()
                 }
         return Progress(**state["progress"])

@@ -20,8 +20,11 @@ import csv
 import hashlib
 import json
 import math
+import os
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -40,6 +43,7 @@ SEXES = {"F": 1, "M": 2}
 HELD_OUT_PART = (7, 2)  # modulus and part of the hash; holds NIH patient 2, whose film is also the tests' film
 FILM_MODALITIES = ("CR", "DX", "RG", "OT", "SC")
 SIDE_VIEWS = ("LL", "RL", "LLD", "RLD", "LLO", "RLO", "LATERAL", "LAT")  # DICOM view positions that aren't frontal
+READING_DICOM = threading.Lock()  # its reader sets warnings and pydicom's checks for the whole process
 CHEST = ("CHEST", "THORAX", "LUNG", "CHESTABDPELVIS", "CHESTABDOMEN", "PORT CHEST", "")  # "": not said
 
 
@@ -125,8 +129,12 @@ def load_films(folder: Path, cache: Path, *, canvas_px: int, spacing_mm: float) 
     if not (pixels_file.is_file() and list_file.is_file()):
         pixels, films = _prepare(folder, canvas_px=canvas_px, spacing_mm=spacing_mm)
         cache.mkdir(parents=True, exist_ok=True)
-        np.save(pixels_file, pixels.astype(np.float16))
-        list_file.write_text(json.dumps([asdict(film) for film in films]), encoding="utf-8")
+        fresh = cache / f"{os.getpid()}-{pixels_file.name}"  # jobs side by side may share the cache
+        np.save(fresh, pixels.astype(np.float16))
+        fresh.replace(pixels_file)
+        fresh = cache / f"{os.getpid()}-{list_file.name}"
+        fresh.write_text(json.dumps([asdict(film) for film in films]), encoding="utf-8")
+        fresh.replace(list_file)
     listed: list[dict[str, Any]] = json.loads(list_file.read_text(encoding="utf-8"))
     films = tuple(Film(**{**entry, "field": tuple(entry["field"])}) for entry in listed)
     pixels = np.load(pixels_file, allow_pickle=False).astype(np.float32)
@@ -138,11 +146,19 @@ def _prepare(folder: Path, *, canvas_px: int, spacing_mm: float) -> tuple[NDArra
     prepared: list[tuple[NDArray[np.float32], Film]] = []
     readers = list(_listed(folder) if (folder / "index.csv").is_file() else _radiographs(folder, damaged))
     total = len(readers) + len(damaged)
-    for read in readers:
+
+    def one(read: Callable[[], RawFilm]) -> tuple[NDArray[np.float32], Film] | HiResMedSynthError:
         try:
-            prepared.append(_on_canvas(read(), canvas_px=canvas_px, spacing_mm=spacing_mm))
+            return _on_canvas(read(), canvas_px=canvas_px, spacing_mm=spacing_mm)
         except HiResMedSynthError as problem:
-            damaged.append(problem)
+            return problem
+
+    with ThreadPoolExecutor() as threads:  # reading pictures and resampling leave Python's lock
+        for done in threads.map(one, readers):
+            if isinstance(done, HiResMedSynthError):
+                damaged.append(done)
+            else:
+                prepared.append(done)
     tell_damaged(damaged, total, folder)
     films = tuple(film for _, film in prepared)
     if len({film.held_out for film in films}) < 2:
@@ -237,7 +253,8 @@ def _why_no_film(found: DicomFile) -> str:
 def _read_radiograph(folder: Path, found: DicomFile) -> RawFilm:
     from HiResMedSynthLib.read import read_image
 
-    image = read_image(found.path)
+    with READING_DICOM:
+        image = read_image(found.path)
     grey = image.pixels[0].astype(np.float32)
     if image.padding_value is not None:  # what the detector didn't see is cut off, as far as a rectangle can
         seen = grey != image.padding_value

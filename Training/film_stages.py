@@ -14,12 +14,23 @@ from torch import Tensor, nn
 from HiResMedSynthLib.background.cascade import REDUCTION, upsample
 from HiResMedSynthLib.background.film_network import PICTURE
 from HiResMedSynthLib.flow import FlowBatch, guided, sample, sampling_times
-from Training.augment import FilmChange, Pixels, apply_film_change, apply_gamma, draw_film_change, reduce
+from Training.augment import (
+    USUAL,
+    WIDE,
+    FilmChange,
+    apply_film_change,
+    apply_gamma,
+    draw_film_change,
+    no_change,
+    reduce,
+)
+from Training.draws import Draws
 from Training.film_data import FilmSet
 
 LARGEST = 8.0  # units of residual; beyond it only the edges of burnt-in letters, which would rule the loss
 MARGIN = 4  # coarse pixels around a crop, so that upsampling sees true neighbours
 NONE_KNOWN, ALL_KNOWN = 0.4, 0.2  # shares of films told no code, and all; the others are told a part
+TRIES = 20  # for a crop that lies in the field
 MEASURED = 24  # films of each side whose loss is measured
 
 
@@ -32,6 +43,7 @@ class CoarseFilm:
         label_drop: share of films whose sex is withheld.
         reduction: canvas side over film side (16 makes 64 px of 1024).
         grid: side of the code grid.
+        wide: whether films are changed further than positioning does (see `augment.WIDE`).
         unit: standard deviation the values are scaled by; None: measured.
         device: where batches lie.
     """
@@ -44,17 +56,20 @@ class CoarseFilm:
         label_drop: float,
         grid: int,
         reduction: int = REDUCTION**2,
+        wide: bool = False,
         unit: float | None = None,
         device: str = "cpu",
     ) -> None:
         self.films, self.batch, self.label_drop, self.grid, self.device = films, batch, label_drop, grid, device
+        self.within = WIDE if wide else USUAL
         canvas = films.pixels.shape[-1]
         self.reduction, self.size = reduction, canvas // reduction
         self.step = max(1, reduction // (2 * PICTURE))  # warps read films of twice the picture's side where there are
         self.pixels = held_pixels(films, self.step).to(device)
-        self.fields = torch.tensor([film.field for film in films.films]).float() / self.step
-        self.labels = torch.tensor([film.label for film in films.films])
-        self.sides = [[i for i in films.side(held_out=side) if films.films[i].whole] for side in (False, True)]
+        self.fields = torch.tensor([film.field for film in films.films], device=device).float() / self.step
+        self.labels = torch.tensor([film.label for film in films.films], device=device)
+        whole = [[i for i in films.side(held_out=side) if films.films[i].whole] for side in (False, True)]
+        self.sides = [torch.tensor(side, dtype=torch.long, device=device) for side in whole]
         self.unit = 1.0
         if unit is None:
             unit = float(self._batch(self.sides[0], None).data.std())
@@ -67,7 +82,11 @@ class CoarseFilm:
 
     def train_batch(self, rng: np.random.Generator) -> FlowBatch:
         """A batch of changed training films."""
-        return self._batch(rng.choice(self.sides[0], self.batch).tolist(), rng)
+        return self.device_batch(Draws.of(rng, self.device))
+
+    def device_batch(self, draws: Draws) -> FlowBatch:
+        """The same by `draws`."""
+        return self._batch(draws.one_of(self.sides[0], self.batch), draws)
 
     def measured_batches(self, *, held_out: bool) -> list[FlowBatch]:
         """The first films of one side, unchanged, told no code: the same ones each time."""
@@ -90,19 +109,19 @@ class CoarseFilm:
             rows.append(sample(velocity, noise, times=sampling_times(20, jump=0.9), mask=told["condition"]))
         return _tiles(torch.cat(rows) * self.unit, across=8)
 
-    def _batch(self, chosen: list[int], rng: np.random.Generator | None, *, known: float = 0.0) -> FlowBatch:
-        pixels, fields = self.pixels[chosen], self.fields[chosen]
-        corners = torch.zeros(len(chosen), 2, dtype=torch.long)
-        change = no_change(len(chosen)) if rng is None else draw_film_change(rng, len(chosen))
+    def _batch(self, chosen: Tensor, draws: Draws | None, *, known: float = 0.0) -> FlowBatch:
+        pixels, fields, count = self.pixels[chosen], self.fields[chosen], len(chosen)
+        corners = torch.zeros(count, 2, dtype=torch.long, device=self.device)
+        change = no_change(count, self.device) if draws is None else draw_film_change(draws, count, self.within)
         films, masks = apply_film_change(pixels, fields, change, corners=corners, size=pixels.shape[-1])
         to_picture = self.reduction // (PICTURE * self.step)
         picture, field = reduce(films, to_picture), reduce(masks, to_picture)
         mask = (reduce(field, PICTURE) > 0.5).float()
-        label = self.labels[chosen].to(self.device)
-        told = torch.full((len(chosen), 1, self.grid, self.grid), known, device=self.device)
-        if rng is not None:
-            label = label * torch.from_numpy(rng.random(len(chosen)) >= self.label_drop).to(self.device)
-            told = torch.from_numpy(draw_known(rng, len(chosen), self.grid)).to(self.device)
+        label = self.labels[chosen]
+        told = torch.full((count, 1, self.grid, self.grid), known, device=self.device)
+        if draws is not None:
+            label = label * (draws.uniform(0, 1, count) >= self.label_drop)
+            told = draw_known(draws, count, self.grid)
         return FlowBatch(
             data=reduce(picture, PICTURE) / self.unit,
             mask=mask,
@@ -115,19 +134,15 @@ class CoarseFilm:
         )
 
 
-def draw_known(rng: np.random.Generator, count: int, grid: int) -> Pixels:
+def draw_known(draws: Draws, count: int, grid: int) -> Tensor:
     """[count, 1, grid, grid] 0 or 1: which codes are told: none, all, scattered ones, or whole regions."""
-    share = rng.random(count)
-    noise = rng.random((count, grid, grid)).astype(np.float32)
-    coarse = rng.random((count, 4, 4)).astype(np.float32)  # regions: a smooth field above a threshold
-    spread = nn.functional.interpolate(torch.from_numpy(coarse)[:, None], size=grid, mode="bicubic")[:, 0].numpy()
-    field = np.where(rng.random(count)[:, None, None] < 0.5, noise, spread)
-    order = field.reshape(count, -1).argsort(1).argsort(1).reshape(field.shape) / grid**2  # ranks, 0..1
-    known = order < share[:, None, None]
-    kind = rng.random(count)
-    known[kind < NONE_KNOWN] = False
-    known[kind > 1 - ALL_KNOWN] = True
-    return known[:, None].astype(np.float32)
+    share, kind, scattered = (draws.uniform(0, 1, count, 1) for _ in range(3))
+    noise = draws.uniform(0, 1, count, grid**2)
+    coarse = draws.uniform(0, 1, count, 1, 4, 4)  # regions: a smooth field above a threshold
+    spread = nn.functional.interpolate(coarse, size=grid, mode="bicubic").reshape(count, -1)
+    order = torch.where(scattered < 0.5, noise, spread).argsort(1).argsort(1) / grid**2  # ranks, 0..1
+    known = (order < share) & (kind >= NONE_KNOWN) | (kind > 1 - ALL_KNOWN)
+    return known.float().reshape(count, 1, grid, grid)
 
 
 class Detail:
@@ -158,11 +173,14 @@ class Detail:
             raise ValueError(f"a crop of {self.size} px doesn't fit a canvas of {canvas}")
         pixels = held_pixels(films, before)
         self.pixels = (pixels if device == "cpu" else pixels.half()).to(device)
-        self.fields = torch.tensor([film.field for film in films.films]) // before
+        self.fields = torch.tensor([film.field for film in films.films], device=device) // before
+        self.sides = [
+            torch.tensor(films.side(held_out=side), dtype=torch.long, device=device) for side in (False, True)
+        ]
         self.unit = 1.0
         if unit is None:  # the median crop's SD: markers and collimator edges would make it too large for lung
-            sides = films.side(held_out=False)
-            clean = self._batch([sides[i % len(sides)] for i in range(48)], np.random.default_rng(0), change=False)
+            shown = self.sides[0][torch.arange(48, device=device) % len(self.sides[0])]
+            clean = self._batch(shown, Draws.of(np.random.default_rng(0), device), change=False)
             unit = float(clean.data.std(dim=(1, 2, 3)).median())
         self.unit = unit
 
@@ -177,11 +195,16 @@ class Detail:
 
     def train_batch(self, rng: np.random.Generator) -> FlowBatch:
         """A batch of changed crops of training films."""
-        return self._batch(rng.choice(self.films.side(held_out=False), self.batch).tolist(), rng, change=True)
+        return self.device_batch(Draws.of(rng, self.device))
+
+    def device_batch(self, draws: Draws) -> FlowBatch:
+        """The same by `draws`."""
+        return self._batch(draws.one_of(self.sides[0], self.batch), draws, change=True)
 
     def measured_batches(self, *, held_out: bool) -> list[FlowBatch]:
         """One crop of each of the first films of one side, unchanged, condition clean: the same each time."""
-        return [self._batch(self.films.side(held_out=held_out)[:MEASURED], np.random.default_rng(1), change=False)]
+        draws = Draws.of(np.random.default_rng(1), self.device)
+        return [self._batch(self.sides[int(held_out)][:MEASURED], draws, change=False)]
 
     def sheet(self, network: nn.Module, *, seed: int) -> NDArray[np.uint8]:
         """Rows: held-out crops, their coarse version upsampled, the network's; six across."""
@@ -194,39 +217,31 @@ class Detail:
         shown = [upsampled + data * self.unit, upsampled, upsampled + made * self.unit]
         return _tiles(torch.cat(shown), across=len(data))
 
-    def _batch(self, chosen: list[int], rng: np.random.Generator, *, change: bool) -> FlowBatch:
+    def _batch(self, chosen: Tensor, draws: Draws, *, change: bool) -> FlowBatch:
         count, edge = len(chosen), MARGIN * REDUCTION
-        corners = torch.from_numpy(self._corners(chosen, rng))
-        films, weights = self._parts(chosen, corners, draw_film_change(rng, count) if change else None)
+        corners = self._corners(chosen, draws)
+        films, weights = self._parts(chosen, corners, draw_film_change(draws, count) if change else None)
         coarse = reduce(films, REDUCTION)
         level = torch.zeros(count, device=self.device)
         if change:
-            level = torch.from_numpy(rng.uniform(0, 1, count).astype(np.float32)).to(self.device)
-            blur = (rng.uniform(0, 0.6, count) * (rng.random(count) < 0.5)).astype(np.float32)
-            noise = torch.from_numpy(rng.standard_normal(tuple(coarse.shape), dtype=np.float32)).to(self.device)
-            coarse = blur_and_noise(
-                coarse, blur=torch.from_numpy(blur).to(self.device), noise=noise, sd=level * self.unit
-            )
+            level = draws.uniform(0, 1, count)
+            blur = draws.uniform(0, 0.6, count) * (draws.uniform(0, 1, count) < 0.5)
+            coarse = blur_and_noise(coarse, blur=blur, noise=draws.normal(1, *coarse.shape), sd=level * self.unit)
         inner = (..., slice(edge, -edge), slice(edge, -edge))
         upsampled, mask = upsample(coarse)[inner], (weights[inner] > 0.5).float()
         data = ((films[inner] - upsampled) / self.unit).clamp(-LARGEST, LARGEST)
         condition = torch.cat([upsampled, mask], dim=1)
         return FlowBatch(data=data, mask=mask, inputs={"condition": condition, "level": level})
 
-    def _corners(self, chosen: list[int], rng: np.random.Generator) -> NDArray[np.int64]:
+    def _corners(self, chosen: Tensor, draws: Draws) -> Tensor:
         """[B, 2] first row and column of each crop in the canvas, at least half of it inside the field."""
-        corners = np.zeros((len(chosen), 2), dtype=np.int64)
-        for corner, index in zip(corners, chosen, strict=True):
-            top, left, rows, columns = self.fields[index].tolist()
-            for _ in range(20):
-                corner[:] = rng.integers(0, self.room + 1, 2)
-                height = min(corner[0] + self.size, top + rows) - max(corner[0], top)
-                width = min(corner[1] + self.size, left + columns) - max(corner[1], left)
-                if min(height, width) > 0 and height * width > 0.5 * self.size**2:
-                    break
-        return corners
+        tried = draws.below(self.room + 1, len(chosen), TRIES, 2)
+        first, length = self.fields[chosen][:, None].split(2, dim=-1)  # each [B, 1, 2]
+        inside = (torch.minimum(tried + self.size, first + length) - torch.maximum(tried, first)).clamp(min=0)
+        good = inside.prod(-1) > 0.5 * self.size**2  # [B, tries]
+        return tried[torch.arange(len(chosen), device=self.device), good.float().argmax(1)]
 
-    def _parts(self, chosen: list[int], corners: Tensor, change: FilmChange | None) -> tuple[Tensor, Tensor]:
+    def _parts(self, chosen: Tensor, corners: Tensor, change: FilmChange | None) -> tuple[Tensor, Tensor]:
         """Films and masks [B, 1, s, s] of the crops with their margin, at the resolution made.
 
         A warp would blur the very detail that the finest stage learns, so there only the exposure changes.
@@ -236,12 +251,10 @@ class Detail:
                 self.pixels[chosen], self.fields[chosen], change, corners=corners, size=self.size
             )
         else:
-            corners = corners.to(self.device)
             rows, columns = (corners[:, k, None] + torch.arange(self.size, device=self.device) for k in (0, 1))
-            index = torch.tensor(chosen, device=self.device)
-            parts = self.pixels[index[:, None, None], :, rows[:, :, None], columns[:, None, :]].float()
+            parts = self.pixels[chosen[:, None, None], :, rows[:, :, None], columns[:, None, :]].float()
             films = parts[..., 0][:, None]
-            top, left, height, width = self.fields[chosen].to(self.device)[:, :, None].unbind(1)
+            top, left, height, width = self.fields[chosen][:, :, None].unbind(1)
             inside_rows, inside_columns = (
                 (rows >= top) & (rows < top + height),
                 (columns >= left) & (columns < left + width),
@@ -250,7 +263,7 @@ class Detail:
             if parts.shape[-1] == 2:
                 masks = masks * parts[..., 1][:, None]
             if change is not None:
-                films = apply_gamma(films, torch.from_numpy(change.gamma).to(self.device))
+                films = apply_gamma(films, change.gamma)
         return reduce(films, self.step), reduce(masks, self.step)
 
 
@@ -260,13 +273,6 @@ def held_pixels(films: FilmSet, factor: int) -> Tensor:
     if films.inside is not None:
         pixels = torch.cat([pixels, torch.from_numpy(films.inside)[:, None].float()], dim=1)
     return torch.cat([reduce(part, factor) for part in pixels.split(16)])
-
-
-def no_change(count: int) -> FilmChange:
-    """Changes that leave the films as they are."""
-    zero, one = np.zeros(count, np.float32), np.ones(count, np.float32)
-    elastic = np.zeros((count, 2, 5, 5), np.float32)
-    return FilmChange(shift=np.zeros((count, 2), np.float32), rotation=zero, scale=one, elastic=elastic, gamma=one)
 
 
 def blur_and_noise(coarse: Tensor, *, blur: Tensor, noise: Tensor, sd: Tensor) -> Tensor:

@@ -14,9 +14,10 @@ from torch import Tensor
 from HiResMedSynthLib.background.cascade import FilmCascade
 from HiResMedSynthLib.background.film_network import PICTURE
 from HiResMedSynthLib.background.token_layers import to_digits
-from Training.augment import FilmChange, apply_film_change, draw_film_change, reduce
+from Training.augment import apply_film_change, draw_film_change, no_change, reduce
+from Training.draws import Draws
 from Training.film_data import FilmSet
-from Training.film_stages import held_pixels, no_change
+from Training.film_stages import held_pixels
 
 AT_ONCE = 8
 
@@ -78,8 +79,9 @@ class FilmEncoder:
         digits, fields = [], []
         for start in range(0, len(chosen), AT_ONCE):
             part = chosen[start : start + AT_ONCE]
-            change: FilmChange = no_change(len(part)) if rng is None else draw_film_change(rng, len(part))
-            corners = torch.zeros(len(part), 2, dtype=torch.long)
+            where = self.pixels.device
+            change = no_change(len(part), where) if rng is None else draw_film_change(Draws.of(rng, where), len(part))
+            corners = torch.zeros(len(part), 2, dtype=torch.long, device=where)
             size = self.pixels.shape[-1]
             moved, masks = apply_film_change(self.pixels[part], self.fields[part], change, corners=corners, size=size)
             picture, field = reduce(moved, self.to_picture), reduce(masks, self.to_picture)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from HiResMedSynthLib.flow import FlowBatch, noised, velocity_error
+from Training.draws import Draws
 from Training.loop import LoopSettings, run
 from Training.objective import FlowMatching, Objective
 from Training.precision import autocast
@@ -72,17 +74,19 @@ class FlowLesson:
 
     def draw(self, rng: np.random.Generator, *, seed: int, device: str) -> Drawn:
         """Batch, noisy data, times and target."""
-        generator = torch.Generator().manual_seed(seed)
-        batch = self.stage.train_batch(rng).to(device)
-        if torch.device(device).type == "cpu":
-            noise = torch.randn(batch.data.shape, generator=generator)
-        else:
-            noise = torch.randn(batch.data.shape, device=device)
-        times = self.objective.times(len(noise), generator).to(device)
-        noisy = noised(batch, time=times, noise=noise)
-        with torch.no_grad():
-            target = self.objective.target(batch, noisy, times, noise)
-        return batch, noisy, times, target
+        return self._noised(self.stage.train_batch(rng).to(device), Draws.seeded(seed, device))
+
+    def drawn_loss(self, network: nn.Module, *, precision: str, device: str) -> Callable[[], Tensor] | None:
+        """The whole of `draw` and `loss` on the device, where the stage can draw there."""
+        device_batch = getattr(self.stage, "device_batch", None)
+        if device_batch is None:
+            return None
+        draws = Draws(device)
+
+        def loss() -> Tensor:
+            return self.loss(network, self._noised(device_batch(draws), draws), precision=precision, device=device)
+
+        return loss
 
     def loss(self, call: Any, drawn: Drawn, *, precision: str, device: str) -> Tensor:
         """Mean squared error of the velocity."""
@@ -93,6 +97,14 @@ class FlowLesson:
             with autocast(precision, device):
                 made = call(noisy, times, **batch.inputs)
         return velocity_error(made, target, batch.mask)
+
+    def _noised(self, batch: FlowBatch, draws: Draws) -> Drawn:
+        noise = draws.normal(1, *batch.data.shape)
+        times = self.objective.times(draws, len(noise))
+        noisy = noised(batch, time=times, noise=noise)
+        with torch.no_grad():
+            target = self.objective.target(batch, noisy, times, noise)
+        return batch, noisy, times, target
 
     def captured(self, network: nn.Module, drawn: Drawn, precision: str, device: str) -> _Captured:
         """The network's own work as a CUDA graph: at these sizes launches cost more than arithmetic."""

@@ -13,7 +13,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from types import FrameType
@@ -27,6 +27,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from HiResMedSynthLib.errors import HiResMedSynthError, SettingsError
+from Training.captured_step import CapturedStep, adamw
 from Training.checkpoint import (
     BEST,
     CHECKPOINT,
@@ -39,6 +40,7 @@ from Training.checkpoint import (
 from Training.precision import check_precision, faster_precision
 
 BAD_STEPS_ALLOWED = 20
+READ_EVERY = 20  # steps of a graph
 
 
 class Lesson(Protocol):
@@ -55,6 +57,9 @@ class Lesson(Protocol):
 
     def captured(self, network: nn.Module, drawn: Any, precision: str, device: str) -> Any:
         """On a GPU: the network as a CUDA graph, or the network itself."""
+
+    def drawn_loss(self, network: nn.Module, *, precision: str, device: str) -> Callable[[], Tensor] | None:
+        """On a GPU: draws by its own generator and gives the loss, without the host; None where it can't."""
 
     def measured(self, network: nn.Module, *, held_out: bool, device: str, precision: str) -> list[float]:
         """Losses of unchanged examples of one side, the same ones each time."""
@@ -142,20 +147,19 @@ def run(
     if all(parameter.ndim <= 4 for parameter in network.parameters()):
         placed.to(memory_format=torch.channels_last)  # its overload is not in torch's types
     average = {name: value.detach().clone() for name, value in network.state_dict().items()}
-    optimiser = torch.optim.AdamW(
-        network.parameters(), lr=settings.learning_rate, betas=(0.9, 0.99), weight_decay=settings.weight_decay
-    )
+    optimiser = adamw(network, learning_rate=settings.learning_rate, weight_decay=settings.weight_decay, device=device)
     progress = Progress()
     if checkpoint.exists():
         check_same_run(checkpoint, description)
         progress = load_checkpoint(checkpoint, network, average, optimiser)
-    step = _Step(network, lesson, optimiser, settings, device=device)
     network.train()
-    step.prepare(progress)
-    began, last_saved, bad = time.monotonic(), time.monotonic(), 0
+    step = _Step(network, lesson, optimiser, settings, device=device)
+    step.prepare(progress, average)
+    began, last_saved = time.monotonic(), time.monotonic()
     seconds_before, first_step = progress.seconds, progress.step
 
     def save() -> None:
+        step.read(progress)
         progress.seconds = seconds_before + time.monotonic() - began
         save_checkpoint(
             checkpoint,
@@ -170,26 +174,18 @@ def run(
         while progress.step < settings.steps and time.monotonic() - began < time_limit_s and not interrupts.came:
             used = (time.monotonic() - began) / time_limit_s
             rate = settings.learning_rate * _rate_share(progress.step, used, settings)
-            for group in optimiser.param_groups:
-                group["lr"] = rate
-            loss = step.take(progress.step)
-            if not math.isfinite(loss):
-                progress.skipped += 1
-                bad += 1
-                if bad >= BAD_STEPS_ALLOWED:
-                    save()
-                    raise HiResMedSynthError(
-                        f"The loss wasn't finite in {bad} steps running",
-                        where=out,
-                        remedy="Lower learning_rate, resume.",
-                    )
-            else:
-                bad = 0
-                progress.losses.append(loss)
-                decay = min(settings.average, (1 + progress.step) / (10 + progress.step))
-                _blend(average, network.state_dict(), 1 - decay)
+            decay = min(settings.average, (1 + progress.step) / (10 + progress.step))
+            step.take(progress.step, rate=rate, share=1 - decay)
             progress.step += 1
-            if progress.step % settings.report_every == 0 or progress.step == settings.steps:
+            report = progress.step % settings.report_every == 0 or progress.step == settings.steps
+            if (report or progress.step % step.read_every == 0) and step.read(progress) >= BAD_STEPS_ALLOWED:
+                save()
+                raise HiResMedSynthError(
+                    f"The loss wasn't finite in {BAD_STEPS_ALLOWED} steps running",
+                    where=out,
+                    remedy="Lower learning_rate, resume.",
+                )
+            if report:
                 elapsed = time.monotonic() - began
                 pace = elapsed / (progress.step - first_step)
                 left_s = min((settings.steps - progress.step) * pace, time_limit_s - elapsed)
@@ -245,7 +241,11 @@ def write_sheet(network: nn.Module, average: dict[str, Tensor], lesson: Lesson, 
 
 
 class _Step:
-    """One update of the network, in the precision chosen."""
+    """Updates of the network and of its average, in the precision chosen; on a GPU as one CUDA graph where it can be.
+
+    Attributes:
+        read_every: after how many steps their losses are read; a GPU's host mustn't wait for each.
+    """
 
     def __init__(
         self,
@@ -259,34 +259,68 @@ class _Step:
         self.network, self.lesson, self.optimiser = network, lesson, optimiser
         self.settings, self.device, self.precision = settings, device, "float32"
         self.call: Any = network
+        self.whole: CapturedStep | None = None
+        self.losses: list[float] = []
+        self.bad, self.skipped = 0, 0
+        self.read_every = 1
 
-    def prepare(self, progress: Progress) -> None:
+    def prepare(self, progress: Progress, average: dict[str, Tensor]) -> None:
         """Chooses the precision (a resumed run keeps its own) and captures what the lesson can capture."""
+        self.average = average
         if progress.precision == "auto":
             progress.precision = self.settings.precision
         if progress.precision == "auto":
             progress.precision, seconds = faster_precision(self._timed, self.device)
             click.echo("seconds a step: " + ", ".join(f"{name} {value:.4f}" for name, value in seconds.items()))
         self.precision = progress.precision
-        if torch.device(self.device).type == "cuda":
+        if torch.device(self.device).type != "cuda":
+            return
+        loss = self.lesson.drawn_loss(self.network, precision=self.precision, device=self.device)
+        if loss is not None:
+            self.whole = CapturedStep(self.network, average, self.optimiser, loss, clip=self.settings.clip)
+            self.read_every = READ_EVERY
+        else:
             self.call = self.lesson.captured(self.network, self._drawn(progress.step), self.precision, self.device)
 
-    def take(self, step: int) -> float:
-        """The loss of one update, NaN or infinite where it was skipped."""
+    def take(self, step: int, *, rate: float, share: float) -> None:
+        """One update at this learning rate; the average moves by `share`, unless the loss wasn't finite."""
+        if self.whole is not None:
+            self.whole.take(seed=self._seed(step), rate=rate, share=share)
+            return
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
         loss = self.lesson.loss(self.call, self._drawn(step), precision=self.precision, device=self.device)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         length = nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.clip)
         if torch.isfinite(loss) and torch.isfinite(length):
             self.optimiser.step()
-            return float(loss.detach())
-        return math.nan
+            self.bad = 0
+            self.losses.append(float(loss.detach()))
+            _blend(self.average, self.network.state_dict(), share)
+        else:
+            self.bad += 1
+            self.skipped += 1
+
+    def read(self, progress: Progress) -> int:
+        """Adds what came since the last reading to `progress`; how many steps running weren't finite."""
+        if self.whole is not None:
+            mean, self.skipped, count = self.whole.read()
+            self.bad = self.bad + self.skipped if self.skipped == count else 0
+            self.losses = [mean] if math.isfinite(mean) else []
+        progress.losses += self.losses
+        progress.skipped += self.skipped
+        self.losses, self.skipped = [], 0
+        return self.bad
 
     def _drawn(self, step: int) -> Any:
         """What a step learns from: seed and step decide it."""
-        seed = self.settings.seed * 1_000_003 + step
+        seed = self._seed(step)
         torch.manual_seed(seed)  # dropout
         return self.lesson.draw(np.random.default_rng((self.settings.seed, step)), seed=seed, device=self.device)
+
+    def _seed(self, step: int) -> int:
+        return self.settings.seed * 1_000_003 + step
 
     def _timed(self, precision: str) -> None:
         kept = {name: value.clone() for name, value in self.network.named_buffers()}

@@ -13,14 +13,15 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from HiResMedSynthLib.flow import FlowBatch, draw_times, guided, sample, spread_times
+from HiResMedSynthLib.flow import FlowBatch, guided, sample, spread_times
+from Training.draws import Draws
 
 
 class Objective(Protocol):
     """Times and targets of a training step."""
 
-    def times(self, count: int, generator: torch.Generator) -> Tensor:
-        """[count] drawn times, on the CPU."""
+    def times(self, draws: Draws, count: int) -> Tensor:
+        """[count] drawn times."""
 
     def measured_times(self, count: int) -> Tensor:
         """[count] times of the measured losses: the same each call."""
@@ -35,9 +36,9 @@ class FlowMatching:
     def __init__(self, *, time_mean: float, time_sd: float) -> None:
         self.mean, self.sd = time_mean, time_sd
 
-    def times(self, count: int, generator: torch.Generator) -> Tensor:
+    def times(self, draws: Draws, count: int) -> Tensor:
         """[count] logit-normal times."""
-        return draw_times(count, generator, mean=self.mean, sd=self.sd)
+        return draws.times(count, mean=self.mean, sd=self.sd)
 
     def measured_times(self, count: int) -> Tensor:
         """[count] quantiles of the logit-normal (0, 1)."""
@@ -53,28 +54,29 @@ class Shortcut:
 
     def __init__(self, teacher: nn.Module, times: Sequence[float], *, substeps: int) -> None:
         self.teacher = teacher.eval().requires_grad_(False)
-        self.marks, self.substeps = torch.tensor(times), substeps
+        device = next((parameter.device for parameter in teacher.parameters()), torch.device("cpu"))
+        self.marks = torch.tensor(times, device=device)
+        self.parts = torch.linspace(0, 1, substeps + 1, device=device)
 
-    def times(self, count: int, generator: torch.Generator) -> Tensor:
+    def times(self, draws: Draws, count: int) -> Tensor:
         """[count] drawn starts of a piece."""
-        return self.marks[torch.randint(len(self.marks) - 1, (count,), generator=generator)]
+        return draws.one_of(self.marks[:-1], count)
 
     def measured_times(self, count: int) -> Tensor:
         """[count] starts, each equally often."""
-        return self.marks[torch.arange(count) % (len(self.marks) - 1)]
+        return self.marks[torch.arange(count, device=self.marks.device) % (len(self.marks) - 1)]
 
     def target(self, batch: FlowBatch, noisy: Tensor, time: Tensor, noise: Tensor) -> Tensor:  # noqa: ARG002 (protocol)
         """What the teacher moves by over the piece, divided by its length."""
-        marks = self.marks.to(time.device)
-        last = marks[(torch.searchsorted(marks, time, right=True)).clamp(max=len(marks) - 1)]
-        share = torch.linspace(0, 1, self.substeps + 1)
+        next_mark = torch.searchsorted(self.marks, time, right=True)
+        last = self.marks[next_mark.clamp(max=len(self.marks) - 1)]
         velocity = guided(self.teacher, **batch.inputs)
         length = last - time
 
         def along(x: Tensor, part: Tensor) -> Tensor:  # `part` runs 0..1 over each image's own piece
             return velocity(x, time + part * length) * _wide(length, x)
 
-        end = sample(along, noisy, times=share, mask=batch.mask)
+        end = sample(along, noisy, times=self.parts, mask=batch.mask)
         return (end - noisy) / _wide(length, noisy)
 
 

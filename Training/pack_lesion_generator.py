@@ -1,4 +1,4 @@
-"""Packs a finished run of `train_lesion_generator` into a model file: best averaged weights in float16 and a card.
+"""Packs a finished run of `train_lesion_generator` into a model file: averaged weights in float16 and a card.
 
 `python -m Training.pack_lesion_generator runs/lesion lesion-flow.safetensors --data-words "..." --licence "CC BY 3.0"`
 Then `hiresmedsynth models add lesion-flow.safetensors` and `compose --generator learned`.
@@ -17,23 +17,24 @@ from HiResMedSynthLib.errors import SettingsError
 from HiResMedSynthLib.lesion.generators import LEARNED_KIND
 from HiResMedSynthLib.lesion.learned import FORMAT
 from HiResMedSynthLib.weights import Card, write_model
-from Training.checkpoint import best_weights
+from Training.checkpoint import CHECKPOINT, best_weights
 
 LIMITS = "Lung nodules of 4 to 30 mm for research; not for diagnosis. Samples may lie near a training nodule."
 
 
-def pack(run: Path, target: Path, *, name: str, data: str, licence: str, attribution: str) -> Card:
-    """Writes the model file and returns its card.
+def pack(run: Path, target: Path, *, name: str, data: str, licence: str, attribution: str, last: bool = False) -> Card:
+    """Writes the model file, of the weights with the lowest held-out loss or of the `last` ones, and returns its card.
 
     Raises:
         SettingsError: `run` holds no finished training.
     """
     try:
-        with safe_open(best_weights(run), framework="np") as file:
+        with safe_open(run / CHECKPOINT if last else best_weights(run), framework="np") as file:
             state = json.loads(file.metadata()["state"])
             stored = {key.removeprefix("average."): file.get_tensor(key).astype("float16")
                       for key in file.keys() if key.startswith("average.")}  # fmt: skip  # noqa: SIM118 (it is no dict)
-        best = json.loads((run / "report.json").read_text(encoding="utf-8"))["best_held_out"]
+        report = json.loads((run / "report.json").read_text(encoding="utf-8"))
+        measured = report["last" if last else "best_held_out"]
     except (OSError, KeyError, ValueError, SafetensorError) as problem:
         raise SettingsError(f"No finished run ({str(problem)[:80]})", where=run, remedy="Train it first.") from None
     described = state["description"]
@@ -45,8 +46,8 @@ def pack(run: Path, target: Path, *, name: str, data: str, licence: str, attribu
         attribution=attribution,
         seed=described["seed"],
         metrics={
-            "held_out_loss": best["measured_held_out"],
-            "steps": best["step"],
+            "held_out_loss": measured["measured_held_out"],
+            "steps": measured["step"],
         },
         limits=LIMITS,
         created=datetime.now(UTC).date().isoformat(),
@@ -64,9 +65,10 @@ def pack(run: Path, target: Path, *, name: str, data: str, licence: str, attribu
 @click.option("--data-words", required=True, help="What it was trained on, for the card.")
 @click.option("--licence", required=True)
 @click.option("--attribution", required=True)
-def main(run: Path, target: Path, name: str, data_words: str, licence: str, attribution: str) -> None:
+@click.option("--last", is_flag=True, help="The last weights, not those of the lowest held-out loss.")
+def main(run: Path, target: Path, name: str, data_words: str, licence: str, attribution: str, *, last: bool) -> None:
     """Packs the run in RUN into TARGET (.safetensors)."""
-    card = pack(run, target, name=name, data=data_words, licence=licence, attribution=attribution)
+    card = pack(run, target, name=name, data=data_words, licence=licence, attribution=attribution, last=last)
     click.echo(f"{target}: {card.name}, {card.data}")
 
 

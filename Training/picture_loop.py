@@ -73,6 +73,9 @@ class PictureLesson:
         """The network itself: batch normalisation is not captured."""
         return network
 
+    def drawn_loss(self, network: nn.Module, *, precision: str, device: str) -> None:
+        """None: these batches are made on the host."""
+
     def loss(self, call: Any, drawn: PictureBatch, *, precision: str, device: str) -> Tensor:
         """The task's loss of what the network says."""
         with autocast(precision, device):

@@ -18,9 +18,10 @@ from PIL import Image
 from HiResMedSynthLib.background.cascade import REDUCTION, FilmCascade, SamplingSettings, load_cascade
 from HiResMedSynthLib.evaluation.band_power import BANDS_CYCLES_PER_PIXEL, band_power
 from Training import augment
-from Training.augment import Pixels
 from Training.film_data import FilmSet, load_films
 from Training.train_background import read_preset
+
+Pixels = NDArray[np.float32]
 
 
 def reduce(film: Pixels, factor: int) -> Pixels:

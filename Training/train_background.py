@@ -66,9 +66,15 @@ def make_stage(
     picture = films.pixels.shape[-1] // reduction * PICTURE
     grid = picture // (STEM * 2 ** (len(table["code"]["widths"]) - 1))
     return CoarseFilm(
-        films, batch=table["batch"], label_drop=table["label_drop"], reduction=reduction, grid=grid, unit=unit,
+        films,
+        batch=table["batch"],
+        label_drop=table["label_drop"],
+        reduction=reduction,
+        grid=grid,
+        wide=table.get("wide", False),
+        unit=unit,
         device=device,
-    )  # fmt: skip
+    )
 
 
 def load_set(data: Path, cache: Path, *, canvas_px: int, spacing_mm: float | None = None) -> tuple[FilmSet, str]:

@@ -7,6 +7,7 @@ Input format: Training/nodule_grids.py. `--teacher RUN` distils a trained genera
 from __future__ import annotations
 
 import hashlib
+import math
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,9 @@ from torch import Tensor, nn
 from HiResMedSynthLib.errors import ReadError
 from HiResMedSynthLib.flow import FlowBatch, guided, sample, sampling_times
 from HiResMedSynthLib.lesion.flow_net import LesionFlowNet, LesionNetShape
-from HiResMedSynthLib.lesion.learned import encode_properties, from_channels, to_channels
+from HiResMedSynthLib.lesion.learned import encode_properties, from_channels, possible, to_channels
 from HiResMedSynthLib.lesion.lesion import LESION_TYPES
+from Training.draws import Draws
 from Training.flow_loop import train
 from Training.loop import LoopSettings
 from Training.objective import Shortcut
@@ -28,7 +30,7 @@ from Training.options import loop_option, run_options, told_plainly
 from Training.report import write_report
 from Training.train_background import load_teacher, read_preset
 
-WARPED = 0.7  # share of examples that are stretched, turned and bent (interpolated; the network is told so)
+WARPED = 0.6  # share of examples that are stretched, turned and bent (interpolated; the network is told so)
 MEASURED = 64  # nodules of each side whose loss is measured
 STRETCH, TILT, BEND = 0.12, 0.3, 0.03  # logarithm; radians; share of the grid's side
 
@@ -46,12 +48,13 @@ class NoduleStage:
         self.batch, self.device = batch, device
         self.values = torch.from_numpy(arrays["values"].astype(np.float32)).to(device)
         self.sides = [np.flatnonzero(arrays["held_out"] == held) for held in (False, True)]
+        self.learnt = torch.from_numpy(self.sides[0]).to(device)
         self.properties = torch.from_numpy(
             np.stack([
                 encode_properties(
                     LESION_TYPES[int(arrays["type"][i])], float(arrays["diameter_mm"][i]),
                     spiculation=float(arrays["spiculation"][i]), lobulation=float(arrays["lobulation"][i]),
-                    noise_hu=max(float(arrays["noise_hu"][i]), 1.0),
+                    noise_hu=max(float(arrays["noise_hu"][i]), 1.0), strict=bool(arrays["strict"][i]),
                 )
                 for i in range(len(arrays["type"]))
             ])
@@ -61,17 +64,21 @@ class NoduleStage:
         """What a sampler must know beside the weights."""
         return {"unit": 1.0}
 
+    def known(self) -> Tensor:
+        """[N, 2, n, n, n], the training nodules as the flow's data."""
+        return to_channels(self.values[self.learnt]).cpu()
+
     def train_batch(self, rng: np.random.Generator) -> FlowBatch:
         """A batch of changed training nodules."""
-        chosen = rng.choice(self.sides[0], self.batch)
-        values = self.values[torch.from_numpy(chosen).to(self.device)]
-        warped = torch.from_numpy(rng.random(self.batch) < WARPED)
-        values = mirrored(values, rng)
-        if warped.any():
-            placed = warped.to(self.device)
-            values[placed] = warp(values[placed], rng)
-        properties = self.properties[torch.from_numpy(chosen).to(self.device)]
-        return self._batch(values, properties, warped.float().to(self.device))
+        return self.device_batch(Draws.of(rng, self.device))
+
+    def device_batch(self, draws: Draws) -> FlowBatch:
+        """The same, drawn without the host (see `flow_loop`)."""
+        chosen = draws.one_of(self.learnt, self.batch)
+        values = mirrored(self.values[chosen], draws)
+        warped = draws.uniform(0, 1, self.batch) < WARPED
+        values = torch.where(_wide(warped), warp(values, draws), values)
+        return self._batch(values, self.properties[chosen], warped.float())
 
     def measured_batches(self, *, held_out: bool) -> list[FlowBatch]:
         """Up to 64 nodules of one side, unchanged: the same ones each time."""
@@ -85,7 +92,7 @@ class NoduleStage:
         noise = torch.randn(real.shape, generator=torch.Generator().manual_seed(seed)).to(self.device)
         level = torch.zeros(len(chosen), device=self.device)
         velocity = guided(network, properties=self.properties[chosen], level=level)
-        made = from_channels(sample(velocity, noise, times=sampling_times(12)))
+        made = possible(from_channels(sample(velocity, noise, times=sampling_times(12))))
         rows = [np.concatenate(list(cut), axis=1) for set_ in (real, made) for cut in _cuts(set_)]
         return np.kron(np.concatenate(rows, axis=0), np.ones((2, 2), np.uint8))
 
@@ -94,42 +101,41 @@ class NoduleStage:
         return FlowBatch(data=to_channels(values), mask=mask, inputs={"properties": properties, "level": level})
 
 
-def mirrored(values: Tensor, rng: np.random.Generator) -> Tensor:
+def mirrored(values: Tensor, draws: Draws) -> Tensor:
     """[B, 2, n, n, n]: each one by one of the 16 exact symmetries of slices that lie on one another."""
-    result = values.clone()
-    kinds = rng.integers(0, 16, len(values))
-    for kind in np.unique(kinds):
-        chosen = torch.from_numpy(np.flatnonzero(kinds == kind)).to(values.device)
-        part = values[chosen]
-        axes = [axis for bit, axis in enumerate((2, 3, 4)) if kind >> bit & 1]
-        part = part.flip(axes) if axes else part
-        result[chosen] = part.transpose(3, 4) if kind >> 3 & 1 else part
-    return result
+    wanted = draws.below(2, 4, len(values)).bool()
+    for axis in (2, 3, 4):
+        values = torch.where(_wide(wanted[axis - 2]), values.flip(axis), values)
+    return torch.where(_wide(wanted[3]), values.transpose(3, 4), values)
 
 
-def warp(values: Tensor, rng: np.random.Generator) -> Tensor:
+def warp(values: Tensor, draws: Draws) -> Tensor:
     """[B, 2, n, n, n] turned in plane, tilted, stretched and bent; linear interpolation."""
-    count, side, device = len(values), values.shape[-1], values.device
-    turn, tilts = rng.uniform(-np.pi, np.pi, count), rng.uniform(-TILT, TILT, (count, 2))
-    stretch = np.exp(rng.uniform(-STRETCH, STRETCH, (count, 3)))
-    matrices = np.stack([
-        np.diag(stretch[i]) @ _turn(turn[i], 1, 2) @ _turn(tilts[i, 0], 0, 2) @ _turn(tilts[i, 1], 0, 1)
-        for i in range(count)
-    ])  # fmt: skip
-    bend = torch.from_numpy(rng.normal(0, 2 * BEND, (count, 3, 4, 4, 4)).astype(np.float32)).to(device)
+    count, side = len(values), values.shape[-1]
+    turn, tilts = draws.uniform(-math.pi, math.pi, count), draws.uniform(-TILT, TILT, 2, count)
+    matrices = (
+        torch.diag_embed(torch.exp(draws.uniform(-STRETCH, STRETCH, count, 3)))
+        @ _turn(turn, 1, 2) @ _turn(tilts[0], 0, 2) @ _turn(tilts[1], 0, 1)
+    )  # fmt: skip
+    bend = draws.normal(2 * BEND, count, 3, 4, 4, 4)
     smooth = nn.functional.interpolate(bend, size=side, mode="trilinear", align_corners=True)
-    line = torch.linspace(-1, 1, side, device=device)
+    line = torch.linspace(-1, 1, side, device=values.device)
     points = torch.stack(torch.meshgrid(line, line, line, indexing="ij"), dim=-1)  # slice, row, column
-    rotated = torch.einsum("bij,xyzj->bxyzi", torch.from_numpy(matrices.astype(np.float32)).to(device), points)
+    rotated = torch.einsum("bij,xyzj->bxyzi", matrices, points)
     grid = (rotated + smooth.permute(0, 2, 3, 4, 1)).flip(-1)  # torch wants column, row, slice
     return nn.functional.grid_sample(values, grid, mode="bilinear", padding_mode="zeros", align_corners=True)
 
 
-def _turn(angle: float, first: int, second: int) -> NDArray[np.float64]:
-    matrix = np.eye(3)
-    matrix[first, first] = matrix[second, second] = np.cos(angle)
-    matrix[first, second], matrix[second, first] = -np.sin(angle), np.sin(angle)
+def _turn(angles: Tensor, first: int, second: int) -> Tensor:
+    """[B, 3, 3] turns in the plane of two axes."""
+    matrix = torch.eye(3, device=angles.device).repeat(len(angles), 1, 1)
+    matrix[:, first, first] = matrix[:, second, second] = angles.cos()
+    matrix[:, first, second], matrix[:, second, first] = -angles.sin(), angles.sin()
     return matrix
+
+
+def _wide(flags: Tensor) -> Tensor:
+    return flags[:, None, None, None, None]
 
 
 def _cuts(values: Tensor) -> list[NDArray[np.uint8]]:
@@ -150,7 +156,7 @@ def load_arrays(path: Path) -> dict[str, NDArray[Any]]:
         with np.load(path, allow_pickle=False) as packed:
             arrays = {name: packed[name] for name in packed.files}
         sides = {bool(value) for value in arrays["held_out"]}
-        missing = [name for name in ("values", "type", "diameter_mm", "spiculation", "lobulation", "noise_hu")
+        missing = [name for name in ("values", "type", "diameter_mm", "spiculation", "lobulation", "noise_hu", "strict")
                    if name not in arrays]  # fmt: skip
     except (OSError, KeyError, ValueError) as problem:
         raise ReadError(
@@ -183,6 +189,7 @@ def main(
 ) -> None:
     """Trains the learned lesion generator."""
     torch.set_num_threads(threads)
+    torch.backends.cudnn.benchmark = True  # the shapes stay; three-dimensional convolutions differ much in speed
     with told_plainly("lesion.toml"):
         table = read_preset(preset)
         arrays = load_arrays(data)
@@ -191,15 +198,16 @@ def main(
             table["loop"], table["shortcut"]["loop"] if teacher else {}, changes=loop_changes, steps=steps
         )
         shape = LesionNetShape.from_json(table["network"])
+        stage = NoduleStage(arrays, batch=count, device=device)
         torch.manual_seed(settings.seed)
         network, objective, shortcut = LesionFlowNet(shape), None, None
+        network.know(stage.known())
         if teacher is not None:
             taught, _ = load_teacher(teacher, lambda told: LesionFlowNet(LesionNetShape.from_json(told["network"])))
             network.load_state_dict(taught.state_dict())
             shortcut = table["shortcut"]["times"]
             objective = Shortcut(taught.to(device), shortcut, substeps=table["shortcut"]["substeps"])
         weights = sum(parameter.numel() for parameter in network.parameters())
-        stage = NoduleStage(arrays, batch=count, device=device)
         sides = [len(side) for side in stage.sides]
         click.echo(f"{weights / 1e6:.2f} M weights, {sides[0]} nodules to train on, {sides[1]} held out")
         described = {

@@ -144,6 +144,30 @@ class LeCam:
         )
 
 
+def draw_boxes(count: int, size: int, generator: torch.Generator) -> Tensor:
+    """[B, 1, S, S] 0 or 1: a box in each image, at least a quarter and at most three quarters of each side."""
+    line = torch.arange(size)
+    length = torch.randint(size // 4, 3 * size // 4 + 1, (count, 2), generator=generator)
+    corner = (torch.rand(count, 2, generator=generator) * (size - length + 1)).long()
+    return _both(*((line >= corner[:, a, None]) & (line < (corner + length)[:, a, None]) for a in (0, 1))).float()
+
+
+def consistency(
+    mixed: Sequence[Tensor], real: Sequence[Tensor], fake: Sequence[Tensor], box: Tensor, mask: Tensor
+) -> Tensor:
+    """AttnMix (HAGAN): what the U-Net adversary must answer to a fake with a box of a real image in it: a scalar.
+
+    For each pixel the answer that it gave to the image that the pixel is from (mean square); for the whole image
+    "real" by the box's share of its attention, the size of those answers (hinge). Answers are [whole, pixels];
+    `box` and `mask` are [B, 1, S, S].
+    """
+    wanted = torch.where(box > 0, real[1], fake[1])  # with its gradient: a target that runs ahead diverges
+    attention = wanted.detach().abs() * mask
+    share = (attention * box).sum((1, 2, 3), keepdim=True) / attention.sum((1, 2, 3), keepdim=True).clamp(min=1e-8)
+    whole = share * (1 - mixed[0]).relu() + (1 - share) * (1 + mixed[0]).relu()
+    return weighted_mean((mixed[1] - wanted).square(), mask) + whole.mean()
+
+
 @dataclass(frozen=True, kw_only=True)
 class ImageChange:
     """One change of DiffAugment (Zhao et al., 2020) for each image of a batch, drawn on the CPU.

@@ -25,6 +25,8 @@ from Training.vqgan_losses import (
     Perceptual,
     adaptive_weight,
     apply_image_change,
+    consistency,
+    draw_boxes,
     draw_image_change,
     equation_1,
     head_weights,
@@ -56,6 +58,7 @@ class VqganSettings:
         adaptive: scales that weight by the ratio of gradients.
         lecam: weight of LeCam's regulariser.
         diff_augment: DiffAugment before the adversary.
+        consistency: weight of AttnMix (`vqgan_losses.consistency`), which needs the adversary "unet"; 0 for none.
         precision: "auto", "float32" or "bfloat16".
     """
 
@@ -80,6 +83,7 @@ class VqganSettings:
     adaptive: bool = False
     lecam: float = 0.0
     diff_augment: bool = False
+    consistency: float = 0.0
     precision: str = "auto"
     report_every: int = 100
     sheet_every: int = 1000
@@ -102,6 +106,8 @@ class VqganTraining:
         self.ranks = ranks or Ranks()
         if settings.adversary not in ADVERSARIES:
             raise SettingsError(f"No adversary {settings.adversary}", remedy=f"Use {' or '.join(ADVERSARIES)}.")
+        if settings.consistency and settings.adversary != "unet":
+            raise SettingsError("consistency needs an answer for each pixel", remedy='Set adversary = "unet".')
         if settings.batch % (self.ranks.world * settings.accumulate):
             raise SettingsError(
                 f"A batch of {settings.batch} can't be split over {self.ranks.world} processes x {settings.accumulate}",
@@ -217,7 +223,8 @@ class VqganTraining:
         state.adversary_optimiser.zero_grad(set_to_none=True)
         values: dict[str, float] = {"discriminator": 0.0, "separation": 0.0}
         for image, made, inside in pairs:
-            real, fake = (self._answers(x * inside, generator) for x in (image, made))
+            shown = [self._changed(x * inside, generator) for x in (image, made)]
+            real, fake = (self._judged(x) for x in shown)
             weights = head_weights(inside, real)
             loss = hinge_of_discriminator(real, fake, weights)
             values["discriminator"] += float(loss.detach()) / len(pairs)
@@ -225,6 +232,10 @@ class VqganTraining:
             if settings.lecam:
                 loss = loss + settings.lecam * state.lecam.penalty(real, fake, weights)
                 state.lecam.update(real, fake)
+            if settings.consistency:
+                box = draw_boxes(len(image), image.shape[-1], generator).to(self.device)
+                mixed = self._judged(torch.where(box > 0, *shown))
+                loss = loss + settings.consistency * consistency(mixed, real, fake, box, inside)
             (loss / len(pairs)).backward()
         self.ranks.average_gradients(state.adversary)
         length = nn.utils.clip_grad_norm_(state.adversary.parameters(), settings.clip)
@@ -233,9 +244,14 @@ class VqganTraining:
         return values
 
     def _answers(self, image: Tensor, generator: torch.Generator) -> list[Tensor]:
-        if self.settings.diff_augment:
-            change = draw_image_change(len(image), image.shape[-1], generator)
-            image = apply_image_change(image, change)
+        return self._judged(self._changed(image, generator))
+
+    def _changed(self, image: Tensor, generator: torch.Generator) -> Tensor:
+        if not self.settings.diff_augment:
+            return image
+        return apply_image_change(image, draw_image_change(len(image), image.shape[-1], generator))
+
+    def _judged(self, image: Tensor) -> list[Tensor]:
         with autocast(self.precision, self.device):
             answers = self.state.adversary(image)
         return [answer.float() for answer in answers]

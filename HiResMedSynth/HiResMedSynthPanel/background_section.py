@@ -84,7 +84,7 @@ class BackgroundSection:
             size = _("{rows} x {columns} pixels").format(rows=rows, columns=columns)
             if depth > 1:
                 size = _("{n} slices of {size}").format(n=depth, size=size)
-            odd = "".join(f"\n- {text}" for text in studio.odd)
+            odd = "".join(f"\n- {text}" for text in (*studio.odd, *studio.doubts))
             self.about.setText(f"{size}, {studio.image.header.modality}" + (_("\nUnusual:") + odd if odd else ""))
 
     def _load(self, kind):
@@ -96,6 +96,10 @@ class BackgroundSection:
             studio.parameters.background = node
             if kind == "film":
                 studio.parameters.domain = "cxr"  # a made-up film has no header that tells it
+                studio.say(_(
+                    "New lesions on this film have about five times the contrast of real ones, so that you see them at "
+                    "once. Contrast: 'its own' gives a lesion its own."
+                ))  # fmt: skip
 
         studio.session.think(
             lambda: sample_data.make(kind), title=_("Making the sample"), done=made, failed=studio.failed

@@ -10,7 +10,7 @@ from HiResMedSynthPanel.models import AUTO
 
 LARGEST_BYTES = 64 * 2**20
 LARGEST_SEED = 2**31  # what a spin box holds
-DOMAINS = ("lung-ct", "cxr", "kub")
+DOMAINS = ("lung-ct", "cxr", "kub", "mr")
 FUSIONS = ("better", "alpha", "paper")
 
 

@@ -13,8 +13,9 @@ TAGS = {
     "GantryDetectorTilt": "0018,1120", "KVP": "0018,0060", "BodyPartExamined": "0018,0015",
     "PatientPosition": "0018,5100", "ViewPosition": "0018,5101", "ImageLaterality": "0020,0062",
     "Laterality": "0020,0060", "PresentationIntentType": "0008,0068", "BurnedInAnnotation": "0028,0301",
-    "LossyImageCompression": "0028,2110", "SyntheticData": "0008,001C",
+    "LossyImageCompression": "0028,2110", "SyntheticData": "0008,001C", "DerivationDescription": "0008,2111",
 }  # fmt: skip
+OURS = "SYNTHETIC"  # so begin the derivations that we write; another's free text could name a person
 OF_EACH_SLICE = ("ImagePositionPatient", "RescaleSlope", "RescaleIntercept", "InstanceNumber")
 
 
@@ -33,6 +34,8 @@ def collect(node):
             return
         if number == 0:
             first = {keyword: text for keyword, tag in TAGS.items() if (text := value(file, tag))}
+            if not first.get("DerivationDescription", OURS).startswith(OURS):
+                del first["DerivationDescription"]
             found.append(first)
         else:
             own = {keyword: text for keyword in OF_EACH_SLICE if (text := value(file, TAGS[keyword]))}

@@ -8,6 +8,10 @@ NAMES = {"ct": "HiResMedSynthSampleCT", "film": "HiResMedSynthSampleFilm"}
 PIXEL_MM, SLICE_MM = 1.4, 2.5
 SLICES, ROWS, COLUMNS, SLAB = 148, 180, 260, 6
 FILM_PX, FILM_MM = 1024, 0.42
+IS_FILM = "HiResMedSynth.sample"  # attribute of the film's node: it is still the sample where it was renamed
+# grey levels that a new lesion on the film has: real ones of 20 mm have 70 to 100 there, and are as hard to find as in
+# life
+SEEN_AT_ONCE = 450.0
 
 
 def register():
@@ -40,7 +44,13 @@ def show(kind, made):
         display.SetWindowLevel(1500, -600)
     else:
         display.SetWindowLevelMinMax(0, 4095)
+        node.SetAttribute(IS_FILM, kind)
     return node
+
+
+def is_film(node):
+    """Whether a volume is the sample film."""
+    return node is not None and node.GetAttribute(IS_FILM) == "film"
 
 
 def make(kind):

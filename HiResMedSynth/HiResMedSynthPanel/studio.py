@@ -55,7 +55,7 @@ class Studio(StudioWhere, StudioPoints, StudioCompose, slicer.util.VTKObservatio
         return timer
 
     def _forget(self):
-        self.image, self.odd, self.problem, self.domain = None, [], "", ""
+        self.image, self.odd, self.doubts, self.problem, self.domain = None, [], [], "", ""
         self._tags, self._background, self._print = None, None, None
         self._forget_where()
         self._forget_points()
@@ -152,7 +152,7 @@ class Studio(StudioWhere, StudioPoints, StudioCompose, slicer.util.VTKObservatio
         """Another image, or the same changed: everything that was made of the old one goes, but the points."""
         loaded = self.composition is not None and self.image is None
         self.problem = refusal(node) or ""
-        self.image, self.odd, self._tags, self.domain = None, [], None, ""
+        self.image, self.odd, self.doubts, self._tags, self.domain = None, [], [], None, ""
         self._reading.stop()
         self.drop_results()
         if not loaded:

@@ -7,7 +7,7 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from HiResMedSynthPanel import wishes
+from HiResMedSynthPanel import sample_data, wishes
 
 DEFAULT_SIZE_MM = {"lung-ct": 8.0, "cxr": 20.0, "kub": 6.0}
 ANY_SIZE_MM = 10.0
@@ -30,6 +30,10 @@ class StudioPoints:
     def default_size_mm(self):
         """Diameter of a new lesion."""
         return DEFAULT_SIZE_MM.get(self.domain, ANY_SIZE_MM)
+
+    def _new_wish(self, node):
+        contrast = sample_data.SEEN_AT_ONCE if sample_data.is_film(self.parameters.background) else None
+        return wishes.new(node, self.default_size_mm, contrast)
 
     def _make_points(self):
         node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsFiducialNode", _("Lesions"))
@@ -115,10 +119,10 @@ class StudioPoints:
                 continue
             wish = wishes.read(node, index)
             if wish is None:
-                wish = wishes.new(node, self.default_size_mm)
+                wish = self._new_wish(node)
                 wishes.write(node, index, wish)
             elif wish.key in keys or wish.seed in seeds:
-                fresh = wishes.new(node, self.default_size_mm)
+                fresh = self._new_wish(node)
                 wish = dataclasses.replace(wish, key=fresh.key, seed=fresh.seed)
                 wishes.write(node, index, wish)
             keys.add(wish.key)
@@ -214,7 +218,7 @@ class StudioPoints:
             if added == count:
                 break
             if all(np.linalg.norm(world - other) >= apart for other in taken):
-                wish = wishes.new(node, self.default_size_mm)
+                wish = self._new_wish(node)
                 wishes.write(node, node.AddControlPointWorld(*world), wish)
                 self._suggested.add(wish.key)
                 taken.append(world)

@@ -70,7 +70,7 @@ class StudioWhere:
             if is_wanted():
                 arrays, document = result
                 p = self.parameters
-                self.domain = document["domain"]
+                self.domain, self.doubts = document["domain"], document.get("warnings", ())
                 p.danger = overlays.show_danger(p.danger, image, arrays["labels"], document["names"])
                 self.restyle()
 

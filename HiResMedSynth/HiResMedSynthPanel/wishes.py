@@ -110,12 +110,13 @@ def index_of(node, key):
     return next((index for index, wish, _position in placed(node) if wish.key == key), -1)
 
 
-def new(node, size_mm):
-    """A wish with a key and a seed of its own."""
+def new(node, size_mm, contrast=None):
+    """A wish with a key and a seed of its own; `contrast` in grey levels, None: the lesion's own."""
     wishes = [wish for _index, wish, _position in placed(node)]
     key = max([wish.key for wish in wishes], default=0) + 1
     seed = max([wish.seed for wish in wishes], default=-1) + 1
-    return Wish(key=key, size_mm=(size_mm, size_mm), seed=seed)
+    wanted = None if contrast is None else (contrast, contrast)
+    return Wish(key=key, size_mm=(size_mm, size_mm), contrast=wanted, seed=seed)
 
 
 def snapshot(node):

@@ -21,12 +21,16 @@ def in_panel_words(text):
     }
 
     def field(found):
-        return fields.get(found.group(1), _("the panel"))
+        command, option = found.groups()
+        return command or fields.get(option, _("the panel"))
 
     text = text.replace("hiresmedsynth lesion list", _("the section Bank"))
     text = text.replace("hiresmedsynth lesion train IMAGE --mask MASK", "hiresmedsynth lesion train")
     text = text.replace("--generator deform", _("'a bank lesion, deformed'"))
-    text = re.sub(r"(--[a-z-]+)( (?:[A-Z]+(?:\[,?[A-Z]+\])?|[a-z]+-[a-z]+|cxr|kub|\d[\d:.]*))?", field, text)
+    command = r"((?:python -m|hiresmedsynth) (?:[\w ]|\.(?=\w))+(?: --\S+(?: \w\S*)?)+)"  # its options are no fields
+    text = re.sub(
+        command + r"|(--[a-z-]+)(?: (?:[A-Z]+(?:\[,?[A-Z]+\])?|[a-z]+-[a-z]+|cxr|kub|mr\b|\d[\d:.]*))?", field, text
+    )
     for name in fields.values():  # "--domain a, --domain b or --domain c" names one field
         text = re.sub(rf"{re.escape(name)}(?:(?:, | or ){re.escape(name)})+", name, text)
     return text

@@ -87,6 +87,17 @@ class FilmCascade:
     calibration: Calibration | None = None
 
     @property
+    def device(self) -> torch.device:
+        """Where its networks lie; what goes in and comes out lies on the CPU."""
+        return next(self.first.parameters()).device
+
+    def on(self, device: str) -> FilmCascade:
+        """The same cascade, its networks moved to that device; a seed's noise is the same on every one."""
+        for stage in self.stages.values():
+            stage.network.to(device)
+        return self
+
+    @property
     def side(self) -> int:
         """Side of the finished film."""
         side: int = self.film_side * REDUCTION ** (len(self.stages) - 1)
@@ -124,7 +135,9 @@ class FilmCascade:
         """
         names = list(self.stages)
         if until not in (None, *names) or sex not in SEXES:
-            raise SettingsError(f"no stage {until} or sex {sex}", remedy=f"Stages: {', '.join(names)}; sex F or M.")
+            raise SettingsError(
+                f"no stage {until} or sex {sex}", remedy=f"Choose a stage of {', '.join(names)}, and sex F or M."
+            )
         generator = torch.Generator().manual_seed(seed)
         if on_step is not None:
             on_step(names[0])
@@ -154,9 +167,11 @@ class FilmCascade:
             known = torch.ones(1, 1, self.grid, self.grid)
         inside = torch.ones_like(noise) if inside is None else inside
         told = {"condition": inside, "label": torch.tensor([SEXES[sex]]), "codes": codes, "known": known}
+        told = {name: value.to(self.device) for name, value in told.items()}
         velocity = guided(stage.network, guidance=settings.guidance, **told)
         times = sampling_times(settings.film_steps, jump=settings.film_jump)
-        return stage.unit * sample(velocity, noise, times=times, mask=inside)
+        film = sample(velocity, noise.to(self.device), times=times, mask=told["condition"])
+        return stage.unit * film.cpu()
 
     def finish(
         self,
@@ -175,7 +190,7 @@ class FilmCascade:
                 on_step(name)
             noise = settings.condition_noise[number]
             film = self.add_detail(name, film, generator, steps=settings.detail_steps, condition_noise=noise)
-        made: NDArray[np.float32] = film[0, 0].numpy()
+        made: NDArray[np.float32] = film[0, 0].cpu().numpy()
         if self.calibration is not None and until == names[-1]:
             made = calibrated(made, self.calibration.frequencies, self.calibration.gains)
         return np.clip(made, -1, 1)
@@ -187,8 +202,8 @@ class FilmCascade:
         picture = torch.from_numpy(np.stack([film, inside]).astype(np.float32))[None]
         factor = film.shape[0] // (self.film_side * PICTURE)
         reduced = nn.functional.avg_pool2d(picture, factor) if factor > 1 else picture
-        codes: Tensor = self.first.encoder(reduced)
-        return codes
+        codes: Tensor = self.first.encoder(reduced.to(self.device))
+        return codes.cpu()
 
     @property
     def first(self) -> FilmNetwork:
@@ -204,13 +219,13 @@ class FilmCascade:
         """[1, 1, 4 H, 4 W] from a coarse film [1, 1, H, W], by the detail stage of that name."""
         stage = self.stages[name]
         grain = torch.randn(coarse.shape, generator=generator)
-        upsampled = upsample(coarse + condition_noise * stage.unit * grain)
+        upsampled = upsample((coarse.cpu() + condition_noise * stage.unit * grain).to(self.device))
         velocity = guided(
             stage.network,
             condition=torch.cat([upsampled, torch.ones_like(upsampled)], dim=1),
-            level=torch.full((1,), condition_noise),
+            level=torch.full((1,), condition_noise, device=self.device),
         )
-        noise = torch.randn(upsampled.shape, generator=generator)
+        noise = torch.randn(upsampled.shape, generator=generator).to(self.device)
         times = sampling_times(steps) if stage.shortcut is None else torch.tensor(stage.shortcut)
         return upsampled + stage.unit * sample(velocity, noise, times=times, heun=stage.shortcut is None)
 

@@ -71,20 +71,31 @@ def find_background(
     raise weights.ModelError(f"there is no model that makes {wanted} backgrounds", remedy=HOW_TO_ADD)
 
 
-def load_background(found: weights.Model) -> BackgroundModel:
-    """The model, ready to sample.
+def load_background(found: weights.Model, device: str = "cpu") -> BackgroundModel:
+    """The model, ready to sample on that device. A seed's film differs a little between devices.
 
     Raises:
-        ReadError: the file holds no cascade, or its memory is not enough.
+        ReadError: the file holds no cascade.
+        SettingsError: the memory is not enough, or the device can't be used.
+        MemoryError: the device's memory is not enough.
     """
     try:
-        return BackgroundModel(name=found.card.name, cascade=load_cascade(found.path), sha256=found.card.sha256)
+        cascade = load_cascade(found.path)
+        return BackgroundModel(name=found.card.name, cascade=cascade.on(device), sha256=found.card.sha256)
     except ReadError as problem:
         raise ReadError(problem.what, where=found.path.name, remedy=HOW_TO_ADD) from problem
     except MemoryError as problem:
         raise SettingsError(
             f"there is not enough memory to load the model '{found.card.name}' ({found.card.bytes / 1e6:.0f} MB)",
             remedy="Close other programs.",
+        ) from problem
+    except RuntimeError as problem:  # torch's for a GPU that is full, too old or not there
+        if device == "cpu":
+            raise
+        if "out of memory" in str(problem):
+            raise MemoryError(str(problem)) from problem  # the backend then goes on on the CPU
+        raise SettingsError(
+            f"the device '{device}' can't be used ({str(problem).splitlines()[0][:120]})", remedy="Use --device cpu."
         ) from problem
 
 

@@ -48,11 +48,11 @@ def require_memory(cascade: FilmCascade, last: str) -> None:
         return
     sides = stage_sides(cascade)
     fitting = [side for name, side in sides.items() if needed_bytes(cascade, name) + KEPT_FREE <= free]
-    size = f"{fitting[-1]} x {fitting[-1]} pixels would fit (--size {fitting[-1]}); else c" if fitting else "C"
+    smaller = f"Make {fitting[-1]} x {fitting[-1]} pixels (--size {fitting[-1]}), which would fit. " if fitting else ""
     raise SettingsError(
         f"an image of {sides[last]} x {sides[last]} pixels needs about {needed / 2**20:.0f} MiB, with "
         f"{KEPT_FREE / 2**20:.0f} MiB kept for the system, but {free / 2**20:.0f} MiB are free",
-        remedy=f"{size}lose other programs.",
+        remedy=f"{smaller}Close other programs.",
     )
 
 

@@ -86,7 +86,7 @@ class TokenPrior:
         if count < 1 or steps < 1 or temperature < 0 or seed < 0 or (known is not None and codes is None):
             raise SettingsError(
                 "These numbers can't be sampled with",
-                remedy="Count and steps are 1 or more, seed and temperature 0 or more; known codes need codes.",
+                remedy="Give count and steps from 1 up, seed and temperature from 0 up, codes where some are known.",
             )
         shape, device = self.network.shape, self.network.place.device
         grid = (1, shape.grid, shape.grid)

@@ -67,7 +67,7 @@ class VqganShape:
         if self.channels not in (1, 3) or self.block not in BLOCKS or self.residual_path not in RESIDUAL_PATHS:
             raise SettingsError(
                 f"No network of {self.channels} channels, block {self.block}, residual path {self.residual_path}",
-                remedy=f"Channels 1 or 3; blocks {', '.join(BLOCKS)}; paths {', '.join(RESIDUAL_PATHS)}.",
+                remedy=f"Choose channels 1 or 3; blocks {', '.join(BLOCKS)}; paths {', '.join(RESIDUAL_PATHS)}.",
             )
 
     def to_json(self) -> dict[str, Any]:
@@ -89,7 +89,9 @@ class VqganShape:
             try:
                 plain["reading"] = BlockReading(**plain["reading"])
             except TypeError as problem:
-                raise SettingsError(f"The block's reading can't be: {problem}", remedy="See hdfb.py.") from None
+                raise SettingsError(
+                    f"The block's reading can't be: {problem}", remedy="Correct the settings of the block."
+                ) from None
         return cls(**plain)
 
 

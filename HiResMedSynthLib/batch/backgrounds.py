@@ -6,21 +6,22 @@ Whose an image is stays in this process as a hash; nothing that is written holds
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from HiResMedSynthLib.annotations_patients import PATIENTS_FILE, Told, patient_of, read_patients
 from HiResMedSynthLib.batch.spec import Backgrounds
-from HiResMedSynthLib.errors import ReadError, SettingsError
+from HiResMedSynthLib.errors import HiResMedSynthError, ReadError, SettingsError
 from HiResMedSynthLib.image import MedicalImage
 from HiResMedSynthLib.privacy_record import is_near_copy
 from HiResMedSynthLib.read import PICTURE_MAGIC, VOLUME_SUFFIXES, read_image, with_assumed_spacing
 from HiResMedSynthLib.read_dicom import looks_like_dicom, series_of
-from HiResMedSynthLib.read_header import HOLDS_COMPOSED
+from HiResMedSynthLib.synthetic_words import HOLDS_COMPOSED
 
 NRRD_MAGIC = (b"NRRD", b"ObjectType")
+Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +29,8 @@ class Background:
     """One picture or volume that cases are put into.
 
     Args:
-        patient: hash of whose it is: of the Patient ID, or of the file or series itself where nobody knows.
+        patient: hash of whose it is: of the Patient ID, or of the pixels where nobody knows, so that one picture under
+            two names has one owner.
         name: as the spec's folder knows it, so that a data set is the same wherever that folder lies.
         path: file or folder; None: a film to be made.
         series: UID of the series in a folder.
@@ -56,12 +58,15 @@ def identity_hash(kind: str, name: str) -> str:
     return hashlib.sha256(f"{kind}\0{name}".encode()).hexdigest()[:32]
 
 
-def find_backgrounds(wanted: Backgrounds, folder: Path) -> tuple[Background, ...]:
+def find_backgrounds(
+    wanted: Backgrounds, folder: Path, *, progress: Progress | None = None
+) -> tuple[Background, ...]:
     """All backgrounds that a spec names, always in the same order.
 
     Args:
         wanted: of the spec.
         folder: of the spec; its paths are relative to it, and patients.csv lies there.
+        progress: called with (files done, files); where nothing else tells the owner of a file all of it is read.
 
     Raises:
         SettingsError: a pattern that names nothing.
@@ -72,7 +77,14 @@ def find_backgrounds(wanted: Backgrounds, folder: Path) -> tuple[Background, ...
     held = {place: [place] if place.is_file() else _files_of(place) for place in places}
     names = [_name(one, folder) for place, files in held.items() for one in (place, *files)]
     owners = _Owners(folder=folder, table=read_patients(folder, list(dict.fromkeys(names))))
-    found = [one for place, files in held.items() for one in _in_place(place, files, wanted, owners)]
+    found: list[Background] = []
+    done, total = 0, sum(len(files) for files in held.values())
+    for place, files in held.items():
+        for read, backgrounds in _in_place(place, files, wanted, owners):
+            found += backgrounds
+            done += read
+            if progress is not None:
+                progress(done, total)
     if wanted.generated is not None:
         first = wanted.generated.seed
         found += [
@@ -147,8 +159,14 @@ class _Owners:
         lines = [(self.table or {}).get(_name(one, self.folder)) for one in (file, place)]
         return next((line for line in lines if line is not None), Told())
 
-    def hash_of(self, file: Path, told: Told, *, dicom: bool, otherwise: tuple[str, str]) -> str:
-        """Stands for the patient; for `otherwise`, a kind and a name, where nobody knows whose it is.
+    def hash_of(self, file: Path, told: Told, *, dicom: bool, place: Path, series: str | None = None) -> str:
+        """Stands for the patient; where nobody knows whose it is, for the pixels.
+
+        Args:
+            file: whose table line or header may tell the patient.
+            told: by the table.
+            dicom: whether it is DICOM.
+            place, series: what `read_image` reads of it.
 
         Raises:
             ReadError: there is a table of patients, and it leaves this image out.
@@ -162,49 +180,65 @@ class _Owners:
                 where=_name(file, self.folder),
                 remedy="Add a line for it, or for its folder as the spec names it; names are relative to the spec.",
             )
-        return identity_hash(*otherwise)
+        try:
+            return identity_hash("pixels", read_image(place, series=series).pixel_sha256)
+        except (HiResMedSynthError, OSError):  # told when a case is to be put into it
+            return identity_hash("unreadable", f"{_name(place, self.folder)}\0{series}")
 
 
-def _in_place(place: Path, files: Sequence[Path], wanted: Backgrounds, owners: _Owners) -> Iterator[Background]:
-    """The backgrounds of a file, of a folder of DICOM series, or of a folder of images."""
+def _in_place(
+    place: Path, files: Sequence[Path], wanted: Backgrounds, owners: _Owners
+) -> Iterator[tuple[int, list[Background]]]:
+    """(files passed, backgrounds in them) of a file, of a folder of DICOM series, or of a folder of images."""
     if place.is_file():
-        yield from _in_file(place, place, wanted, owners)
+        yield 1, _in_file(place, place, wanted, owners)
         return
     dicom = [file for file in files if _begins(file)[1]]
     if not dicom:
         images = [file for file in files if _begins(file)[0]]
         if not images:
             raise ReadError("the folder holds no image", where=place, remedy="Correct backgrounds.files in the spec.")
+        yield len(files) - len(images), []
         for file in images:
-            yield from _in_file(file, place, wanted, owners)
+            yield 1, _in_file(file, place, wanted, owners)
         return
     name = _name(place, owners.folder)
     series = series_of(dicom, where=place)
-    for uid, (file, slices) in series.items():
-        told = owners.told(file, place)
-        whose = owners.hash_of(file, told, dicom=True, otherwise=("series", f"{name}\0{uid}"))
-        yield from _cut(place, name, uid if len(series) > 1 else None, slices, whose, wanted, told)
+    yield len(files) - sum(len(one.files) for one in series.values()), []
+    for uid, one in series.items():
+        if one.radiographs and len(one.files) > 1:  # emptied or shared UIDs put films of many patients together
+            for file in one.files:
+                told = owners.told(file, place)
+                whose = owners.hash_of(file, told, dicom=True, place=file)
+                yield 1, _cut(file, _name(file, owners.folder), None, 1, whose, wanted, told)
+            continue
+        told = owners.told(one.files[0], place)
+        whose = owners.hash_of(one.files[0], told, dicom=True, place=place, series=uid)
+        of_series = uid if len(series) > 1 else None
+        yield len(one.files), _cut(place, name, of_series, one.slices, whose, wanted, told)
 
 
-def _in_file(file: Path, place: Path, wanted: Backgrounds, owners: _Owners) -> Iterator[Background]:
+def _in_file(file: Path, place: Path, wanted: Backgrounds, owners: _Owners) -> list[Background]:
     image, dicom = _begins(file)
     if not (image or dicom):
         raise ReadError("this is not a medical image", where=file, remedy="Correct backgrounds.files in the spec.")
     name, told = _name(file, owners.folder), owners.told(file, place)
-    whose = owners.hash_of(file, told, dicom=dicom, otherwise=("file", name))
+    whose = owners.hash_of(file, told, dicom=dicom, place=file)
     slices = 1
     if wanted.slices == "each":
-        slices = next(iter(series_of([file], where=file).values()))[1] if dicom else _slices_in(file)
-    yield from _cut(file, name, None, slices, whose, wanted, told)
+        slices = next(iter(series_of([file], where=file).values())).slices if dicom else _slices_in(file)
+    return _cut(file, name, None, slices, whose, wanted, told)
 
 
 def _cut(
     path: Path, name: str, series: str | None, slices: int, whose: str, wanted: Backgrounds, told: Told
-) -> Iterator[Background]:
+) -> list[Background]:
     """The whole, or each of its slices."""
     spacing = wanted.spacing if told.spacing_mm is None else (told.spacing_mm, told.spacing_mm)
-    for index in range(slices) if wanted.slices == "each" and slices > 1 else [None]:
-        yield Background(patient=whose, name=name, path=path, series=series, slice_index=index, spacing_mm=spacing)
+    return [
+        Background(patient=whose, name=name, path=path, series=series, slice_index=index, spacing_mm=spacing)
+        for index in (range(slices) if wanted.slices == "each" and slices > 1 else [None])
+    ]
 
 
 def _slices_in(file: Path) -> int:

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,6 +21,9 @@ from HiResMedSynthLib.batch.split import donor_of
 from HiResMedSynthLib.batch.thumbs import SHEET_CASES
 from HiResMedSynthLib.export.image_file import MARK, save_png
 from HiResMedSynthLib.versions import installed_versions
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 FEW = 10  # backgrounds or patients, below which the card warns
 PERCENTILES = (5, 25, 50, 75, 95)
@@ -86,16 +89,22 @@ def write_card(plan: Plan, out: Path, numbers: Sequence[int], failures: dict[int
     (out / "pictures").mkdir(exist_ok=True)
     for name, label in (("diameter_mm", "diameter, mm"), ("contrast", "contrast"), ("cnr", "contrast to noise")):
         if found := counts.values[name]:
-            save_png(bars(found, f"{label}, {len(found)} lesions"), out / "pictures" / f"{name}.png")
+            _save(bars(found, f"{label}, {len(found)} lesions"), out / "pictures" / f"{name}.png")
     if counts.rows:
-        save_png(places(counts.rows, counts.columns), out / "pictures" / "places.png")
+        _save(places(counts.rows, counts.columns), out / "pictures" / "places.png")
     shown = [number for number in sorted(plan.sample(SHEET_CASES)) if thumb_path(out, number).exists()]
     if shown:
         tiles = [(f"case {number}, {plan.case(number).side}", thumb_path(out, number)) for number in shown]
-        save_png(contact_sheet(tiles), out / "sheet.png")
+        _save(contact_sheet(tiles), out / "sheet.png")
     card = _card(plan, counts, failures)
     whole_text(out / "card.json", json.dumps(card, indent=1, ensure_ascii=False) + "\n")
     whole_text(out / "README.md", _readme(card, counts, shown=len(shown)))
+
+
+def _save(picture: Image, path: Path) -> None:
+    aside = path.with_name(f".{path.name}.part")  # always the same: what a killed run leaves, the next one takes
+    save_png(picture, aside)
+    aside.replace(path)
 
 
 def _card(plan: Plan, counts: _Counts, failures: dict[int, str]) -> dict[str, Any]:
@@ -189,7 +198,7 @@ def _readme(card: dict[str, Any], counts: _Counts, *, shown: int) -> str:
         ),
         "",
         "No patient of a background and no donor of a lesion stands on two sides. Where nobody tells whose an image "
-        "is, each file or series counts as a patient of its own.",
+        "is, each picture counts as a patient of its own; the same pixels under two names are one.",
     ]
     for note in card["notes"]:
         lines += ["", f"Note: {note}."]

@@ -86,6 +86,15 @@ def summary(plan: Plan) -> str:
         f"{patients[side]} patient(s), {donors[side]} donors"
         for side in plan.split.shares
     ]
+    lines.append(f"  {_written(plan)}")
     if plan.split.note:
         lines.append(f"Note: {plan.split.note}.")
     return "\n".join(lines)
+
+
+def _written(plan: Plan) -> str:
+    """What is written of each case, one clause."""
+    output = plan.spec.output
+    parts = [f"SEG {output.seg}", "SR" if output.sr else "no SR", output.compress or "uncompressed"]
+    formats = [f"dicom ({', '.join(parts)})" if name == "dicom" else name for name in output.formats]
+    return f"as {', '.join(formats)}" + ("; lesions marked invisibly" if plan.spec.cases.watermark else "")

@@ -36,7 +36,10 @@ class DicomFolders:
                 changed_only=self.output.changed_only,
                 pair=made.paired,
                 identity=made.identity,
+                seg=self.output.seg,
+                compress=self.output.compress,
                 with_preview=self.output.preview,
+                with_report=self.output.sr,
             )
         return [{**facts_of(one), "folder": place} for one in made.images()]
 
@@ -60,7 +63,10 @@ class DicomFolders:
             derivation="Negative case of a synthetic data set: pixels unchanged, header rebuilt. Research only",
             series_number=1,
             slices=slices,
-            body_part=BODY_PARTS[composition.case.background.domain],
+            body_part=BODY_PARTS.get(composition.case.background.domain),
             form=stored_form(image, composition.image),
         )
-        write_series(datasets, folder / "dicom", total=len(slices), progress=lambda _done, _total, _what: None)
+        write_series(
+            datasets, folder / "dicom", total=len(slices), compress=self.output.compress,
+            progress=lambda _done, _total, _what: None,
+        )  # fmt: skip

@@ -32,6 +32,7 @@ from HiResMedSynthLib.export.boxes import CLASSES
 from HiResMedSynthLib.export.image_file import MARK, save_png
 from HiResMedSynthLib.export.stored import StoredForm
 from HiResMedSynthLib.image import MedicalImage
+from HiResMedSynthLib.synthetic_words import COMPOSED
 from HiResMedSynthLib.write_annotations import run_lengths
 
 HU_OFFSET, HU_BITS = 1024, 12
@@ -57,7 +58,8 @@ def write_picture(one: LabelledImage, index: int, path: Path) -> None:
     from PIL import Image
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_png(Image.fromarray(left_justified(one.image, one.form, index)), path, compress_level=3)
+    told = f"{len({box.lesion for box in one.boxes})} {COMPOSED}. {MARK}" if one.kind == "lesions" else MARK
+    save_png(Image.fromarray(left_justified(one.image, one.form, index)), path, told, compress_level=3)
 
 
 class Coco:

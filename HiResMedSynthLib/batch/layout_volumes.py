@@ -32,13 +32,14 @@ MONAI_LISTS: dict[Side, str] = {"train": "training", "val": "validation", "test"
 def _write_pair(one: LabelledImage, image: Path, label: Path) -> None:
     for path in (image, label):
         path.parent.mkdir(parents=True, exist_ok=True)
-    write_nifti(np.asarray(one.image.pixels), one.image, image)
+    write_nifti(np.asarray(one.image.pixels), one.image, image, composed=one.kind == "lesions")
     write_nifti((one.mask > 0).astype(np.uint8), one.image, label)
 
 
-def _channel(one: LabelledImage) -> str:
+def _channel(made: MadeCase) -> str:
     """nnU-Net normalises a channel named CT by the values of its foreground, others each by itself."""
-    return "CT" if one.image.units == "HU" else "radiograph"
+    domain = made.composition.case.background.domain  # files other than DICOM tell no modality
+    return {"lung-ct": "CT", "mr": "MR"}.get(domain, "radiograph")
 
 
 class NnUnet:
@@ -51,7 +52,7 @@ class NnUnet:
         """One entry an image."""
         entries = []
         for one in made.images():
-            entry = {**facts_of(one), "part": "Ts" if made.side == "test" else "Tr", "channel": _channel(one)}
+            entry = {**facts_of(one), "part": "Ts" if made.side == "test" else "Tr", "channel": _channel(made)}
             image, label = self.paths(entry)
             _write_pair(one, root / image, root / label)
             entries.append(entry)
@@ -70,7 +71,7 @@ class NnUnet:
             names[side].append(entry["image"])
             channels.add(entry["channel"])
         document = {
-            "channel_names": {"0": "CT" if channels == {"CT"} else "radiograph"},
+            "channel_names": {"0": " and ".join(sorted(channels)) or "radiograph"},
             "labels": LABELS,
             "numTraining": len(names["train"]) + len(names["val"]),
             "file_ending": ".nii.gz",

@@ -12,7 +12,7 @@ import re
 import shutil
 import time
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -35,6 +35,7 @@ from HiResMedSynthLib.errors import ExportError, HiResMedSynthError, PlacementEr
 from HiResMedSynthLib.export.identity import OutputIdentity
 from HiResMedSynthLib.ground import Ground, prepare_ground
 from HiResMedSynthLib.image import MedicalImage
+from HiResMedSynthLib.mark import amplitude_for
 
 WORK = ".work"
 GROUND_VOXELS = 2**22  # of the grounds kept: sixteen slices of 512 x 512, or one volume
@@ -43,6 +44,7 @@ OTHER_KEYS = {  # options whose key of the spec is not of [cases], or has anothe
     "--spacing-mm": "backgrounds.spacing_mm",
     "--slice NUMBER": 'backgrounds.slices = "each"',
 }
+OTHER_COMMAND = r"(?:python -m|hiresmedsynth) (?:[\w ]|\.(?=\w))+(?: --\S+(?: \w\S*)?)+"  # its options are its own
 MOMENT = datetime(2000, 1, 1, tzinfo=UTC)  # date of all objects: a data set has none, or its bytes would differ
 
 
@@ -151,10 +153,13 @@ class Maker:
         raise problem
 
     def _drawn_in(self, wanted: CasePlan, index: int) -> MadeCase:
-        ground = self._ground(index)
+        ground, cases = self._ground(index), self.plan.spec.cases
+        settings = cases.settings(wanted.requests)
+        if cases.watermark:
+            settings = replace(settings, watermark=amplitude_for(ground.image))
         case: Case = draw_case(
             ground.image,
-            self.plan.spec.cases.settings(wanted.requests),
+            settings,
             wanted.seed,
             bank=self.plan.bank_of(wanted.side),
             ground=ground,
@@ -166,7 +171,7 @@ class Maker:
             side=wanted.side,
             composition=compose(ground.image, case),
             negative=wanted.negative,
-            paired=self.plan.spec.cases.paired,
+            paired=cases.paired,
             identity=OutputIdentity(seed=f"{self.plan.sha256}/{wanted.number}", moment=MOMENT),
         )
 
@@ -231,10 +236,10 @@ def _without_path(error: HiResMedSynthError) -> str:
     """An error in words that may be written: a path could name a person. Options are told as keys of the spec."""
 
     def key(option: re.Match[str]) -> str:
-        name = option[1].replace("-", "_")
+        name = (option[1] or "").replace("-", "_")
         return f"cases.{name}" if name in Cases.model_fields else option[0]
 
     remedy = error.remedy.replace(", or the field Pixel spacing in Slicer", "")
     for option, told in OTHER_KEYS.items():
         remedy = remedy.replace(option, told)
-    return f"{error.what.rstrip('.')}. {re.sub('--([a-z-]+)', key, remedy)}"
+    return f"{error.what.rstrip('.')}. {re.sub(rf'{OTHER_COMMAND}|--([a-z-]+)', key, remedy)}"

@@ -44,7 +44,7 @@ def _check_target(plan: Plan, out: Path) -> None:
     """Refuses a folder that isn't empty and doesn't hold this data set, begun with the same versions and no larger."""
     if out.exists() and not out.is_dir():
         raise ExportError("the output is no folder", where=out, remedy="Choose another --out.")
-    if not out.exists() or not any(out.iterdir()):
+    if not out.exists() or _nothing_is_made(out):
         return
     try:
         told = json.loads((out / WORK / RUN_FILE).read_text(encoding="utf-8"))
@@ -71,6 +71,12 @@ def _check_target(plan: Plan, out: Path) -> None:
             f"the output holds cases up to number {highest}, {plan.count} are asked for", where=out,
             remedy=f"Ask for {highest} or more (--count), or choose another --out.",
         )  # fmt: skip
+
+
+def _nothing_is_made(out: Path) -> bool:
+    """Whether a folder is empty, or a run was ended in it before it had begun with its first case."""
+    inside = {path.name for path in (out / WORK).iterdir()} if (out / WORK).is_dir() else set()
+    return {path.name for path in out.iterdir()} <= {WORK} and inside <= {"lock", "tmp", f".{RUN_FILE}.part"}
 
 
 def _highest_case(out: Path) -> int:

@@ -15,6 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from HiResMedSynthLib.batch.wishes import Choice, Counts, RangeChoice
 from HiResMedSynthLib.case import CaseSettings, FusionName, LesionRequest, RequestType, SizesName
 from HiResMedSynthLib.errors import HiResMedSynthError, SettingsError
+from HiResMedSynthLib.export.dicom_series import Compression
+from HiResMedSynthLib.export.segmentation import SegKind
 from HiResMedSynthLib.lesion.generators import GeneratorName
 from HiResMedSynthLib.placement.domain import Domain
 from HiResMedSynthLib.placement.margins import Margins
@@ -89,6 +91,7 @@ class Cases(_Table):
     generator: GeneratorName = "deform"
     model: str | None = None
     fusion: FusionName = "better"
+    watermark: bool = False
     negatives: float = Field(default=0.0, ge=0, le=1)
     paired: bool = False
     min_distance_mm: float = Field(default=5.0, ge=0)
@@ -141,6 +144,9 @@ class Output(_Table):
     split: dict[Side, float] | None = None
     preview: bool = False
     changed_only: bool = False
+    seg: SegKind = "binary"
+    sr: bool = True
+    compress: Compression | None = None
 
     @model_validator(mode="after")
     def _possible(self) -> Output:
@@ -185,15 +191,15 @@ def read_spec(path: str | Path) -> Spec:
     try:
         if path.stat().st_size > LARGEST_SPEC:
             raise SettingsError("the file is too large for a spec", where=path, remedy=SEE)
-        document = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        document = json.dumps(tomllib.loads(path.read_text(encoding="utf-8-sig")), default=str)
     except OSError as error:
         raise SettingsError(
             f"the spec can't be read ({error.strerror})", where=path, remedy="Check the path."
         ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise SettingsError(f"the spec is no TOML ({error})", where=path, remedy=SEE) from error
     try:
-        return Spec.model_validate_json(json.dumps(document, default=str), strict=True)
+        return Spec.model_validate_json(document, strict=True)
     except ValidationError as error:
         raise _refusal(error, path) from error
 
@@ -206,7 +212,7 @@ def _refusal(error: ValidationError, path: Path) -> SettingsError:
         known = _known_keys(keys[:-1])
         near = difflib.get_close_matches(keys[-1], known, n=1, cutoff=0.5)
         remedy = f"Did you mean '{near[0]}'? " if near else ""
-        return SettingsError(f"there is no key '{key}'", where=path, remedy=f"{remedy}There are: {', '.join(known)}.")
+        return SettingsError(f"there is no key '{key}'", where=path, remedy=f"{remedy}Use one of: {', '.join(known)}.")
     if first["type"] == "missing":
         return SettingsError(f"'{key}' is missing", where=path, remedy=SEE)
     why = str(first["msg"]).removeprefix("Value error, ")

@@ -16,7 +16,7 @@ files = ["scans/*"]           # DICOM folders (a series each), DICOM, NIfTI, NRR
 [cases]
 # count = 100                 # --count N goes before it; the first cases stay the same
 # seed = 0                    # the same spec and seed give the same data set, byte for byte
-# domain = "lung-ct"          # for all: lung-ct, cxr (chest film), kub (abdominal film); else by each's modality
+# domain = "lung-ct"          # for all: lung-ct, cxr (chest film), kub (abdominal film), mr; else by modality
 # lesions = [1, 3]            # in a case: a number, [smallest, largest], or weights { "1" = 3, "2" = 1 }
 # types = "any"               # or { solid = 3, part-solid = 1, ground-glass = 1, calcified = 1, juxtapleural = 1 }
 # size_mm = [4, 12]           # diameter; or [{ range = [4, 8], weight = 3 }, { range = [8, 20], weight = 1 }]
@@ -27,6 +27,7 @@ files = ["scans/*"]           # DICOM folders (a series each), DICOM, NIfTI, NRR
 # generator = "deform"        # singan, learned: only with a split of one side (their donors can't be kept apart)
 # model = "NAME"              # of that generator
 # fusion = "better"           # alpha, paper
+# watermark = false           # true: lesions marked invisibly (hiresmedsynth verify); a network may learn the mark
 # negatives = 0.0             # share of cases without a lesion
 # paired = false              # true: each case also without its lesions
 # min_distance_mm = 5.0       # between lesions
@@ -42,4 +43,7 @@ files = ["scans/*"]           # DICOM folders (a series each), DICOM, NIfTI, NRR
 # split = { train = 0.8, val = 0.1, test = 0.1 }   # by patient and lesion donor; { train = 1 } for none
 # preview = false             # true: a preview.png in each DICOM case
 # changed_only = false        # true: of a volume only the slices with a lesion
+# seg = "binary"              # of DICOM cases; "labelmap": smaller, few programs read it yet
+# sr = true                   # false: DICOM cases without measurements.dcm, the slowest of their files
+# compress = "jpeg-ls"        # or "rle": DICOM series and SEG without loss; by default not at all
 """

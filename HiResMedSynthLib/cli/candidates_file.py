@@ -8,6 +8,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from HiResMedSynthLib.aside import written_aside
 from HiResMedSynthLib.errors import ExportError, SettingsError
 from HiResMedSynthLib.ground import Ground
 from HiResMedSynthLib.propose import Proposal, judge
@@ -50,9 +51,13 @@ def write_places(found: Sequence[Proposal], out: Path) -> None:
             indent=1,
         )
     try:
-        out.write_text(text, encoding="utf-8")
+        with written_aside(out) as aside:
+            aside.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise ExportError("the places can't be written", where=out, remedy="Is the folder writable?") from error
+        raise ExportError(
+            f"the places can't be written ({error.strerror})", where=out,
+            remedy="Choose a disk with space, that you may write.",
+        ) from error  # fmt: skip
 
 
 def judged(ground: Ground, places: Sequence[tuple[float, ...]], diameter_mm: float) -> str:

@@ -128,7 +128,9 @@ Examples:
     show_default=True,
     help="DICOM SEG as programs know it, or as a label map (2024), which few read yet.",
 )
-@click.option("--compress", type=click.Choice(("jpeg-ls", "rle")), help="Compress the series, without loss.")
+@click.option(
+    "--compress", type=click.Choice(("jpeg-ls", "rle")), help="Compress series and segmentation, without loss."
+)
 @click.option("--changed-only", is_flag=True, help="Write only the slices that hold a lesion.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing output folder.")
 @where_options
@@ -143,7 +145,7 @@ def compose_command(
     """
     from HiResMedSynthLib.compose import compose
     from HiResMedSynthLib.export.folder import check_target, export
-    from HiResMedSynthLib.read_header import HOLDS_COMPOSED
+    from HiResMedSynthLib.synthetic_words import HOLDS_COMPOSED
 
     _refuse_ignored(case_file is not None, options["request_file"] is not None)
     check_target(out, overwrite=overwrite)
@@ -224,7 +226,7 @@ def _draw(background: Path | None, options: dict[str, Any]) -> tuple[MedicalImag
         raise SettingsError("this image has one slice", remedy="Leave the SLICE out: --at ROW,COL.")
     if options["contrast_hu"] is not None and image.units != "HU":
         raise SettingsError(
-            f"this image ({image.modality}) has stored values, no HU: a film sums all tissue along the ray",
+            f"this image ({image.modality}) has stored values, no HU",
             remedy="Give --contrast in stored values.",
         )
     case = draw_case(
@@ -255,7 +257,7 @@ def _replay(background: Path | None, case_file: Path, options: dict[str, Any]) -
     from HiResMedSynthLib.case_file import read_case
     from HiResMedSynthLib.privacy_record import ACCEPTED, check_background
     from HiResMedSynthLib.read import read_image
-    from HiResMedSynthLib.read_header import HOLDS_COMPOSED
+    from HiResMedSynthLib.synthetic_words import HOLDS_COMPOSED
 
     case = read_case(case_file)
     if background is None:
@@ -287,7 +289,7 @@ def _replay(background: Path | None, case_file: Path, options: dict[str, Any]) -
 
 def _refuse_composed(image: MedicalImage, background: Path, *, accepted: bool) -> None:
     """Refuses a series of ours with lesions in it, unless the user accepts it; as an oddity it is in case.json."""
-    from HiResMedSynthLib.read_header import HOLDS_COMPOSED
+    from HiResMedSynthLib.synthetic_words import HOLDS_COMPOSED
 
     if HOLDS_COMPOSED in image.oddities and not accepted:
         raise SettingsError(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from HiResMedSynthLib.cli.options import image_options, progress_line
+from HiResMedSynthLib.cli.options import check_device, device_option, image_options, progress_line
 from HiResMedSynthLib.errors import ExportError, SettingsError
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ Examples:
     type=click.IntRange(0, LARGEST_SEED),
     default=0,
     show_default=True,
-    help="Of the first image; the next has the next seed. The same seed makes the same image.",
+    help="Of the first image; the next has the next seed. The same seed makes the same image on the same device.",
 )
 @click.option("--sex", type=click.Choice(("F", "M")), help="Of the patient [default: either].")
 @click.option("--like", type=click.Path(path_type=Path), help="Vary this image: keep a part of its anatomy.")
@@ -71,6 +71,7 @@ Examples:
 @click.option(
     "--overwrite", is_flag=True, help="Replace the images of an earlier call, each as soon as a new one is whole."
 )
+@device_option
 @image_options
 def generate_command(out: Path, like: Path | None, overwrite: bool, **options: Any) -> None:
     """Makes synthetic backgrounds that `compose` takes: chest films, or those of a model of yours.
@@ -86,9 +87,10 @@ def generate_command(out: Path, like: Path | None, overwrite: bool, **options: A
     from HiResMedSynthLib.privacy import descriptors_of
 
     _refuse_ignored(like)
+    check_device(options["device"])
     _check_target(out, overwrite)
     found = find_background(options["model_name"], options["domain"], on_note=_note)
-    model = load_background(found)
+    model = load_background(found, options["device"])
     check_format(values_of(model.cascade.domain).hounsfield, options["form"])
     image = None if like is None else _read(like, options)
     descriptors = descriptors_of(found.card.name)
@@ -307,5 +309,5 @@ def _unwritable(out: Path, error: OSError) -> ExportError:
     return ExportError(
         f"the images can't be written ({error.strerror or error})",
         where=out,
-        remedy="Is the folder writable, the disk full?",
+        remedy="Choose a disk with space, that you may write.",
     )

@@ -14,6 +14,8 @@ from HiResMedSynthLib.errors import ExportError
 if TYPE_CHECKING:
     from HiResMedSynthLib.lesion.lesion import LesionCard
 
+TYPES = ("solid", "part-solid", "ground-glass", "calcified", "stone")  # those of lesion.lesion, which numpy comes with
+REAL = "real cut-out"  # so begins the origin of a real lesion's card
 GROUP_EXAMPLES = """\b
 Examples:
   hiresmedsynth lesion show solid-10mm-a --out lesion.png
@@ -32,7 +34,7 @@ lesion_group.add_command(sample_command)
 
 
 @lesion_group.command("list", epilog="Example: hiresmedsynth lesion list --type calcified")
-@click.option("--type", "lesion_type", help="Only this type.")
+@click.option("--type", "lesion_type", type=click.Choice(TYPES), help="Only this type.")
 def list_command(lesion_type: str | None) -> None:
     """Lists the lesions: name, size, type, ratings, source patient and licence; your own come last."""
     from HiResMedSynthLib.lesion.bank import load_bank
@@ -59,19 +61,25 @@ def list_command(lesion_type: str | None) -> None:
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="PNG to write.")
 def show_command(name: str, out: Path) -> None:
     """Draws the lesion NAME: three cuts, lung and soft-tissue window, and its matte."""
+    from HiResMedSynthLib.aside import written_aside
+    from HiResMedSynthLib.export.image_file import MARK, save_png
     from HiResMedSynthLib.lesion.bank import load_bank
     from HiResMedSynthLib.lesion.sheet import lesion_sheet
     from HiResMedSynthLib.lesion.trained import own_bank
 
     own = name not in load_bank().cards and name in {card.name for card in _own_cards()[0]}
     lesion = own_bank((name,)).lesion(name) if own else load_bank().lesion(name)
+    card = lesion.card
+    told = f"{card.origin}. {card.attribution}. {card.licence}"
     try:
-        lesion_sheet(lesion).save(out, format="PNG")
+        with written_aside(out) as aside:
+            save_png(lesion_sheet(lesion), aside, told if card.origin.startswith(REAL) else f"{told}. {MARK}")
     except OSError as error:
         raise ExportError(
-            f"the picture can't be written ({error.strerror})", where=out, remedy="Choose a folder that you may write."
-        ) from error
-    click.echo(f"{out}: {lesion.card.attribution}. {lesion.card.licence}")
+            f"the picture can't be written ({error.strerror})", where=out,
+            remedy="Choose a disk with space, that you may write.",
+        ) from error  # fmt: skip
+    click.echo(f"{out}: {card.attribution}. {card.licence}")
 
 
 def _own_cards() -> tuple[list[LesionCard], list[str]]:

@@ -242,6 +242,7 @@ class _Written:
         """Writes arrays and picture of what is whole, then puts the folder in its place."""
         import numpy as np
 
+        from HiResMedSynthLib.export.image_file import save_png
         from HiResMedSynthLib.lesion.lesion_grid import SIZE, to_grid
         from HiResMedSynthLib.lesion.own import is_synthetic
         from HiResMedSynthLib.lesion.sample_sheet import sample_sheet
@@ -264,7 +265,7 @@ class _Written:
                 (f"{number}: {fact['diameter_mm']:.1f} mm", np.asarray(values[number - 1]))
                 for number, fact in enumerate(self.facts, 1)
             ]
-            sample_sheet(tiles).save(self.aside / SHEET, format="PNG")
+            save_png(sample_sheet(tiles), self.aside / SHEET)
             del values, tiles
             (self.aside / VALUES).unlink()
             self.aside.chmod(0o755)
@@ -297,13 +298,17 @@ def _swap(fresh: Path, out: Path) -> None:
 
 
 def _unwritable(out: Path) -> ExportError:
-    return ExportError("the samples can't be written", where=out, remedy="Is the folder writable, the disk full?")
+    return ExportError(
+        "the samples can't be written", where=out, remedy="Choose a disk with space, that you may write."
+    )
 
 
 def _write_nrrd(path: Path, array: Any, sample: Sample) -> None:
     import SimpleITK as sitk
 
+    from HiResMedSynthLib.write_volume import write_whole
+
     volume = sitk.GetImageFromArray(array)
     volume.SetSpacing((sample.voxel_mm,) * 3)
     volume.SetOrigin([index * sample.voxel_mm for index in reversed(sample.corner)])
-    sitk.WriteImage(volume, str(path), useCompression=True)
+    write_whole(volume, path, useCompression=True)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, get_args
 
 import click
 
-from HiResMedSynthLib.cli.options import NumberRange, Numbers, image_options
+from HiResMedSynthLib.cli.options import NumberRange, Numbers, check_device, device_option, image_options
 from HiResMedSynthLib.errors import BankError, SettingsError
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ Examples:
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the training.")
 @click.option("--time-limit", type=click.FloatRange(min=0), default=math.inf, help="Minutes; --resume goes on.")
-@click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
+@device_option
 @click.option("--resume", is_flag=True, help="Go on with the interrupted training of that name.")
 @click.option("--restart", is_flag=True, help="Throw the interrupted training of that name away.")
 @image_options
@@ -87,7 +87,7 @@ def train_command(image: Path, name: str | None, preset: str, seed: int, **optio
     from HiResMedSynthLib.lesion.own import is_synthetic
     from HiResMedSynthLib.lesion.trained import training_values, write_trained
 
-    _check_device(options["device"])
+    check_device(options["device"])
     lesion, flat = _lesion(image, options)
     origin = "cut out by the user"
     if is_synthetic(lesion.card):
@@ -217,22 +217,6 @@ def _refuse_taken(name: str) -> None:
     if name in load_bank().cards or name in get_args(RequestType) or name.lower() in models:
         raise SettingsError(
             f"there is a lesion or model '{name}' already", remedy="Choose another --name, or: models remove."
-        )
-
-
-def _check_device(device: str) -> None:
-    """Refuses a device that isn't there, before anything is written."""
-    import torch
-
-    try:
-        asked = torch.device(device)
-    except RuntimeError:
-        asked = None
-    if asked is None or asked.type not in ("cpu", "cuda"):
-        raise SettingsError(f"there is no device '{device}'", remedy="Use --device cpu or --device cuda.")
-    if asked.type == "cuda" and not (torch.cuda.is_available() and (asked.index or 0) < torch.cuda.device_count()):
-        raise SettingsError(
-            f"there is no GPU for --device {device}", remedy="Use --device cpu, or a PyTorch and driver with CUDA."
         )
 
 

@@ -49,6 +49,17 @@ class LazyGroup(click.Group):
         assert isinstance(command, click.Command)
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click's, which knows only imported commands: an unknown one is answered with those like it."""
+        if args[0] not in COMMANDS and not args[0].startswith("-") and not ctx.resilient_parsing:
+            from difflib import get_close_matches
+
+            like = " or ".join(f"'{name}'" for name in get_close_matches(args[0], COMMANDS))
+            ctx.fail(f"No such command '{args[0]}'." + (f" Did you mean {like}?" if like else ""))
+        return super().resolve_command(ctx, args)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         """The list of commands, from the table above."""
         with formatter.section("Commands"):

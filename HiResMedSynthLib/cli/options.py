@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from HiResMedSynthLib.errors import SettingsError
+
 if TYPE_CHECKING:
     from HiResMedSynthLib.placement.margins import Margins
     from HiResMedSynthLib.placement.method import PlacementMethod
@@ -81,9 +83,28 @@ def image_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+device_option = click.option("--device", default="cpu", show_default=True, help="cpu, or cuda for a GPU.")
+
+
+def check_device(device: str) -> None:
+    """Refuses a device that isn't there, before anything is written."""
+    import torch
+
+    try:
+        asked = torch.device(device)
+    except RuntimeError:
+        asked = None
+    if asked is None or asked.type not in ("cpu", "cuda"):
+        raise SettingsError(f"there is no device '{device}'", remedy="Use --device cpu or --device cuda.")
+    if asked.type == "cuda" and not (torch.cuda.is_available() and (asked.index or 0) < torch.cuda.device_count()):
+        raise SettingsError(
+            f"there is no GPU for --device {device}", remedy="Use --device cpu, or a PyTorch and driver with CUDA."
+        )
+
+
 def where_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Adds the options that say where lesions may go; `placement_of` and `margins_of` read them."""
-    domains = ("lung-ct", "cxr", "kub")
+    domains = ("lung-ct", "cxr", "kub", "mr")
     for option in (
         click.option(
             "--danger",

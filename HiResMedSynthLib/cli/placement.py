@@ -40,12 +40,18 @@ Example:
 """
 
 
+preview_slice_option = click.option(
+    "--preview-slice", type=click.IntRange(min=0), help="Slice of the picture [default: most permitted tissue]."
+)
+
+
 def map_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Adds the argument and options that both commands share."""
     for option in (
         where_options,
         image_options,
         click.option("--overwrite", is_flag=True, help="Replace existing files."),
+        preview_slice_option,
         click.option("--preview", type=click.Path(path_type=Path), help="Also draw it over the image, as PNG."),
         click.option("--out", type=click.Path(path_type=Path), required=True, help="Map to write (.nrrd, .nii.gz)."),
         click.argument("path", type=click.Path(path_type=Path)),
@@ -65,7 +71,7 @@ def danger_command(path: Path, out: Path, preview: Path | None, overwrite: bool,
     if preview is not None:
         from HiResMedSynthLib.placement.picture import danger_picture
 
-        _write_picture(danger_picture(ground.image, found), preview)
+        _write_picture(danger_picture(ground.image, found, index=options["preview_slice"]), preview, ground)
     click.echo(found.method)
     for label, name in ((0, "permitted"), *found.names.items()):
         click.echo(f"{label}  {name}: {100 * int((found.labels == label).sum()) / found.labels.size:.1f} %")
@@ -84,7 +90,8 @@ def prior_command(path: Path, out: Path, preview: Path | None, overwrite: bool, 
     if preview is not None:
         from HiResMedSynthLib.placement.picture import prior_picture
 
-        _write_picture(prior_picture(ground.image, heat, ground.danger_map), preview)
+        picture = prior_picture(ground.image, heat, ground.danger_map, index=options["preview_slice"])
+        _write_picture(picture, preview, ground)
     click.echo(ground.method)
     click.echo(f"Written: {out}" + ("" if preview is None else f" and {preview}"))
 
@@ -105,6 +112,7 @@ def prior_command(path: Path, out: Path, preview: Path | None, overwrite: bool, 
 )
 @click.option("--out", type=click.Path(path_type=Path), help="Write them too: .csv, .json, or .mrk.json for Slicer.")
 @click.option("--preview", type=click.Path(path_type=Path), help="Also draw them over the image, as PNG.")
+@preview_slice_option
 @click.option("--overwrite", is_flag=True, help="Replace existing files.")
 @image_options
 @where_options
@@ -147,8 +155,11 @@ def candidates_command(
     if preview is not None:
         from HiResMedSynthLib.placement.picture import prior_picture
 
-        picture = prior_picture(ground.image, ground.heat(), ground.danger_map, places=[one.place for one in found])
-        _write_picture(picture, preview)
+        picture = prior_picture(
+            ground.image, ground.heat(), ground.danger_map, places=[one.place for one in found],
+            index=options["preview_slice"],
+        )  # fmt: skip
+        _write_picture(picture, preview, ground)
     written = [str(file) for file in (out, preview) if file is not None]
     if written:
         click.echo(f"Written: {' and '.join(written)}")
@@ -161,10 +172,18 @@ def _ground(path: Path, options: dict[str, Any]) -> Ground:
     image = read_image(
         path, spacing_mm=options["spacing_mm"], series=options["series"], slice_index=options["slice_index"]
     )
-    return prepare_ground(
+    wanted = options["preview_slice"]
+    if wanted is not None and wanted >= image.slices:
+        raise SettingsError(
+            f"slice {wanted} is not in 0..{image.slices - 1}", remedy="Choose one of them with --preview-slice."
+        )
+    ground = prepare_ground(
         image, domain=options["domain"], margins=margins_of(options), placement=placement_of(options),
         progress=progress_line,
     )  # fmt: skip
+    for text in ground.warnings:
+        click.echo(f"note: {text}", err=True)
+    return ground
 
 
 def _check_targets(out: Path, preview: Path | None, overwrite: bool) -> None:
@@ -184,30 +203,35 @@ def _check_free(file: Path, overwrite: bool) -> None:
 
 
 def _write_map(array: Any, ground: Ground, out: Path) -> None:
-    import SimpleITK as sitk
-
-    from HiResMedSynthLib.write_volume import to_simpleitk
+    from HiResMedSynthLib.aside import written_aside
+    from HiResMedSynthLib.write_volume import to_simpleitk, write_whole
 
     volume, note = to_simpleitk(array, ground.image)
-    suffix = next(suffix for suffix in (".nii.gz", *MAP_SUFFIXES) if out.name.lower().endswith(suffix))
-    aside = out.with_name(f".{out.name}.part{suffix}")
     try:
-        sitk.WriteImage(volume, str(aside), useCompression=True)
-        aside.replace(out)
-    except (RuntimeError, OSError) as error:
-        aside.unlink(missing_ok=True)
-        raise ExportError(
-            "the map can't be written", where=out, remedy="Is the folder writable, the disk full?"
-        ) from error
+        with written_aside(out) as aside:
+            write_whole(volume, aside, useCompression=True)
+    except OSError as error:
+        raise _unwritable("map", out, error) from error
     if note is not None:
         click.echo(f"note: {note}", err=True)
 
 
-def _write_picture(picture: Any, file: Path) -> None:
+def _write_picture(picture: Any, file: Path, ground: Ground) -> None:
+    from HiResMedSynthLib.aside import written_aside
+    from HiResMedSynthLib.export.image_file import MARK, save_png
+    from HiResMedSynthLib.synthetic_words import HOLDS_COMPOSED
+
+    synthetic = any("synthetic" in oddity or oddity == HOLDS_COMPOSED for oddity in ground.image.oddities)
     try:
-        picture.save(file, format="PNG")
+        with written_aside(file) as aside:
+            save_png(picture, aside, MARK if synthetic else "Research only, not for diagnosis")
     except OSError as error:
-        file.unlink(missing_ok=True)
-        raise ExportError(
-            "the preview can't be written", where=file, remedy="Is the folder writable, the disk full?"
-        ) from error
+        raise _unwritable("preview", file, error) from error
+
+
+def _unwritable(what: str, file: Path, error: OSError) -> ExportError:
+    return ExportError(
+        f"the {what} can't be written ({error.strerror})",
+        where=file,
+        remedy="Choose a disk with space, that you may write.",
+    )

@@ -127,6 +127,7 @@ def _is_no_picture(path: Path) -> bool:
     """Whether a DICOM file's SOP class is none of images (SEG, SR, presentation states ...); unknown ones may be."""
     import pydicom
 
+    from HiResMedSynthLib.read_bounds import refuse_deflated_bomb
     from HiResMedSynthLib.read_dicom import looks_like_dicom
 
     try:
@@ -135,6 +136,7 @@ def _is_no_picture(path: Path) -> bool:
                 return False
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
+            refuse_deflated_bomb(path)
             data = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["SOPClassUID"], force=True)
             name = str(data.SOPClassUID.name)
     except Exception:  # pydicom raises whatever it meets in a damaged file: its reader will say so by name

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from HiResMedSynthLib.cli.options import image_options, progress_line
+from HiResMedSynthLib.cli.options import check_device, device_option, image_options, progress_line
 from HiResMedSynthLib.errors import ExportError
 
 EXAMPLES = """\b
@@ -34,6 +34,7 @@ Examples:
 )
 @click.option("--sex", type=click.Choice(("F", "M")), help="Of the patient, where it is known.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing file.")
+@device_option
 @image_options
 def reconstruct_command(image: Path, out: Path, overwrite: bool, **options: Any) -> None:
     """Draws IMAGE again from its codes, on its own grid and grey range.
@@ -45,6 +46,7 @@ def reconstruct_command(image: Path, out: Path, overwrite: bool, **options: Any)
     from HiResMedSynthLib.export.image_file import check_format, format_of, write_image_file
     from HiResMedSynthLib.read import read_image
 
+    check_device(options["device"])
     form = format_of(out)
     if not out.absolute().parent.is_dir():
         raise ExportError("the folder of the output doesn't exist", where=out.parent, remedy="Make it first.")
@@ -58,7 +60,7 @@ def reconstruct_command(image: Path, out: Path, overwrite: bool, **options: Any)
     if domain is None and options["model_name"] is None:
         domain = "lung-ct" if given.units == "HU" else "cxr"
     found = find_background(options["model_name"], domain, on_note=lambda text: click.echo(f"Note: {text}", err=True))
-    model = load_background(found)
+    model = load_background(found, options["device"])
     steps = list(model.cascade.stages)
     made = reconstruct(
         model,

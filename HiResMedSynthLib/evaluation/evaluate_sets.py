@@ -71,7 +71,7 @@ class EvaluationSettings:
         if unknown or not self.spaces or self.slices < 1 or self.learned_pairs < 0:
             raise SettingsError(
                 "these settings of an evaluation can't be",
-                remedy=f"Feature spaces are {', '.join(SPACES)}; slices >= 1.",
+                remedy=f"Choose feature spaces of {', '.join(SPACES)}, and slices of 1 or more.",
             )
 
 

@@ -27,6 +27,7 @@ from HiResMedSynthLib.annotations_patients import Told, read_patients
 from HiResMedSynthLib.errors import HiResMedSynthError, ReadError
 from HiResMedSynthLib.image import MedicalImage
 from HiResMedSynthLib.read import read_image
+from HiResMedSynthLib.read_bounds import refuse_deflated_bomb
 from HiResMedSynthLib.read_dicom import looks_like_dicom
 
 CASE_FILE, CASE_SERIES, CASE_BACKGROUND, CASE_MASK = "case.json", "dicom", "dicom_background", "instance_mask.nii.gz"
@@ -264,6 +265,7 @@ def _header(file: Path) -> dict[str, str]:
                 return {}
         with warnings.catch_warnings(), pydicom.config.disable_value_validation():
             warnings.simplefilter("ignore")
+            refuse_deflated_bomb(file)
             data = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=tags, force=True)
             return {tag: str(data.get(tag) or "") for tag in tags}
     except Exception:  # pydicom raises whatever it meets in a damaged file: its reader will say so by name

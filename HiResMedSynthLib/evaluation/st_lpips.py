@@ -14,9 +14,9 @@ from HiResMedSynthLib.torchvision_guard import import_torchvision
 UNUSED = (("IPython", "embed"), ("torchsummary", "summary"))  # the package imports both, and uses neither
 
 
-@lru_cache(maxsize=1)
-def st_lpips() -> Any:
-    """The network on VGG16, frozen; called with two batches [B, 3, H, W] in -1..1 it gives distances [B, 1, 1, 1].
+@lru_cache(maxsize=2)
+def st_lpips(backbone: str = "vgg") -> Any:
+    """The network on VGG16 ("alex": AlexNet), frozen; of two batches [B, 3, H, W] in -1..1 it gives [B, 1, 1, 1].
 
     Raises:
         HiResMedSynthError: the package stlpips-pytorch or torchvision is not installed.
@@ -38,5 +38,5 @@ def st_lpips() -> Any:
     finally:
         for name in stand_ins:
             sys.modules.pop(name, None)
-    network = package.LPIPS(net="vgg", variant="shift_tolerant", verbose=False).eval()
+    network = package.LPIPS(net=backbone, variant="shift_tolerant", verbose=False).eval()
     return network.requires_grad_(False)

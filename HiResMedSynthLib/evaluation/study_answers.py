@@ -63,14 +63,18 @@ def read_answers(study: Study) -> Answers:
     try:
         if study.answers_path.stat().st_size > LARGEST_FILE:
             raise StudyError(
-                "this is too large to be a file of answers", where=study.answers_path, remedy="Is it the right file?"
+                "this is too large to be a file of answers",
+                where=study.answers_path,
+                remedy="Check that it is the right file.",
             )
         lines = study.answers_path.read_bytes().split(b"\n")
     except FileNotFoundError:
         lines = []
     except OSError as error:
         raise StudyError(
-            f"the answers can't be read ({error.strerror})", where=study.answers_path, remedy="May you read the file?"
+            f"the answers can't be read ({error.strerror})",
+            where=study.answers_path,
+            remedy="Check that you may read the file.",
         ) from error
     found: dict[str, dict[int, Answer]] = {reader: {} for reader in study.design.readers}
     cut_off = []
@@ -197,7 +201,7 @@ class AnswersFile:
         return StudyError(
             f"answers can't be written ({error.strerror})",
             where=self._study.answers_path,
-            remedy="Is the folder writable, the disk full?",
+            remedy="Make room on the disk, or check that the folder is writable; then serve again.",
         )
 
 

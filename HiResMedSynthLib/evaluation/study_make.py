@@ -158,7 +158,9 @@ def new_study(
             made.rename(out)
     except OSError as error:
         raise ExportError(
-            f"the study can't be written ({error.strerror or error})", where=out, remedy="Is there room on the disk?"
+            f"the study can't be written ({error.strerror or error})",
+            where=out,
+            remedy="Choose a disk with space, that you may write.",
         ) from error
     return open_study(out), held
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from HiResMedSynthLib.export import sop_class
 from HiResMedSynthLib.export.decimal_string import factor
 from HiResMedSynthLib.export.defined_terms import BODY_PARTS, PAIRED_BODY_PARTS, VIEW_POSITIONS, term
-from HiResMedSynthLib.export.image_modules import add_image_modules
+from HiResMedSynthLib.export.image_modules import add_image_modules, add_position
 from HiResMedSynthLib.export.patient import MANUFACTURER, MODEL, SyntheticStudy, add_marks
 from HiResMedSynthLib.export.stored import StoredForm, stored_form
 from HiResMedSynthLib.image import MedicalImage, Window
@@ -24,6 +24,7 @@ ENCODERS: dict[Compression, tuple[str, str]] = {
     "jpeg-ls": ("1.2.840.10008.1.2.4.80", "pyjpegls"),
     "rle": ("1.2.840.10008.1.2.5", "pydicom"),
 }
+CHARACTER_SET = "ISO_IR 192"  # UTF-8
 Progress = Callable[[int, int, str], None]
 
 
@@ -53,38 +54,30 @@ def series_datasets(
         window: how to show it; None: the image's own.
         form: how its pixels are stored; None: by themselves.
     """
-    from HiResMedSynthLib import __version__
+    from pydicom import Dataset
+    from pydicom.charset import convert_encodings
+    from pydicom.dataset import FileMetaDataset
+    from pydicom.uid import ExplicitVRLittleEndian
 
-    identity = study.identity
     form = form or stored_form(image)
-    shown = window or image.display_window()
+    shared = _shared(image, kind, study, form, series_number, body_part=body_part, window=window)
     view = term(image.facts.view_position, VIEW_POSITIONS)
+    shared.SeriesDescription = f"{description}, {view}" if description and view else description
+    shared.DerivationDescription = derivation
+    encoded = _encoded(shared)
     for index in slices:
-        data = _new_dataset(kind.sop_class_uid, identity.uid("series", series_number, "slice", index))
-        _patient_and_study(data, study)
-        data.Modality = sop_class.MODALITIES.get(kind.sop_class_uid, term(image.modality, MODALITIES, "OT"))
-        data.SeriesInstanceUID = identity.uid("series", series_number)
-        data.SeriesNumber = series_number
-        data.SeriesDescription = f"{description}, {view}" if description and view else description
-        data.SeriesDate = data.ContentDate = data.InstanceCreationDate = data.AcquisitionDate = identity.date
-        data.SeriesTime = data.ContentTime = data.InstanceCreationTime = data.AcquisitionTime = identity.time
+        data = Dataset(dict(encoded.items()))
+        data.SpecificCharacterSet = CHARACTER_SET
+        data.set_original_encoding(False, True, convert_encodings(CHARACTER_SET))
+        data.file_meta = FileMetaDataset()
+        data.file_meta.MediaStorageSOPClassUID = kind.sop_class_uid
+        data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        uid = study.identity.uid("series", series_number, "slice", index)
+        data.SOPInstanceUID = data.file_meta.MediaStorageSOPInstanceUID = uid
         data.InstanceNumber = index + 1
-        data.Manufacturer, data.ManufacturerModelName, data.SoftwareVersions = MANUFACTURER, MODEL, __version__
-        data.DerivationDescription = derivation
-        part = term(image.facts.body_part_examined, BODY_PARTS, body_part or "")
-        if part:
-            data.BodyPartExamined = part
-        if part in PAIRED_BODY_PARTS and kind.sop_class_uid != sop_class.DX_PRESENTATION:
-            # type 2C, empty where unknown; a DX has its ImageLaterality
-            data.Laterality = term(image.facts.image_laterality, frozenset(("R", "L")))
-        if image.facts.lossy_image_compression == "01":
-            data.LossyImageCompression = "01"
-        _pixels(data, image, form, index)
-        data.WindowCenter, data.WindowWidth = factor(shown.center), factor(shown.width)
-        if shown.width < 1:
-            data.VOILUTFunction = "LINEAR_EXACT"  # the usual LINEAR starts at a width of 1 (PS3.3 C.11.2.1.2)
-        add_image_modules(data, kind.sop_class_uid, image, form, identity, index)
-        add_marks(data, study)
+        add_position(data, kind.sop_class_uid, image, index)
+        content = form.store(image.pixels[index]).tobytes()
+        data["PixelData"] = _pixel_element(content if len(content) % 2 == 0 else content + b"\0", shared.BitsAllocated)
         yield data
 
 
@@ -110,18 +103,60 @@ def write_series(
     return headers
 
 
-def _new_dataset(sop_class_uid: str, sop_instance_uid: str) -> Dataset:
+def _shared(
+    image: MedicalImage,
+    kind: sop_class.ObjectKind,
+    study: SyntheticStudy,
+    form: StoredForm,
+    series_number: int,
+    *,
+    body_part: str | None,
+    window: Window | None,
+) -> Dataset:
+    """What all slices of a series have in common."""
     from pydicom import Dataset
-    from pydicom.dataset import FileMetaDataset
-    from pydicom.uid import ExplicitVRLittleEndian
 
+    from HiResMedSynthLib import __version__
+
+    identity, shown = study.identity, window or image.display_window()
     data = Dataset()
-    data.file_meta = FileMetaDataset()
-    data.SOPClassUID = data.file_meta.MediaStorageSOPClassUID = sop_class_uid
-    data.SOPInstanceUID = data.file_meta.MediaStorageSOPInstanceUID = sop_instance_uid
-    data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    data.SpecificCharacterSet = "ISO_IR 192"
+    data.SpecificCharacterSet = CHARACTER_SET
+    data.SOPClassUID = kind.sop_class_uid
+    _patient_and_study(data, study)
+    data.Modality = sop_class.MODALITIES.get(kind.sop_class_uid, term(image.modality, MODALITIES, "OT"))
+    data.SeriesInstanceUID = identity.uid("series", series_number)
+    data.SeriesNumber = series_number
+    data.SeriesDate = data.ContentDate = data.InstanceCreationDate = data.AcquisitionDate = identity.date
+    data.SeriesTime = data.ContentTime = data.InstanceCreationTime = data.AcquisitionTime = identity.time
+    data.Manufacturer, data.ManufacturerModelName, data.SoftwareVersions = MANUFACTURER, MODEL, __version__
+    part = term(image.facts.body_part_examined, BODY_PARTS, body_part or "")
+    if part:
+        data.BodyPartExamined = part
+    if part in PAIRED_BODY_PARTS and kind.sop_class_uid != sop_class.DX_PRESENTATION:
+        # type 2C, empty where unknown; a DX has its ImageLaterality
+        data.Laterality = term(image.facts.image_laterality, frozenset(("R", "L")))
+    if image.facts.lossy_image_compression == "01":
+        data.LossyImageCompression = "01"
+    _pixel_form(data, image, form)
+    data.WindowCenter, data.WindowWidth = factor(shown.center), factor(shown.width)
+    if shown.width < 1:
+        data.VOILUTFunction = "LINEAR_EXACT"  # the usual LINEAR starts at a width of 1 (PS3.3 C.11.2.1.2)
+    add_image_modules(data, kind.sop_class_uid, image, form, identity)
+    add_marks(data, study)
     return data
+
+
+def _encoded(data: Dataset) -> Dataset:
+    """The same, its elements as bytes of Explicit VR Little Endian, which pydicom then writes as they are."""
+    from pydicom.filebase import DicomBytesIO
+    from pydicom.filereader import read_dataset
+    from pydicom.filewriter import write_dataset
+
+    stream = DicomBytesIO()
+    stream.is_implicit_VR, stream.is_little_endian = False, True
+    write_dataset(stream, data)
+    stream.seek(0)
+    return read_dataset(stream, is_implicit_VR=False, is_little_endian=True)
 
 
 def _patient_and_study(data: Dataset, study: SyntheticStudy) -> None:
@@ -133,19 +168,16 @@ def _patient_and_study(data: Dataset, study: SyntheticStudy) -> None:
     data.StudyDescription = study.study_description
 
 
-def _pixels(data: Dataset, image: MedicalImage, form: StoredForm, index: int) -> None:
-    stored = form.store(image.pixels[index])
+def _pixel_form(data: Dataset, image: MedicalImage, form: StoredForm) -> None:
     data.SamplesPerPixel = 1
     data.PhotometricInterpretation = image.photometric
-    data.Rows, data.Columns = stored.shape
-    data.BitsAllocated = 8 * stored.dtype.itemsize
+    data.Rows, data.Columns = image.rows, image.columns
+    data.BitsAllocated = 8 * form.dtype.itemsize
     data.BitsStored, data.HighBit = form.bits_stored, form.bits_stored - 1
     data.PixelRepresentation = int(form.signed)
     padding = form.padding(image.padding_value)
     if padding is not None:
         data.add_new("PixelPaddingValue", "SS" if form.signed else "US", padding)
-    content = stored.tobytes()
-    data["PixelData"] = _pixel_element(content if len(content) % 2 == 0 else content + b"\0", data.BitsAllocated)
 
 
 def _pixel_element(content: bytes, bits_allocated: int) -> Any:

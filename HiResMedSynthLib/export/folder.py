@@ -36,7 +36,7 @@ from HiResMedSynthLib.export.segmentation import SegKind, segmentation
 from HiResMedSynthLib.export.sop_class import object_kind
 from HiResMedSynthLib.export.stored import stored_form
 from HiResMedSynthLib.image import MedicalImage
-from HiResMedSynthLib.read_header import COMPOSED, HOLDS_COMPOSED
+from HiResMedSynthLib.synthetic_words import COMPOSED, HOLDS_COMPOSED
 from HiResMedSynthLib.write_volume import write_nifti
 
 if TYPE_CHECKING:
@@ -89,6 +89,7 @@ class _Choices:
     seg: SegKind
     compress: Compression | None
     with_preview: bool
+    with_report: bool
 
 
 def check_target(out: Path, *, overwrite: bool) -> None:
@@ -140,6 +141,7 @@ def export(
     seg: SegKind = "binary",
     compress: Compression | None = None,
     with_preview: bool = True,
+    with_report: bool = True,
     progress: Progress | None = None,
 ) -> ExportedFolder:
     """Writes a case into the new folder `out`: aside first, moved in place when whole.
@@ -153,8 +155,9 @@ def export(
         labels: what to add to patient and study labels.
         identity: UIDs and date; None: new UIDs, of now.
         seg: segmentation.dcm as BINARY, a frame for each lesion and slice, or as LABELMAP, which few programs read yet.
-        compress: lossless compression of the series; None: none.
+        compress: lossless compression of the series and the segmentation; None: none.
         with_preview: write preview.png, which takes as long as drawing a small case.
+        with_report: write measurements.dcm.
         progress: called with (done, total, what).
 
     Raises:
@@ -177,6 +180,7 @@ def export(
             seg=seg,
             compress=compress,
             with_preview=with_preview,
+            with_report=with_report,
         )
         study = SyntheticStudy.of_case(case_sha256(composition.case), choices.labels, identity)
         exported = _write(composition, aside, out, choices, study, progress or (lambda _d, _t, _w: None))
@@ -219,7 +223,7 @@ def _write(
         notes.append("the pair holds the changed slices only: to replay the case, name the whole background")
     slices = composition.changed_slices if choices.changed_only else tuple(range(image.slices))
     derivation = _derivation(composition, kind.reason)
-    body_part = BODY_PARTS[composition.case.background.domain]
+    body_part = BODY_PARTS.get(composition.case.background.domain)
     window = composition.background.display_window()  # one for both series: a pair is shown alike
     total = len(slices)
 
@@ -247,10 +251,11 @@ def _write(
             how = f"{how}; earlier {COMPOSED}"
         written(composition.background, "dicom_background", 2, "SYNTHETIC pair, background without lesions", how)
     progress(0, 3, "writing masks and boxes")
-    masks = segmentation(composition, headers, study, kind=choices.seg)
+    masks = segmentation(composition, headers, study, kind=choices.seg, compress=choices.compress)
     masks.save_as(folder / "segmentation.dcm", enforce_file_format=True)
-    report = measurement_report(composition, headers, masks, study)
-    report.save_as(folder / "measurements.dcm", enforce_file_format=True)
+    if choices.with_report:
+        report = measurement_report(composition, headers, masks, study)
+        report.save_as(folder / "measurements.dcm", enforce_file_format=True)
     write_boxes(composition, folder, slices)
     mask = composition.instance_mask[list(slices)]
     mask = mask.astype(np.uint8 if mask.max() < 256 else np.uint16)

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from HiResMedSynthLib.aside import written_aside
 from HiResMedSynthLib.errors import ExportError
 from HiResMedSynthLib.export.dicom_series import series_datasets
 from HiResMedSynthLib.export.patient import SyntheticStudy
 from HiResMedSynthLib.export.sop_class import object_kind
 from HiResMedSynthLib.image import MedicalImage
-from HiResMedSynthLib.write_volume import to_simpleitk
+from HiResMedSynthLib.synthetic_words import SYNTHETIC_TEXT
+from HiResMedSynthLib.write_volume import to_simpleitk, write_whole
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 FileFormat = Literal["dicom", "nrrd", "png"]
 SUFFIXES: dict[str, FileFormat] = {".dcm": "dicom", ".nrrd": "nrrd", ".png": "png"}
-MARK = "SYNTHETIC, research only, not for diagnosis"
+MARK = f"{SYNTHETIC_TEXT}, not for diagnosis"
 
 
 def suffix_of(form: str) -> str:
@@ -70,24 +70,15 @@ def write_image_file(image: MedicalImage, path: Path, *, how: str, sex: str | No
     form = format_of(path)
     check_format(image.units == "HU", form)
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.stem[:40]}-", suffix=path.suffix, dir=path.absolute().parent)
+        with written_aside(path) as aside:
+            if form == "dicom":
+                dicom_dataset(image, how=how, sex=sex).save_as(aside, enforce_file_format=True)
+            elif form == "nrrd":
+                _write_nrrd(image, aside, how)
+            else:
+                _write_png(image, aside, how)
     except OSError as error:
         raise _unwritable(path, error) from error
-    os.close(handle)
-    aside = Path(name)
-    try:
-        if form == "dicom":
-            dicom_dataset(image, how=how, sex=sex).save_as(aside, enforce_file_format=True)
-        elif form == "nrrd":
-            _write_nrrd(image, aside, how)
-        else:
-            _write_png(image, aside, how)
-        aside.chmod(0o644)
-        aside.replace(path)
-    except (OSError, RuntimeError) as error:  # RuntimeError: SimpleITK's, which doesn't say why
-        raise _unwritable(path, error) from error
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 def dicom_dataset(image: MedicalImage, *, how: str, sex: str | None = None) -> Dataset:
@@ -113,11 +104,9 @@ def dicom_dataset(image: MedicalImage, *, how: str, sex: str | None = None) -> D
 
 
 def _write_nrrd(image: MedicalImage, path: Path, how: str) -> None:
-    import SimpleITK as sitk
-
     volume, _ = to_simpleitk(np.asarray(image.pixels), image)
     volume.SetMetaData("SYNTHETIC", f"{how}. {MARK}")
-    sitk.WriteImage(volume, str(path), useCompression=True)
+    write_whole(volume, path, useCompression=True)
 
 
 def _write_png(image: MedicalImage, path: Path, how: str) -> None:
@@ -147,5 +136,5 @@ def save_png(picture: Image, path: Path, told: str = MARK, *, compress_level: in
 def _unwritable(path: Path, error: Exception) -> ExportError:
     reason = getattr(error, "strerror", None) or "the writer failed"
     return ExportError(
-        f"the image can't be written ({reason})", where=path, remedy="Is the folder writable, the disk full?"
+        f"the image can't be written ({reason})", where=path, remedy="Choose a disk with space, that you may write."
     )

@@ -34,27 +34,36 @@ ANATOMIC_REGIONS = {"CHEST": ("51185008", "Chest"), "ABDOMEN": ("818981001", "Ab
 
 
 def add_image_modules(
-    data: Dataset, sop_class_uid: str, image: MedicalImage, form: StoredForm, identity: OutputIdentity, index: int
+    data: Dataset, sop_class_uid: str, image: MedicalImage, form: StoredForm, identity: OutputIdentity
 ) -> None:
-    """Adds to one slice's data set what its SOP class demands."""
+    """Adds what its SOP class demands to the data set that all slices share."""
     if burned := burned_in(image):
         data.BurnedInAnnotation = burned
-    if sop_class_uid in (CT, MR):
-        _plane(data, image, identity, index)
     CLASSES[sop_class_uid](data, image, form)
-    if sop_class_uid == SECONDARY_CAPTURE and (image.slices > 1 or image.modality in SECTIONAL):
-        _plane(data, image, identity, index)
+    if _has_plane(sop_class_uid, image):
+        _plane(data, image, identity)
 
 
-def _plane(data: Dataset, image: MedicalImage, identity: OutputIdentity, index: int) -> None:
-    """Image Plane and Frame of Reference (PS3.3 C.7.6.2, C.7.4.1)."""
+def add_position(data: Dataset, sop_class_uid: str, image: MedicalImage, index: int) -> None:
+    """Adds where one slice lies in the patient, if its class tells that."""
+    if not _has_plane(sop_class_uid, image):
+        return
     assert image.positions_lps_mm is not None
-    spacing, position = image.pixel_spacing_mm, image.positions_lps_mm[index]
-    if spacing is not None:
-        data.PixelSpacing = [decimal(value) for value in spacing]
-    data.ImageOrientationPatient = [decimal(value) for value in image.orthonormal_directions_lps.ravel()]
+    position = image.positions_lps_mm[index]
     data.ImagePositionPatient = [decimal(value) for value in position]
     data.SliceLocation = decimal(float(position @ image.normal_lps))
+
+
+def _has_plane(sop_class_uid: str, image: MedicalImage) -> bool:
+    sectional = image.slices > 1 or image.modality in SECTIONAL
+    return sop_class_uid in (CT, MR) or (sop_class_uid == SECONDARY_CAPTURE and sectional)
+
+
+def _plane(data: Dataset, image: MedicalImage, identity: OutputIdentity) -> None:
+    """Image Plane but for each slice's place, and Frame of Reference (PS3.3 C.7.6.2, C.7.4.1)."""
+    if image.pixel_spacing_mm is not None:
+        data.PixelSpacing = [decimal(value) for value in image.pixel_spacing_mm]
+    data.ImageOrientationPatient = [decimal(value) for value in image.orthonormal_directions_lps.ravel()]
     data.SliceThickness = None if image.slice_thickness_mm is None else decimal(image.slice_thickness_mm)
     data.FrameOfReferenceUID = identity.uid("frame of reference")
     data.PositionReferenceIndicator = ""

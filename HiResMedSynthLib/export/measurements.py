@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from highdicom.sr import Comprehensive3DSR, ComprehensiveSR, FindingSite, Measurement
     from pydicom import Dataset
 
-SITES = {"lung-ct": "Lung", "cxr": "Lung", "kub": "UrinarySystem"}  # SNOMED CT, by pydicom's names
+SITES = {"lung-ct": "Lung", "cxr": "Lung", "kub": "UrinarySystem"}  # SNOMED CT, by pydicom's names; of MR: unknown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,7 +132,7 @@ def _groups(composition: Composition, headers: Sequence[Dataset], seg: Dataset, 
             ),
             "finding_category": Code(CATEGORY[0], "SCT", CATEGORY[1]),
             "finding_type": Code(value, "SCT", meaning),
-            "finding_sites": [_site(composition, by_number[values.number])],
+            "finding_sites": _sites(composition, by_number[values.number]),
             "algorithm_id": sr.AlgorithmIdentification(name=MODEL, version=__version__),
             "measurements": _measurements(values, composition.image.modality, composition.image.units),
         }
@@ -179,17 +179,22 @@ def _measurements(values: LesionMeasures, modality: str, units: str) -> list[Mea
     return found
 
 
-def _site(composition: Composition, lesion: PlacedLesion) -> FindingSite:
-    """The organ, with the side where the lesion was asked for on one; not on a mirrored film, where zones are wrong."""
+def _sites(composition: Composition, lesion: PlacedLesion) -> list[FindingSite]:
+    """The organ where it is known, with the side where the lesion was asked for on one.
+
+    Of a mirrored film no side: zones are wrong there.
+    """
     from highdicom.sr import FindingSite
     from pydicom.sr.codedict import codes
 
+    domain = composition.case.background.domain
+    if domain not in SITES:
+        return []
     hangs = hanging(composition.image.facts.patient_orientation)
-    mirrored = composition.case.background.domain != "lung-ct" and bool(hangs) and "R" in hangs[0]
+    mirrored = domain != "lung-ct" and bool(hangs) and "R" in hangs[0]
     side = "" if mirrored else (lesion.request.zone or "").split("-")[0]
     laterality = {"left": codes.SCT.Left, "right": codes.SCT.Right}.get(side)
-    organ = getattr(codes.SCT, SITES[composition.case.background.domain])
-    return FindingSite(anatomic_location=organ, laterality=laterality)
+    return [FindingSite(anatomic_location=getattr(codes.SCT, SITES[domain]), laterality=laterality)]
 
 
 def _frame_of(seg: Dataset, segment: int) -> int | None:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from HiResMedSynthLib import __version__
 from HiResMedSynthLib.compose import Composition
+from HiResMedSynthLib.export.dicom_series import ENCODERS, Compression
 from HiResMedSynthLib.export.identity import OutputIdentity
 from HiResMedSynthLib.export.patient import MANUFACTURER, MODEL, SyntheticStudy, add_marks
 
@@ -29,7 +30,12 @@ def tracking_id(number: int) -> str:
 
 
 def segmentation(
-    composition: Composition, headers: Sequence[Dataset], study: SyntheticStudy, *, kind: SegKind = "binary"
+    composition: Composition,
+    headers: Sequence[Dataset],
+    study: SyntheticStudy,
+    *,
+    kind: SegKind = "binary",
+    compress: Compression | None = None,
 ) -> Segmentation:
     """The SEG object that refers to the written series.
 
@@ -38,6 +44,7 @@ def segmentation(
         headers: data sets of the written slices, without pixels; InstanceNumber is the slice index plus one.
         study: shared by all objects of the export.
         kind: BINARY, or LABELMAP (PS3.3 A.51 of 2024).
+        compress: lossless compression; None: none.
     """
     from highdicom import AlgorithmIdentificationSequence
     from highdicom.seg import SegmentAlgorithmTypeValues, SegmentDescription
@@ -73,6 +80,7 @@ def segmentation(
         descriptions,
         identity=study.identity,
         kind=kind,
+        compress=compress,
         series_description="SYNTHETIC lesions, masks",
         content_label="SYNTHETIC",
         content_description="Masks of synthetic lesions (alpha >= 0.5)",
@@ -88,6 +96,7 @@ def new_segmentation(
     *,
     identity: OutputIdentity,
     kind: SegKind = "binary",
+    compress: Compression | None = None,
     series_description: str,
     content_label: str,
     content_description: str,
@@ -100,10 +109,12 @@ def new_segmentation(
         descriptions: highdicom SegmentDescriptions.
         identity: where its UIDs and dates come from.
         kind: BINARY or LABELMAP.
+        compress: of the frames of a label map; RLE and JPEG-LS can't hold the single bits of a BINARY one (PS3.5
+            8.2.2, 8.2.3), so that is deflated as a whole.
         series_description, content_label, content_description: what readers see.
     """
     from highdicom.seg import Segmentation, SegmentationTypeValues
-    from pydicom.uid import ExplicitVRLittleEndian
+    from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
 
     result = Segmentation(
         source_images=list(headers),
@@ -118,12 +129,14 @@ def new_segmentation(
         manufacturer_model_name=MODEL,
         software_versions=__version__,
         device_serial_number="1",
-        transfer_syntax_uid=ExplicitVRLittleEndian,
+        transfer_syntax_uid=ENCODERS[compress][0] if compress and kind == "labelmap" else ExplicitVRLittleEndian,
         omit_empty_frames=True,
         series_description=series_description,
         content_label=content_label,
         content_description=content_description,
     )
+    if compress and kind == "binary":
+        result.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
     # highdicom takes the time of the call, and draws this UID
     result.InstanceCreationDate = result.ContentDate = identity.date
     result.InstanceCreationTime = result.ContentTime = identity.time

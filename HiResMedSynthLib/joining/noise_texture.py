@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from HiResMedSynthLib import measure
+
 SLICES_READ = 6
 PARENCHYMA_HU = (-1000.0, -700.0)
 LOCAL_PX = 3.0  # sigma of the local mean: coarser structure is anatomy
@@ -19,6 +21,7 @@ LOUDEST = 3.0  # robust standard deviations: what sticks out farther is a vessel
 MAD_TO_SD = 1.4826
 LAGS = 6  # pixels over which the noise is compared with itself
 FEWEST_PIXELS = 1500
+FEWEST_FOR_SPREAD = 60  # pixels: enough to tell how coarse the grain is, not how it looks
 DEFAULT_SIGMA_PX = 0.6  # of the blur that gives white noise the grain of a usual chest kernel
 LARGEST_LIKENESS = 0.95
 IMMERKAER_GRID = 64
@@ -78,20 +81,25 @@ def noise_texture(hu: NDArray[Any]) -> NoiseTexture:
     """
     total, weight = np.zeros((2 * LAGS + 1,) * 2), np.zeros((2 * LAGS + 1,) * 2)
     along = np.zeros(3)
-    pixels = 0
+    pixels, squares, fine = 0, 0.0, 0.0
     for k in np.unique(np.linspace(0, len(hu) - 1, min(len(hu), SLICES_READ)).round().astype(int)):
         crop = _airy_box(hu[k])
         if crop is None:
             continue
         here, quiet = _grain(hu[k][crop])
         pixels += int(quiet.sum())
+        squares += float(np.vdot(here, here))
+        fine += int(quiet.sum()) * measure.noise(hu[k][crop], quiet)
         _correlate(here, quiet.astype(np.float32), total, weight)
         if len(hu) > 1:
             there, also = _grain(hu[k + 1 if k + 1 < len(hu) else k - 1][crop])
             both = quiet & also
             along += (here * there)[both].sum(), (here**2)[both].sum(), (there**2)[both].sum()
     if pixels < FEWEST_PIXELS or total[LAGS, LAGS] <= 0 or weight.min() <= 0:
-        return NoiseTexture(correlation=_usual_correlation(), likeness=0.0, pixels=0)
+        # little is quiet where noise is strong and sharp: the usual grain would be three times that noise
+        known = pixels >= FEWEST_FOR_SPREAD and fine > 0
+        sigma = _sigma_of(np.sqrt(squares * pixels) / fine) if known else DEFAULT_SIGMA_PX
+        return NoiseTexture(correlation=_blurred_white(sigma), likeness=0.0, pixels=0)
     covariance = total / weight
     covariance = (covariance + covariance[::-1, ::-1]) / 2
     taper = np.hanning(2 * LAGS + 3)[1:-1]
@@ -101,10 +109,18 @@ def noise_texture(hu: NDArray[Any]) -> NoiseTexture:
     return NoiseTexture(correlation=correlation, likeness=likeness, pixels=pixels)
 
 
-def _usual_correlation() -> NDArray[np.float64]:
+def _blurred_white(sigma_px: float) -> NDArray[np.float64]:
+    """The correlation of white noise blurred by that sigma."""
     lags = np.arange(-LAGS, LAGS + 1)
-    one = np.exp(-(lags**2) / (4 * DEFAULT_SIGMA_PX**2))  # of white noise blurred by that sigma
+    one = np.exp(-(lags**2) / (4 * max(sigma_px, 1e-3) ** 2))
     return np.outer(one, one)
+
+
+def _sigma_of(spread: float) -> float:
+    """The blur of white noise whose SD is so many times what `measure.noise` reads of it; the usual one at most."""
+    tried = np.linspace(0.0, DEFAULT_SIGMA_PX, 13)
+    textures = (NoiseTexture(correlation=_blurred_white(sigma), likeness=0.0, pixels=0) for sigma in tried)
+    return float(np.interp(spread, [1.0 / texture._immerkaer_reading() for texture in textures], tried))
 
 
 def _airy_box(plane: NDArray[Any]) -> tuple[slice, slice] | None:

@@ -10,6 +10,7 @@ import dataclasses
 import difflib
 import hashlib
 import json
+import math
 from collections.abc import Collection
 from dataclasses import dataclass
 from functools import lru_cache
@@ -51,7 +52,9 @@ class Bank:
         if name not in self.cards:
             near = difflib.get_close_matches(name, self.cards, n=3, cutoff=0.4)
             hint = f"Near names: {', '.join(near)}. " if near else ""
-            raise BankError(f"the bank has no lesion '{name}'", remedy=f"{hint}All of them: hiresmedsynth lesion list.")
+            raise BankError(
+                f"the bank has no lesion '{name}'", remedy=f"{hint}See all of them: hiresmedsynth lesion list."
+            )
         return Lesion(
             intensity_hu=self.arrays[f"{name}.intensity_hu"],
             alpha=self.arrays[f"{name}.alpha"].astype(np.uint16) * np.uint16(257),
@@ -110,7 +113,7 @@ def load_bank(path: Path | None = None) -> Bank:
         BankError: missing, changed or of another format.
     """
     file = path or SHIPPED
-    repair = "Reinstall HiResMedSynth." if path is None else "Build it anew with Training/build_bank.py."
+    repair = "Reinstall HiResMedSynth." if path is None else "Build the bank anew."
     try:
         packed = file.read_bytes()
     except OSError as error:
@@ -140,14 +143,29 @@ def _parse(packed: bytes, file: Path, repair: str) -> Bank:
         if metadata.get("format") != BANK_FORMAT:
             raise BankError("this is a lesion bank of another format", where=file, remedy=repair)
         entries = json.loads(metadata["entries"])
-        cards = {entry["card"]["name"]: LesionCard(**entry["card"]) for entry in entries}
-        voxels = {entry["card"]["name"]: float(entry["voxel_mm"]) for entry in entries}
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        found = [checked_card(entry["card"]) for entry in entries]
+        cards = {card.name: card for card in found}
+        voxels = {card.name: float(entry["voxel_mm"]) for card, entry in zip(found, entries, strict=True)}
+    except (SafetensorError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise BankError(f"this is no lesion bank ({type(error).__name__})", where=file, remedy=repair) from error
     missing = [n for n in cards if f"{n}.alpha" not in arrays or f"{n}.intensity_hu" not in arrays]
     if missing:
         raise BankError(f"the arrays of {', '.join(missing)} are missing", where=file, remedy=repair)
     return Bank(cards=cards, voxels_mm=voxels, arrays=arrays, sha256=hashlib.sha256(packed).hexdigest())
+
+
+def checked_card(document: dict[str, Any]) -> LesionCard:
+    """The card that a file tells of.
+
+    Raises:
+        ValueError: a field is unknown or missing, of another type, or a size that can't be.
+    """
+    from pydantic import TypeAdapter
+
+    card = TypeAdapter(LesionCard).validate_json(json.dumps(document), strict=True)  # a dict is no card in Python
+    if not (card.name and math.isfinite(card.diameter_mm) and card.diameter_mm > 0):
+        raise ValueError("a lesion has no name or no size")
+    return card
 
 
 def bank_bytes(lesions: list[Lesion]) -> bytes:

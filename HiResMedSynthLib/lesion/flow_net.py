@@ -15,16 +15,22 @@ from HiResMedSynthLib.layers import group_norm, waves
 
 PATCH = 2  # side of the unshuffled blocks of voxels
 CHANNELS = 2
+SMALLEST_SPREAD = 0.05
+MIRRORED = [(2,), (3,), (4,), (2, 3), (2, 4), (3, 4), (2, 3, 4)]
 
 
 @dataclass(frozen=True, kw_only=True)
 class LesionNetShape:
-    """What fixes the layers: channels and blocks at each level (finest first), length of the properties, dropout."""
+    """What fixes the layers: channels and blocks at each level (finest first), length of the properties, dropout.
 
-    widths: tuple[int, ...] = (40, 64)
-    blocks: tuple[int, ...] = (2, 2)
-    properties: int = 9
+    `side` is the grid's.
+    """
+
+    widths: tuple[int, ...] = (48, 64)
+    blocks: tuple[int, ...] = (2, 1)
+    properties: int = 10
     dropout: float = 0.1
+    side: int = 32
 
     def to_json(self) -> dict[str, Any]:
         """The fields as JSON values."""
@@ -80,11 +86,22 @@ class Attention(nn.Module):
 
 
 class LesionFlowNet(nn.Module):
-    """Velocity of the lesion's flow."""
+    """Velocity of the lesion's flow: the best linear guess at each voxel, and what the layers add to it.
+
+    Attributes:
+        mean, spread: [2, n / 2, n / 2, n / 2], mean and standard deviation of the data at each voxel of an octant (the
+            others mirror it), from `know`; so the empty corners and the full middle needn't be learned.
+    """
+
+    mean: Tensor
+    spread: Tensor
 
     def __init__(self, shape: LesionNetShape) -> None:
         super().__init__()
         self.shape = shape
+        octant = (CHANNELS, *(shape.side // 2,) * 3)
+        self.register_buffer("mean", torch.zeros(octant))
+        self.register_buffer("spread", torch.ones(octant))
         told = 4 * shape.widths[0]
         self.embed = nn.Sequential(nn.Linear(64 + shape.properties + 1, told), nn.SiLU(), nn.Linear(told, told))
         self.stem = nn.Conv3d(CHANNELS * PATCH**3 + 3, shape.widths[0], 3, padding=1)
@@ -101,7 +118,17 @@ class LesionFlowNet(nn.Module):
         self.attention = Attention(shape.widths[-1])
         self.last_norm = group_norm(shape.widths[0])
         self.last = nn.Conv3d(shape.widths[0], CHANNELS * PATCH**3, 3, padding=1)
-        nn.init.zeros_(self.last.weight)
+        for parameter in self.last.parameters():
+            nn.init.zeros_(parameter)
+
+    def know(self, data: Tensor) -> None:
+        """Takes mean and spread at each voxel from data [N, 2, n, n, n], mirrored and with rows and columns swapped."""
+        middle = self.shape.side // 2
+        mirrored = [data, *(data.flip(axes) for axes in MIRRORED)]
+        octants = torch.cat([part[:, :, middle:, middle:, middle:] for part in mirrored])
+        octants = torch.cat([octants, octants.transpose(3, 4)])
+        self.mean.copy_(octants.mean(dim=0))
+        self.spread.copy_(octants.std(dim=0).clamp(min=SMALLEST_SPREAD))
 
     def forward(self, noisy: Tensor, time: Tensor, *, properties: Tensor, level: Tensor) -> Tensor:
         """Velocity like `noisy` [B, 2, n, n, n].
@@ -127,7 +154,16 @@ class LesionFlowNet(nn.Module):
             x = self.join[index](torch.cat([x, kept[index]], dim=1))
             for block in self.up_blocks[index].children():
                 x = block(x, told)
-        return shuffle(self.last(nn.functional.silu(self.last_norm(x))))
+        added = shuffle(self.last(nn.functional.silu(self.last_norm(x))))
+        return self._guessed(noisy, time, added.float())
+
+    def _guessed(self, noisy: Tensor, time: Tensor, added: Tensor) -> Tensor:
+        """Velocity of independent normal voxels, plus `added` in units of what that leaves open."""
+        mean, spread = _whole(self.mean), _whole(self.spread)
+        t = time.float()[:, None, None, None, None]
+        variance = (t * spread).square() + (1 - t).square()  # of x_t at each voxel
+        linear = (mean * (1 - t) + (t * spread.square() - (1 - t)) * noisy) / variance
+        return linear + spread / variance.sqrt() * added
 
 
 def unshuffle(x: Tensor) -> Tensor:
@@ -144,6 +180,13 @@ def shuffle(x: Tensor) -> Tensor:
     parts = x.reshape(batch, channels // PATCH**3, PATCH, PATCH, PATCH, half, half, half)
     side = half * PATCH
     return parts.permute(0, 1, 5, 2, 6, 3, 7, 4).reshape(batch, channels // PATCH**3, side, side, side)
+
+
+def _whole(octant: Tensor) -> Tensor:
+    """[C, n, n, n] from one octant and its mirror images."""
+    for axis in (1, 2, 3):
+        octant = torch.cat([octant.flip(axis), octant], dim=axis)
+    return octant
 
 
 def _coordinates(x: Tensor) -> Tensor:

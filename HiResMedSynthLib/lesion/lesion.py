@@ -72,7 +72,7 @@ class Lesion:
         if not ok:
             raise BankError(
                 f"lesion '{self.card.name}' has arrays of the wrong shape or type",
-                remedy="Reinstall HiResMedSynth, or rebuild the bank with Training/build_bank.py.",
+                remedy="Reinstall HiResMedSynth, or build the bank anew.",
             )
         if not self.alpha.any() or _shell_is_set(self.alpha):
             raise BankError(

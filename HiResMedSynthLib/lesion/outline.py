@@ -37,7 +37,7 @@ def outline_from_mask(image: MedicalImage, mask: MedicalImage, *, label: int | N
         shown = ", ".join(map(str, found[:8]))
         raise BankError(f"the mask holds several labels ({shown})", remedy="Choose one: --label NUMBER.")
     if label is not None and label not in found:
-        raise BankError(f"the mask has no label {label}", remedy=f"It has: {', '.join(map(str, found[:8]))}.")
+        raise BankError(f"the mask has no label {label}", remedy=f"Choose one of: {', '.join(map(str, found[:8]))}.")
     labelled = labels == (label if label is not None else found[0])
     whole = np.zeros(image.shape, dtype=bool)
     offset = _offset(image, mask)

@@ -259,8 +259,8 @@ def tensor(values: NDArray[np.floating]) -> Tensor:
     return torch.from_numpy(values).to(torch.get_default_dtype())
 
 
-def check_values(values: NDArray[Any]) -> None:
-    """Refuses what can't be a lesion's grid.
+def check_values(values: NDArray[Any], *, largest_side: int = LARGEST_SIDE) -> None:
+    """Refuses what can't be a lesion's grid, of `largest_side` voxels at most.
 
     Raises:
         BankError: wrong shape, too large or small, NaN, empty, or not alpha and premultiplied intensity.
@@ -271,9 +271,9 @@ def check_values(values: NDArray[Any]) -> None:
             f"a lesion to train on has two channels (intensity, matte) of decimals, not {values.dtype} {shape}",
             remedy="Cut the lesion out of a CT or radiograph in modality units; a colour picture can't be used.",
         )
-    if max(shape[1:]) > LARGEST_SIDE:
+    if max(shape[1:]) > largest_side:
         raise BankError(
-            f"this lesion is {max(shape[1:])} voxels wide; {LARGEST_SIDE} is the most",
+            f"this lesion is {max(shape[1:])} voxels wide; {largest_side} is the most",
             remedy="Resample it to 32 (3-D) or 64 (2-D) voxels a side with lesion_grid.to_grid or crop_2d.",
         )
     if min(shape[1:]) < SMALLEST_SIDE:

@@ -5,7 +5,10 @@ Everything follows from the lesions, the settings and the seed, so that a resume
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -17,6 +20,8 @@ from HiResMedSynthLib.lesion.singan_nets import resize
 from HiResMedSynthLib.lesion.singan_settings import SinGanSettings
 from HiResMedSynthLib.lesion.singan_step import Chain, ScaleData, generator_for
 from HiResMedSynthLib.lesion.singan_warp import Warp, Warper, draw_warp
+
+T = TypeVar("T")
 
 
 class LesionSet:
@@ -74,10 +79,12 @@ class LesionSet:
         if self.settings.start == "noise":
             full = np.concatenate([s.apply(g) for s, g in zip(self.scalings, self.grids, strict=True)])
             return resize(tensor(full)[None], size).to(self.device)
-        lesions = []
-        for k, (warper, scaling) in enumerate(zip(self.warpers, self.scalings, strict=True)):
-            lesions.append(np.stack([scaling.apply(warper(warp, size)) for warp in self._real_warps(k)]))
-        return tensor(np.concatenate(lesions, axis=1)).to(self.device)
+
+        def reals(lesion: int) -> NDArray[np.float32]:
+            scaling, warper = self.scalings[lesion], self.warpers[lesion]
+            return np.stack([scaling.apply(warper(warp, size)) for warp in self._real_warps(lesion)])
+
+        return tensor(np.concatenate(self._each(reals), axis=1)).to(self.device)
 
     def _real_warps(self, lesion: int) -> list[Warp]:
         """The lesion as it is, then the mild deformations of the other real images; the same at every scale."""
@@ -98,10 +105,18 @@ class LesionSet:
         return self._coarse(warps)
 
     def _coarse(self, warps: list[list[Warp]]) -> Tensor:
-        lesions = []
-        for warper, scaling, own in zip(self.warpers, self.scalings, warps, strict=True):
-            lesions.append(torch.cat([start_image(warper, scaling, self.settings, self.sizes[0], w) for w in own]))
-        return torch.cat(lesions, dim=1).to(self.device)
+        def coarse(lesion: int) -> Tensor:
+            told = self.warpers[lesion], self.scalings[lesion], self.settings, self.sizes[0]
+            return torch.cat([start_image(*told, warp) for warp in warps[lesion]])
+
+        return torch.cat(self._each(coarse), dim=1).to(self.device)
+
+    def _each(self, make: Callable[[int], T]) -> list[T]:
+        """What `make` gives for every lesion, several at a time: each has its own random stream."""
+        if self.lesions == 1:
+            return [make(0)]
+        with ThreadPoolExecutor(min(self.lesions, os.cpu_count() or 1)) as pool:
+            return list(pool.map(make, range(self.lesions)))
 
     def _lower(self, chain: Chain, size: tuple[int, ...]) -> Tensor:
         """`[cache, K 2, *size]`, images of the scale below, from starts and new noise."""

@@ -52,6 +52,13 @@ class GroupedConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The convolution."""
+        return self._convolved(x, self.bias)
+
+    def linear(self, x: Tensor) -> Tensor:
+        """The convolution without its bias."""
+        return self._convolved(x, None)
+
+    def _convolved(self, x: Tensor, bias: Tensor | None) -> Tensor:
         flat = self._flat()
         if self.spectral:
             flat = flat / torch.einsum("ko,koi,ki->k", self.u, flat, self.v)[:, None, None]
@@ -60,7 +67,7 @@ class GroupedConv(nn.Module):
             flat, groups, columns = torch.block_diag(*flat), 1, columns * groups
         weight = flat.reshape(-1, columns, *self.weight.shape[2:])
         conv = functional.conv2d if self.dims == 2 else functional.conv3d
-        return conv(x, weight, self.bias, padding=self.padding, groups=groups)
+        return conv(x, weight, bias, padding=self.padding, groups=groups)
 
 
 class BatchNorm(nn.Module):

@@ -7,7 +7,7 @@ an uncut one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +17,7 @@ from torch.nn import functional
 from HiResMedSynthLib.lesion.singan import CHANNELS, make_generator, run_generator
 from HiResMedSynthLib.lesion.singan_nets import ScaleNet, blur, resize
 from HiResMedSynthLib.lesion.singan_settings import SinGanSettings
+from HiResMedSynthLib.lesion.singan_timing import seconds_on_gpu
 
 BLOCK = 8  # iterations whose noise is drawn at once
 FINE, COARSE = 1.0, 1.5  # sigma, voxels: what the critic's texture channel leaves out, what a start fixes
@@ -120,9 +121,11 @@ class Scale:
         self._graph: torch.cuda.CUDAGraph | None = None
 
     def _adam(self, net: ScaleNet, rate: float) -> torch.optim.Adam:
-        capturable = self.device.type == "cuda"
-        value = torch.tensor(rate, device=self.device) if capturable else rate
-        return torch.optim.Adam(net.parameters(), lr=value, betas=BETAS, capturable=capturable, foreach=True)
+        parameters = list(net.parameters())
+        if self.device.type != "cuda":
+            return torch.optim.Adam(parameters, lr=rate, betas=BETAS, foreach=True)
+        lr = torch.tensor(rate, device=self.device)  # one that a graph can hold
+        return torch.optim.Adam(parameters, lr=lr, betas=BETAS, capturable=True, fused=True)
 
     def set_rate_share(self, share: float) -> None:
         """Learning rates as a share of the preset's."""
@@ -233,13 +236,13 @@ class Scale:
         if s.adversary == "hinge":
             both = self._judge(torch.cat([real, fake]))
             on_real, on_fake = both[: len(real)], both[len(real) :]
-            loss = _per_lesion(functional.relu(1 - on_real)) + _per_lesion(functional.relu(1 + on_fake))
+            loss = per_lesion(functional.relu(1 - on_real)) + per_lesion(functional.relu(1 + on_fake))
         else:
             on_real, on_fake = self._judge(real), self._judge(fake)
-            loss = _per_lesion(on_fake) - _per_lesion(on_real)
+            loss = per_lesion(on_fake) - per_lesion(on_real)
             loss = loss + s.gradient_penalty * self._penalty(real, fake, d)
-        _update(self.d_optimiser, loss.sum())
-        return _per_lesion(on_real) - _per_lesion(on_fake), loss
+        update(self.d_optimiser, loss.sum())
+        return per_lesion(on_real) - per_lesion(on_fake), loss
 
     def _penalty(self, real: Tensor, fake: Tensor, d: int) -> Tensor:
         """(norm - 1)^2 of the critic's gradient, the norm over a lesion's channels in each pixel."""
@@ -247,26 +250,27 @@ class Scale:
         between = (share * real + (1 - share) * fake).detach().requires_grad_()
         (slope,) = torch.autograd.grad(self._judge(between).sum(), between, create_graph=True)
         norm = slope.view(len(slope), self.lesions, CHANNELS, *self.size).norm(dim=2)
-        return _per_lesion((norm - 1) ** 2)
+        return per_lesion((norm - 1) ** 2)
 
     def _update_generator(self, noise: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
         s, data = self.settings, self.data
         fixed, wanted = data.fixed, data.reals
         if len(wanted) > 1:
             fixed, wanted = self._pick(fixed, self.drawn["back"]), self._pick(wanted, self.drawn["back"])
-        if s.batch_norm:  # apart, since a batch shares its moments
-            fake = self._generate(noise, image)
-            back = self._generate(data.fixed_noise, fixed)
-        else:
-            both = self._generate(torch.cat([noise, data.fixed_noise]), torch.cat([image, fixed]))
-            fake, back = both[:-1], both[-1:]
-        adversarial = -_per_lesion(self._judge(fake))
-        rec = _per_lesion((back - wanted) ** 2, channels=CHANNELS)
+        fake, back = self._fake_and_back(noise, image, fixed)
+        adversarial = -per_lesion(self._judge(fake))
+        rec = per_lesion((back - wanted) ** 2, channels=CHANNELS)
         loss = s.adversarial * adversarial + s.reconstruction * rec
         if s.low_pass > 0:
-            loss = loss + s.low_pass * _per_lesion(blur(fake - image, COARSE) ** 2, channels=CHANNELS)
-        _update(self.g_optimiser, loss.sum())
+            loss = loss + s.low_pass * per_lesion(blur(fake - image, COARSE) ** 2, channels=CHANNELS)
+        update(self.g_optimiser, loss.sum())
         return loss, rec
+
+    def _fake_and_back(self, noise: Tensor, image: Tensor, fixed: Tensor) -> tuple[Tensor, Tensor]:
+        if self.settings.batch_norm:  # apart, since a batch shares its moments
+            return self._generate(noise, image), self._generate(self.data.fixed_noise, fixed)
+        both = self._generate(torch.cat([noise, self.data.fixed_noise]), torch.cat([image, fixed]))
+        return both[:-1], both[-1:]
 
     def _generate(self, noise: Tensor, image: Tensor) -> Tensor:
         with self._autocast():
@@ -343,7 +347,7 @@ class Scale:
                     home = {m: self.device if m != "step" or self.device.type == "cuda" else "cpu" for m in keys}
                     optimiser.state[parameter] = {m: stored[key].clone().to(home[m]) for m, key in keys.items()}
 
-    def choose_form(self, timed: Callable[[Callable[[], None]], float]) -> None:
+    def choose_form(self) -> None:
         """On a GPU, several lesions: the faster of grouped and block-diagonal convolutions."""
         image = torch.cat([self.data.reals[:1]] * (2 * self.settings.batch))
         seconds = {}
@@ -358,22 +362,22 @@ class Scale:
             training = self.generator.training
             self.generator.eval()
             self.critic.eval()
-            seconds[dense] = timed(run)
+            seconds[dense] = seconds_on_gpu(run)
             self.generator.train(training)
             self.critic.train(training)
         for net in (self.generator, self.critic):
             net.use_dense(seconds[True] < seconds[False])
 
 
-def _per_lesion(values: Tensor, channels: int = 1) -> Tensor:
+def per_lesion(values: Tensor, channels: int = 1) -> Tensor:
     """Mean over batch, a lesion's channels and space, `[K]`."""
     apart: Tensor = values.unflatten(1, (-1, channels))
     return apart.mean(dim=(0, *range(2, apart.ndim)))
 
 
-def _update(optimiser: torch.optim.Optimizer, loss: Tensor) -> None:
-    """One step along the gradient of the optimiser's own parameters only."""
+def update(optimiser: torch.optim.Optimizer, loss: Tensor) -> None:
+    """One step along the gradient of the optimiser's own parameters only; those that the loss leaves out stay."""
     parameters = [p for group in optimiser.param_groups for p in group["params"]]
-    for parameter, slope in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
+    for parameter, slope in zip(parameters, torch.autograd.grad(loss, parameters, allow_unused=True), strict=True):
         parameter.grad = slope
     optimiser.step()

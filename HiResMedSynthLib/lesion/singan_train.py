@@ -25,11 +25,14 @@ from HiResMedSynthLib.errors import BankError, HiResMedSynthError, SettingsError
 from HiResMedSynthLib.lesion import singan_settings
 from HiResMedSynthLib.lesion.singan import (
     CHANNELS,
+    LARGEST_SIDE,
     SinGan,
     check_values,
     make_generator,
 )
 from HiResMedSynthLib.lesion.singan_data import LesionSet
+from HiResMedSynthLib.lesion.singan_memory import LESS, check_memory, is_short_of_memory
+from HiResMedSynthLib.lesion.singan_merged import MergedScale
 from HiResMedSynthLib.lesion.singan_nets import ScaleNet
 from HiResMedSynthLib.lesion.singan_settings import SinGanSettings
 from HiResMedSynthLib.lesion.singan_step import Chain, Scale
@@ -57,6 +60,7 @@ def train_singan(
     graph: bool = False,
     report: Report | None = None,
     cancelled: Callable[[], bool] | None = None,
+    largest_side: int = LARGEST_SIDE,
 ) -> list[SinGan]:
     """Trains one GAN for each lesion; lesion k is trained as alone with `seed + k`.
 
@@ -72,25 +76,32 @@ def train_singan(
         graph: on cuda, the iteration is captured once and replayed (plain iterations where that fails).
         report: called with each line of the log.
         cancelled: asked before each iteration; True stops as a time limit does.
+        largest_side: of a grid, in voxels; more than a lesion's is for the baseline of whole films.
 
     Raises:
         BankError: a grid that can't be a lesion, or grids of different shapes.
         SettingsError: the folder holds another run.
-        HiResMedSynthError: the critic died, or a loss became NaN.
+        HiResMedSynthError: the critic died, a loss became NaN, or there is too little memory.
     """
     if len(grids) == 0:
         raise BankError("there is no lesion to train on", remedy="Give one or more.")
     for grid in grids:
-        check_values(grid)
+        check_values(grid, largest_side=largest_side)
     if len({grid.shape for grid in grids}) > 1:
         raise BankError(
             "lesions trained together must have one shape", remedy="Resample them to one size, or train one by one."
         )
     settings = singan_settings.preset(preset, grids[0].ndim - 1) if isinstance(preset, str) else preset
+    check_memory(settings, grids[0].shape[1:], len(grids), torch.device(device))
     run = _Run(settings, grids, seed=seed, out=out, device=torch.device(device), bf16=bf16, graph=graph)
-    run.open(resume=resume)
     began, cancelled = time.monotonic(), cancelled or (lambda: False)
-    finished = run.train(lambda: time.monotonic() - began > time_limit_s or cancelled(), report or (lambda _: None))
+    try:
+        run.open(resume=resume)
+        finished = run.train(lambda: time.monotonic() - began > time_limit_s or cancelled(), report or (lambda _: None))
+    except Exception as problem:
+        if is_short_of_memory(problem):
+            raise HiResMedSynthError("the memory ran out in training", where=out, remedy=LESS) from problem
+        raise
     models = run.models(finished=finished)
     for number, model in enumerate(models):
         model.save(out / f"singan-{number}.safetensors")
@@ -120,10 +131,8 @@ class _Run:
         self.iteration, self.seconds, self.lines = 0, 0.0, 0
         self.dead, self.errors = 0, list[float]()
         self.current: Scale | None = None
-        self._ran, self._whole = (
-            0,
-            True,
-        )  # iterations here; False inside one, its report and a scale's end: not to be stored
+        self._ran = 0  # iterations here
+        self._whole = True  # False inside one, its report and a scale's end: not to be stored
         self._measured: list[Tensor] = []
 
     @property
@@ -253,7 +262,8 @@ class _Run:
     def _begin_scale(self) -> None:
         """New networks for the next scale, with the weights of the scale before where they fit."""
         before, chain = self.current, Chain(self.settings, self.nets, self.amplitudes, self.sizes)
-        scale = Scale(
+        merged = self.device.type == "cuda" and MergedScale.fits(self.settings)
+        scale = (MergedScale if merged else Scale)(
             self.settings,
             self.set.data(chain),
             chain,
@@ -265,8 +275,8 @@ class _Run:
         )
         if before is not None:
             scale.take_over(before)
-        if self.device.type == "cuda" and self.lesions > 1:
-            scale.choose_form(_seconds_on_gpu)
+        if self.graph and self.lesions > 1:
+            scale.choose_form()
         self.current, self.iteration, self._ran = scale, 0, 0
         self.errors, self._measured = [], []
 
@@ -378,14 +388,3 @@ def _rows(value: Tensor, lesion: int, lesions: int) -> Tensor:
     """One lesion's rows of a grouped parameter or buffer."""
     rows = len(value) // lesions
     return value[lesion * rows : (lesion + 1) * rows].detach().cpu().clone()
-
-
-def _seconds_on_gpu(run: Callable[[], None]) -> float:
-    for _ in range(2):
-        run()
-    torch.cuda.synchronize()
-    began = time.perf_counter()
-    for _ in range(3):
-        run()
-    torch.cuda.synchronize()
-    return time.perf_counter() - began

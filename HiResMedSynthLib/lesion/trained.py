@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from HiResMedSynthLib import weights
 from HiResMedSynthLib.errors import BankError
-from HiResMedSynthLib.lesion.bank import BANK_FORMAT, Bank
+from HiResMedSynthLib.lesion.bank import BANK_FORMAT, Bank, checked_card
 from HiResMedSynthLib.lesion.lesion import ALPHA_ONE, Lesion, LesionCard
 from HiResMedSynthLib.lesion.lesion_grid import crop_2d, from_grid, to_grid
 from HiResMedSynthLib.lesion.own import is_synthetic
@@ -136,14 +136,14 @@ def _source(path: Path, name: str) -> Lesion:
             if entry.get("format") != BANK_FORMAT:
                 raise BankError(f"the lesion in the model '{name}' is of another version", remedy=again)
             alpha, intensity = file.get_tensor("source.alpha"), file.get_tensor("source.intensity_hu")
-        card = LesionCard(**{**entry["card"], "name": name})
+        card = checked_card({**entry["card"], "name": name})
         return Lesion(
             intensity_hu=intensity,
             alpha=alpha.astype(np.uint16) * np.uint16(257),
             voxel_mm=float(entry["voxel_mm"]),
             card=card,
         )
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise BankError(f"the model '{name}' holds no lesion ({type(error).__name__})", remedy=again) from error
 
 

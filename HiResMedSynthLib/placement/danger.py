@@ -95,7 +95,7 @@ def danger(
     """The danger map of an image.
 
     Args:
-        image: a CT in HU (lung-ct) or one film (cxr, kub), of known spacing.
+        image: a CT in HU (lung-ct), one film (cxr, kub) or an MR, of known spacing.
         domain: what it shows.
         margins: distances added to the forbidden structures.
         network: what names the anatomy; None: the rule of the domain.
@@ -112,6 +112,10 @@ def danger(
             f"a picture of {height_mm:.0f} x {width_mm:.0f} mm is larger than a patient",
             remedy="Check the spacing (--spacing-mm).",
         )
+    if domain == "mr":
+        from HiResMedSynthLib.placement.rule_mr import danger_mr
+
+        return danger_mr(image)
     if domain == "lung-ct":
         if network is not None:
             from HiResMedSynthLib.placement.network_ct import danger_network_ct

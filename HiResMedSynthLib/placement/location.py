@@ -63,7 +63,8 @@ def heatmap(
     lung-ct: density of 2,320 LIDC nodules through the lung box. Of one slice or a stack that doesn't hold the whole
     lung the height in the lung is unknown: the density summed over heights is taken, in the box of the lung seen.
     cxr: density of nodules boxed on NIH films through the lung box. kub: density of kidney stones by spine and iliac
-    crests, the same on both sides. Every permitted voxel keeps a small probability (`FLOOR`).
+    crests, the same on both sides. mr: the same everywhere, for nothing is known. Every permitted voxel keeps a small
+    probability (`FLOOR`).
 
     Args:
         image: the background.
@@ -82,7 +83,9 @@ def heatmap(
             "no tissue of this image is permitted for a lesion",
             remedy="Take smaller margins, or another slice or background.",
         )
-    if domain == "kub":
+    if domain == "mr":
+        heat = np.ones(image.shape, dtype=np.float32)
+    elif domain == "kub":
         heat = _kub_density(image)
     else:
         lungs = danger_map.region(LUNG_CLASSES)

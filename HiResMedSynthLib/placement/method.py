@@ -21,9 +21,11 @@ if TYPE_CHECKING:
 AUTO, RULE, DENSITY, DISTANCES = "auto", "rule", "density", "distances"
 # what "auto" means: what measured best (docs/results); a network only where its engine is installed
 SHIPPED_DANGER: dict[Domain, str] = {"lung-ct": "danger-ct", "cxr": "danger-film"}
-BEST_PRIOR: dict[Domain, str] = {"lung-ct": DISTANCES, "cxr": DENSITY, "kub": DENSITY}
-DANGER_TASKS: dict[Domain, str] = {"lung-ct": "danger-ct", "cxr": "danger-film", "kub": "danger-film"}
-PRIOR_TASKS: dict[Domain, tuple[str, ...]] = {"lung-ct": ("location-ct", "yolo-ct"), "cxr": (), "kub": ()}
+BEST_PRIOR: dict[Domain, str] = {"lung-ct": DISTANCES, "cxr": DENSITY, "kub": DENSITY, "mr": DENSITY}
+DANGER_TASKS: dict[Domain, tuple[str, ...]] = {
+    "lung-ct": ("danger-ct",), "cxr": ("danger-film",), "kub": ("danger-film",), "mr": (),
+}  # fmt: skip
+PRIOR_TASKS: dict[Domain, tuple[str, ...]] = {"lung-ct": ("location-ct", "yolo-ct"), "cxr": (), "kub": (), "mr": ()}
 ENGINES = ("onnxruntime", "segmentation_models_pytorch")
 
 
@@ -77,7 +79,7 @@ class PlacementMethod:
 
         chosen = shipped if self.danger == AUTO and shipped is not None else self.danger
         task = stored_task(chosen, words=(AUTO, RULE))
-        _refuse_other_task(chosen, task, (DANGER_TASKS[domain],), domain, without=RULE)
+        _refuse_other_task(chosen, task, DANGER_TASKS[domain], domain, without=RULE)
         return load_network(chosen)
 
     def fallback(self, domain: Domain) -> str:

@@ -138,7 +138,7 @@ def build(plan: NetworkPlan) -> nn.Module:
         )
     except (KeyError, RuntimeError, ValueError, OSError) as error:
         raise ModelError(
-            f"the network '{plan.encoder}' can't be built", remedy="Is segmentation-models-pytorch up to date?"
+            f"the network '{plan.encoder}' can't be built", remedy="Update segmentation-models-pytorch."
         ) from error
     return network
 

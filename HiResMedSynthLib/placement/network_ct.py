@@ -135,7 +135,7 @@ def find_regions_by_network(
     if network.plan.task != TASK or network.plan.classes != CLASSES:
         raise PlacementError(
             f"the network '{network.name}' is for {network.plan.task}, not for {TASK}",
-            remedy="Choose a model that was trained with --domain lung-ct.",
+            remedy="Give one trained by python -m Training.train_danger --domain lung-ct.",
         )
     import cv2
 

@@ -31,9 +31,9 @@ Colour = tuple[int, int, int]
 Index = tuple[int, int, int]
 
 
-def danger_picture(image: MedicalImage, danger_map: DangerMap) -> Image:
-    """An RGB picture of the slice with most permitted tissue, coloured by class, with the classes' names."""
-    index = int((danger_map.labels == 0).sum(axis=(1, 2)).argmax())
+def danger_picture(image: MedicalImage, danger_map: DangerMap, *, index: int | None = None) -> Image:
+    """An RGB picture of a slice coloured by class, with the classes' names; None: that with most permitted tissue."""
+    index = most_permitted(danger_map) if index is None else index
     colour = np.asarray(COLOURS, dtype=np.float32)[danger_map.labels[index] % len(COLOURS)]
     names = {0: "permitted", **danger_map.names}
     legend = [(COLOURS[label % len(COLOURS)], name) for label, name in names.items()]
@@ -43,25 +43,30 @@ def danger_picture(image: MedicalImage, danger_map: DangerMap) -> Image:
 def prior_picture(
     image: MedicalImage,
     heat: NDArray[np.float32],
-    danger_map: DangerMap | None = None,
+    danger_map: DangerMap,
     *,
     places: Sequence[Index] = (),
+    index: int | None = None,
 ) -> Image:
-    """An RGB picture of the slice with the highest sum of the prior: the prior from blue to yellow, what is forbidden
-    in grey-blue, places as crosses (those of other slices smaller).
+    """An RGB picture of a slice, None: that of `danger_picture`: the prior from blue to yellow, what is forbidden in
+    grey-blue, places as crosses (those of other slices smaller).
     """
-    index = int(heat.sum(axis=(1, 2)).argmax())
+    index = most_permitted(danger_map) if index is None else index
     share = heat[index] / max(float(heat[index].max()), 1e-30)
     colour, strength = _ramp(share), (0.25 + 0.4 * share) * (share > 0)
     legend = [(_as_rgb(_ramp(np.array(level, dtype=np.float32))), words) for level, words in RAMP_WORDS]
-    if danger_map is not None:
-        forbidden = danger_map.labels[index] > 0
-        colour[forbidden], strength[forbidden] = FORBIDDEN, 0.3
-        legend.append((FORBIDDEN, "forbidden"))
+    forbidden = danger_map.labels[index] > 0
+    colour[forbidden], strength[forbidden] = FORBIDDEN, 0.3
+    legend.append((FORBIDDEN, "forbidden"))
     title = "prior: where lesions occurred"
     if places:
         legend.append((CROSS, "proposed place"))
     return _picture(image, index, colour, strength.astype(np.float32), legend, title, places=places)
+
+
+def most_permitted(danger_map: DangerMap) -> int:
+    """The slice with most permitted tissue: pictures of one image show the same, so that they can be compared."""
+    return int((danger_map.labels == 0).sum(axis=(1, 2)).argmax())
 
 
 def _ramp(share: NDArray[np.float32]) -> NDArray[np.float32]:

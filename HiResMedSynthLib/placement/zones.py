@@ -37,9 +37,11 @@ def zone_mask(image: MedicalImage, danger_map: DangerMap, zone: Zone, *, domain:
     is the patient's left, unless its header says that it is mirrored.
 
     Raises:
-        PlacementError: upper and lower of a CT that doesn't hold the whole lung, so that its height is unknown; left
-            and right where one lung alone is in view.
+        PlacementError: of an MR; upper and lower of a CT that doesn't hold the whole lung, so that its height is
+            unknown; left and right where one lung alone is in view.
     """
+    if domain == "mr":
+        raise PlacementError("the parts of an MR aren't known", remedy="Ask for no zone, or give a place (--at).")
     seen = danger_map.region(() if domain == "kub" else LUNG_CLASSES)
     upwards, _, leftwards = senses(image) if domain == "lung-ct" else (False, True, film_leftwards(image))
     if domain == "lung-ct" and not is_axial(image):

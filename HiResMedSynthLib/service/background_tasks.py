@@ -132,9 +132,11 @@ def _model(work: Work, step: Step, name: str | None, domain: str | None) -> Back
     found = find_background(name, domain, on_note=step.note)
 
     def loaded() -> tuple[BackgroundModel, int]:
-        return load_background(found), 2 * found.card.bytes  # stored in half precision
+        return load_background(found, step.device), 2 * found.card.bytes  # stored in half precision
 
-    model: BackgroundModel = work.store.get_or_make(f"background {found.card.name} {found.card.sha256}", loaded)
+    model: BackgroundModel = work.store.get_or_make(
+        f"background {step.device} {found.card.name} {found.card.sha256}", loaded
+    )
     return model
 
 

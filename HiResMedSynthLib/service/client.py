@@ -258,7 +258,7 @@ def unpack_folder(stream: Any, out: Path) -> None:
         aside.rename(out)
     except OSError as error:
         what = f"the export can't be written here ({error.strerror or type(error).__name__})"
-        remedy = "Is the folder writable, the disk full? Nothing was left behind."
+        remedy = "Choose a disk with space, that you may write; nothing was left behind."
         raise BackendError(ErrorInfo(what=what, where=str(out), remedy=remedy)) from error
     except (zipfile.BadZipFile, ValueError, RuntimeError) as error:
         raise _unsafe(f"it can't be unpacked: {error}") from error

@@ -75,7 +75,7 @@ def parameters_of(kind: type[T], document: Any) -> T:
     unknown = sorted(str(name)[:40] for name in set(document) - known)
     if unknown:
         raise SettingsError(
-            f"there is no parameter {', '.join(unknown[:5])}", remedy=f"Known: {', '.join(sorted(known))}."
+            f"there is no parameter {', '.join(unknown[:5])}", remedy=f"Use one of: {', '.join(sorted(known))}."
         )
     try:
         return TypeAdapter(kind).validate_python(document)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from HiResMedSynthLib.service.tasks import Work
 
 BACKGROUND_KIND = "background"  # as background.find_model has it, which loads torch
-TASKS_KNOWN = frozenset([*method.DANGER_TASKS.values(), *chain(*method.PRIOR_TASKS.values())])
+TASKS_KNOWN = frozenset(chain(*method.DANGER_TASKS.values(), *method.PRIOR_TASKS.values()))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

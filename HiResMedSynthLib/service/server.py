@@ -125,6 +125,8 @@ def run_app(
     """Answers requests until the process is told to end, or standard input closes where that is asked for."""
     import uvicorn
 
+    from HiResMedSynthLib.service.connections import MOST_WAITING, BoundedWait
+
     config = uvicorn.Config(
         app,
         log_level="warning",
@@ -132,10 +134,10 @@ def run_app(
         server_header=False,
         date_header=False,
         h11_max_incomplete_event_size=LARGEST_HEADERS,
-        http="h11",
+        http=BoundedWait,
         ws="none",
         timeout_keep_alive=30,
-        limit_concurrency=64,
+        limit_concurrency=2 * MOST_WAITING,
         ssl_certfile=tls_certificate,
         ssl_keyfile=tls_key,
     )

@@ -126,13 +126,14 @@ def inspect(work: Work, step: Step) -> Result:
 
 
 def danger(work: Work, step: Step) -> Result:
-    """The danger map's labels and names."""
+    """The danger map's labels and names, and why they may be doubtful here."""
     wanted = parameters_of(WhereParameters, work.parameters)
     step.progress(0, 1, "looking where lesions must not go")
     ground = work.ground(wanted.domain, wanted.margins, wanted.placement, step)
     found = ground.danger_map
     names = {str(label): name for label, name in found.names.items()}
-    return arrays_result({"labels": found.labels}, {"names": names, "method": found.method, "domain": ground.domain})
+    told = {"names": names, "method": found.method, "domain": ground.domain, "warnings": ground.view_warnings}
+    return arrays_result({"labels": found.labels}, told)
 
 
 def prior(work: Work, step: Step) -> Result:

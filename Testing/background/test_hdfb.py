@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from HiResMedSynthLib.background.flow_unet import FlowUNet, FlowUNetShape
 from HiResMedSynthLib.background.hdfb import BETTER, HDFB, PAPER, DropPath, MSConvFE, initialise_as_paper
-from HiResMedSynthLib.flow import draw_times, sample, sampling_times, spread_times
+from HiResMedSynthLib.flow import sample, sampling_times, spread_times
+from Training.draws import Draws
 
 Array = NDArray[np.float64]
 
@@ -155,7 +156,7 @@ def test_heun_is_nearer_than_euler_on_a_bent_flow() -> None:
 
 
 def test_times_are_logit_normal() -> None:
-    drawn = draw_times(20_000, torch.Generator().manual_seed(0))
+    drawn = Draws.seeded(0, "cpu").times(20_000, mean=0, sd=1)
     assert float(drawn.median()) == pytest.approx(0.5, abs=0.01)
     assert torch.allclose(spread_times(9).flip(0), 1 - spread_times(9), atol=1e-6)
     assert float(torch.logit(drawn).std()) == pytest.approx(1, abs=0.03)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
+import pydicom
 import pytest
 from PIL import Image
 
@@ -14,6 +16,7 @@ from HiResMedSynthLib.batch.spec import Backgrounds, Cases, Output, Spec
 from HiResMedSynthLib.batch.split import donor_of
 from HiResMedSynthLib.errors import ReadError, SettingsError
 from HiResMedSynthLib.lesion.bank import load_bank
+from Testing.slices import DX, write_slice
 
 SHARES = {"train": 0.8, "val": 0.1, "test": 0.1}
 
@@ -136,6 +139,39 @@ def test_a_table_of_patients_reaches_into_folders_and_leaves_nobody_out(tmp_path
             find_backgrounds(wanted, tmp_path)
     table.write_text("file,spacing_mm\nfilms/a.png,0.2\n")  # a table of spacings names no patients, and needn't
     assert [found.spacing_mm for found in find_backgrounds(wanted, tmp_path)] == [(0.2, 0.2), None, None]
+
+
+def test_one_picture_under_two_names_has_one_owner_where_nobody_knows_whose_it_is(scans: Path, tmp_path: Path) -> None:
+    pixels = np.arange(64, dtype=np.uint8).reshape(8, 8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    Image.fromarray(pixels).save(tmp_path / "b.tiff")  # another file, the same pixels
+    Image.fromarray(pixels.T).save(tmp_path / "c.png")
+    (tmp_path / "d.png").write_bytes(b"\x89PNG\r\n\x1a\n")  # damaged: told when a case is to be put into it
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        for file in (scans / "scan0").glob("*.dcm"):
+            data = pydicom.dcmread(file)
+            data.PatientID, data.SeriesInstanceUID = "", f"1.2.3.{len(name)}"
+            data.save_as(tmp_path / name / file.name)
+    found = find_backgrounds(Backgrounds(files=("*.*", "first", "second"), slices="each"), tmp_path)
+    whose = [one.patient for one in found]
+    assert whose[0] == whose[1]  # a.png, b.tiff
+    assert len(set(whose[4:])) == 1  # two series of two slices
+    assert len(set(whose)) == 4
+    split = Plan(Spec(backgrounds=Backgrounds(files=("x",))), found, load_bank()).split
+    assert len(split.patients) == 4
+
+
+def test_films_of_one_series_are_backgrounds_of_their_own_of_one_patient(tmp_path: Path) -> None:
+    for k in range(2):
+        for name, patient in (("named", "A"), ("nameless", "")):
+            stored = np.full((8, 8), k + len(name), np.uint16)
+            write_slice(tmp_path / name / f"{k}.dcm", stored, modality="DX", sop_class=DX, PatientID=patient)
+    found = find_backgrounds(Backgrounds(files=("named", "nameless"), slices="whole"), tmp_path)
+    assert [one.name for one in found] == ["named/0.dcm", "named/1.dcm", "nameless/0.dcm", "nameless/1.dcm"]
+    assert [int(read_source(one).pixels.max()) for one in found] == [5, 6, 8, 9]
+    assert [found[0].patient, found[2].patient] == [found[1].patient, found[3].patient]
+    assert found[0].patient != found[2].patient
 
 
 def test_a_spacing_is_for_files_that_do_not_tell_theirs(scans: Path, tmp_path: Path) -> None:

@@ -14,17 +14,25 @@ from pathlib import Path
 import pydicom
 import pytest
 from PIL import Image
+from pydicom.uid import RLELossless
 
 from HiResMedSynthLib.batch import making
+from HiResMedSynthLib.batch.estimate import summary
 from HiResMedSynthLib.batch.making import Outcome, record_path
 from HiResMedSynthLib.batch.plan import Plan
 from HiResMedSynthLib.batch.run import Finished, run
+from HiResMedSynthLib.case_file import read_case
 from HiResMedSynthLib.errors import ExportError, SettingsError
+from HiResMedSynthLib.lesion.own import source_texts
+from HiResMedSynthLib.mark import amplitude_for
 from HiResMedSynthLib.privacy_record import NEAR_COPY
 from HiResMedSynthLib.provenance import provenance_of
-from HiResMedSynthLib.read_header import COMPOSED
+from HiResMedSynthLib.read import read_image
+from HiResMedSynthLib.synthetic_words import COMPOSED, HOLDS_COMPOSED
 from Testing.batch.conftest import COMMAND
 from Testing.batch.small_scans import CASES, files_in, made_here, plan_of, write_scans, write_spec
+
+ONE_SIDE = 'formats = ["yolo"]\nsplit = { train = 1 }'
 
 
 def here(plan: Plan, out: Path) -> Callable[[Sequence[Sequence[int]]], Iterator[Outcome]]:
@@ -223,6 +231,44 @@ def test_dry_run_counts_and_writes_nothing(scans: Path, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["spec.toml"]
 
 
+def test_dicom_cases_take_the_forms_that_the_spec_asks_for(scans: Path, tmp_path: Path) -> None:
+    (tmp_path / "scans").symlink_to(scans)
+    output = 'seg = "labelmap"\nsr = false\ncompress = "rle"\nformats = ["dicom", "coco", "monai"]'
+    spec = write_spec(
+        tmp_path, files="scans/scan0", cases="count = 2\nnegatives = 0.5\nwatermark = true\nseed = 4", output=output
+    )
+    plan = plan_of(spec)
+    assert "as dicom (SEG labelmap, no SR, rle), coco, monai; lesions marked invisibly" in summary(plan)
+    done = run_here(plan, tmp_path / "set")
+    assert (done.made, done.failures) == (2, {})
+    positive = next(case for case in (tmp_path / "set" / "cases").rglob("case_*") if (case / "case.json").exists())
+    series = list((tmp_path / "set" / "cases").rglob("IM*.dcm"))
+    assert len(series) == 2
+    assert {pydicom.dcmread(path).file_meta.TransferSyntaxUID for path in series} == {RLELossless}
+    assert pydicom.dcmread(positive / "segmentation.dcm").SegmentationType == "LABELMAP"
+    assert not list((tmp_path / "set").rglob("measurements.dcm"))
+    assert read_case(positive).settings.watermark == amplitude_for(read_image(positive / "dicom"))
+    assert '"watermark": true' in (tmp_path / "set" / "card.json").read_text()
+
+
+def test_pictures_and_volumes_say_that_they_hold_lesions(dataset: Path, tmp_path: Path) -> None:
+    """Read again they are noticed: by verify, by the cutting of lesions, and as a background."""
+    with (dataset / "manifest.csv").open(newline="", encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    for row in rows:
+        for layout in ("coco", "yolo", "nnunet", "monai"):
+            image = read_image(dataset / row[layout])
+            assert (HOLDS_COMPOSED in image.oddities) == (row["kind"] == "lesions"), row[layout]
+            assert source_texts(image)[0].startswith("cut out of a synthetic image")
+            assert provenance_of(dataset / row[layout]).ours
+    label = next((dataset / "nnunet").rglob("labelsTr/*.nii.gz"))
+    assert HOLDS_COMPOSED not in read_image(label).oddities
+    composed = next(row["coco"] for row in rows if row["kind"] == "lesions")
+    spec = write_spec(tmp_path, files=str(dataset / composed), cases='count = 1\ndomain = "cxr"', output=ONE_SIDE)
+    with pytest.raises(SettingsError, match="holds composed lesions of an earlier case"):
+        run_here(plan_of(spec), tmp_path / "set")
+
+
 def test_failures_are_told_by_reason_and_backgrounds_by_a_dry_run_too(ct_series_folder: Path, tmp_path: Path) -> None:
     write_scans(ct_series_folder, tmp_path, ("A",))
     Image.new("L", (64, 64)).save(tmp_path / "scan1.png")
@@ -296,3 +342,17 @@ def test_a_failure_names_the_key_that_mends_it(backgrounds: str, cases: str, sai
     spec = write_spec(tmp_path, files="scan.png", backgrounds=backgrounds, cases=f"count = 1\n{cases}")
     with pytest.raises(SettingsError, match=rf"none of the first 1 cases.*1 of 1 background\(s\).*{said}"):
         run_here(plan_of(spec), tmp_path / "set")
+
+
+def test_options_of_other_commands_stay_in_a_failure(
+    ct_series_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise SettingsError(
+            "of another task", remedy="Train one: python -m Training.train_danger --domain film. See --domain."
+        )
+
+    write_scans(ct_series_folder, tmp_path, ("A",))
+    monkeypatch.setattr(making, "draw_case", refuse)
+    with pytest.raises(SettingsError, match=r"Training\.train_danger --domain film\. See cases\.domain\."):
+        run_here(plan_of(write_spec(tmp_path, cases="count = 1")), tmp_path / "set")

@@ -159,6 +159,12 @@ def image_of(hu: NDArray[np.int16], nodule: SourceNodule) -> MedicalImage:
     )  # fmt: skip
 
 
+def nothing_forbidden(image: MedicalImage) -> Ground:
+    """The CT with every place permitted."""
+    nothing = DangerMap(labels=np.zeros(image.shape, np.uint8), names={}, method="rule: nothing is forbidden")
+    return Ground(image=image, domain="lung-ct", margins=Margins(), danger_map=nothing)
+
+
 def bank_of(donor: Lesion) -> Bank:
     """A bank of this one."""
     name = donor.card.name
@@ -173,10 +179,7 @@ def composed(place: Place, donor: Lesion) -> dict[str, Composed]:
     room = math.ceil(8.0 / nodule.spacing_mm[0])
     mirrored = np.pad(empty, ((room, room), (0, 0), (0, 0)), mode="symmetric")
     image = image_of(mirrored, nodule)
-    ground = Ground(
-        image=image, domain="lung-ct", margins=Margins(),
-        danger_map=DangerMap(labels=np.zeros(image.shape, np.uint8), names={}, method="rule: nothing is forbidden"),
-    )  # fmt: skip
+    ground = nothing_forbidden(image)
     at = np.argwhere(place.region).mean(axis=0)
     soft = nodule.type in ("part-solid", "ground-glass")
     matte = pull_matte(nodule.hu, nodule.readers, spacing_mm=nodule.spacing_mm, soft=soft)

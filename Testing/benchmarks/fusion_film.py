@@ -28,7 +28,8 @@ from HiResMedSynthLib.case import CaseSettings, LesionRequest
 from HiResMedSynthLib.compose import compose
 from HiResMedSynthLib.draw_case import draw_case
 from HiResMedSynthLib.errors import HiResMedSynthError
-from HiResMedSynthLib.evaluation.machine_reader import Reading, feature_reader
+from HiResMedSynthLib.evaluation.machine_reader import feature_reader
+from HiResMedSynthLib.evaluation.reading import Reading
 from HiResMedSynthLib.ground import Ground, prepare_ground
 from HiResMedSynthLib.image import MedicalImage
 from HiResMedSynthLib.inpaint import inpaint

@@ -31,7 +31,8 @@ from scipy.ndimage import map_coordinates, spline_filter, zoom
 
 from HiResMedSynthLib.errors import HiResMedSynthError
 from HiResMedSynthLib.evaluation import lesion_diversity as diversity
-from HiResMedSynthLib.evaluation.machine_reader import Reading, cnn_reader, feature_reader
+from HiResMedSynthLib.evaluation.machine_reader import cnn_reader, feature_reader
+from HiResMedSynthLib.evaluation.reading import Reading
 from HiResMedSynthLib.evaluation.texture_distance import (
     cuts,
     filter_features,

@@ -1,7 +1,8 @@
 """SinGAN `better` against `paper` on the same slices: seconds, reconstruction, and `sifid_vgg` of 50 samples each.
 
 Run `python -m Testing.benchmarks.singan_schedules --out runs/schedules`; `paper` needs an hour and a half of one core
-for a lesion, and goes on where it was cut when the command is given again.
+for a lesion, and goes on where it was cut when the command is given again. `--gpu` measures what `singan_gpu paper`
+left.
 """
 
 from __future__ import annotations
@@ -34,18 +35,23 @@ SCHEDULES = ("better", "paper")
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True)
 @click.option("--lesion", "lesions", multiple=True, default=LESIONS, show_default=True)
 @click.option("--minutes", type=float, default=float("inf"), help="Limit of each training.")
-def main(out: Path, lesions: tuple[str, ...], minutes: float) -> None:
+@click.option("--gpu", type=click.Path(file_okay=False, exists=True, path_type=Path), help="Folder of trained models.")
+def main(out: Path, lesions: tuple[str, ...], minutes: float, gpu: Path | None) -> None:
     torch.set_num_threads(1)
     bank, rows = load_bank(), []
-    for name in lesions:
+    for number, name in enumerate(lesions):
         grid = crop_2d(bank.lesion(name))
         for schedule in SCHEDULES:
-            model, spent = trained(grid, schedule, out / name / schedule, minutes)
+            if gpu is None:
+                model, spent = trained(grid, schedule, out / name / schedule, minutes)
+            else:
+                model, spent = fetched(gpu, schedule, number)
             if model is None:
                 click.echo(f"{name} {schedule}: not finished; the same command goes on")
                 continue
             rows.append({"lesion": name, "schedule": schedule, **spent, **measured(model, grid)})
             click.echo(json.dumps(rows[-1]))
+    out.mkdir(parents=True, exist_ok=True)
     (out / "singan_schedules.json").write_text(json.dumps(rows, indent=1), encoding="utf-8")
 
 
@@ -66,6 +72,16 @@ def trained(
         clock.write_text(json.dumps(spent))
     model = SinGan.load(finished)
     return (model if model.finished else None), spent
+
+
+def fetched(folder: Path, schedule: str, number: int) -> tuple[SinGan | None, dict[str, float]]:
+    """(the model of a lesion that was trained with others, None where it isn't finished; seconds of them all)."""
+    file = folder / schedule / f"singan-{number}.safetensors"
+    if not file.is_file():
+        return None, {}
+    model = SinGan.load(file)
+    spent = json.loads((folder / "paper.json").read_text(encoding="utf-8"))[schedule]["seconds"]
+    return (model if model.finished else None), {"gpu_s_of_all": spent}
 
 
 def measured(model: SinGan, grid: NDArray[np.float32]) -> dict[str, Any]:

@@ -99,7 +99,7 @@ def put_in(
 ) -> Iterator[tuple[str, LungPatch]]:
     """(way, picture) of a host; a place where a way finds no room is left out."""
     host = healthy(item)
-    ground = _ground(host)
+    ground = ground_of(host)
     for place in _places(item, rng):
         yield from _composed(host, ground, place, bank, seed + int(rng.integers(1 << 20)), rng)
         for way, paste in (("copy-paste", copy_pasted), ("carvemix", carve_mixed)):
@@ -117,7 +117,8 @@ def _places(item: ErasedPatch, rng: np.random.Generator) -> list[tuple[float, fl
     return (inner or centres)[:EACH]
 
 
-def _ground(host: LungPatch) -> Ground:
+def ground_of(host: LungPatch) -> Ground:
+    """The picture as a single slice on which every place is permitted."""
     image = MedicalImage(
         pixels=np.rint(host.hu).astype(np.int16)[np.newaxis], modality="CT", units="HU",
         pixel_spacing_mm=(host.spacing_mm, host.spacing_mm), spacing_source="header", slice_thickness_mm=SLICE_MM,

@@ -11,13 +11,12 @@ from scipy.ndimage import gaussian_filter
 from HiResMedSynthLib.errors import SettingsError
 from HiResMedSynthLib.evaluation.lesion_features import FEATURES, feature_table, lesion_features
 from HiResMedSynthLib.evaluation.machine_reader import (
-    Reading,
-    _folds,
     _packed,
     _with_detail,
     cnn_reader,
     feature_reader,
 )
+from HiResMedSynthLib.evaluation.reading import Reading, dealt
 from Testing.evaluation.lesions import ball, textured
 
 
@@ -85,7 +84,7 @@ def test_auc_and_interval_by_hand() -> None:
 def test_a_patient_is_never_in_two_folds() -> None:
     groups = np.array([*(f"p{k % 12}" for k in range(30)), *(f"p{k % 7}" for k in range(20)), *names("new", 15)])
     label = np.arange(len(groups)) < 30
-    fold = _folds(groups, label, 5, np.random.default_rng(0))
+    fold = dealt(groups, label, 5, np.random.default_rng(0))
     assert all(len(set(fold[groups == name])) == 1 for name in set(groups))
     assert set(fold[label]) == set(fold[~label]) == set(range(5))
 

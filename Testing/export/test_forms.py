@@ -9,11 +9,14 @@ import highdicom as hd
 import numpy as np
 import pydicom
 import pytest
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
 
 from HiResMedSynthLib.case import LesionRequest
 from HiResMedSynthLib.compose import compose
 from HiResMedSynthLib.export.dicom_series import ENCODERS, Compression
 from HiResMedSynthLib.export.folder import export
+from HiResMedSynthLib.export.identity import OutputIdentity
+from HiResMedSynthLib.export.segmentation import SegKind
 from HiResMedSynthLib.export.sop_class import CR
 from HiResMedSynthLib.image import HeaderFacts, MedicalImage
 from HiResMedSynthLib.read import read_image
@@ -49,6 +52,29 @@ def test_compressed_pixels_are_the_same_and_so_are_the_uids(name: str, compress:
         uids.add(str(data.SOPInstanceUID))
     seg = hd.seg.segread(tmp_path / "case" / "segmentation.dcm")
     assert {str(uid) for _, _, uid in seg.get_source_image_uids()} <= uids
+
+
+@pytest.mark.parametrize("compress", ["jpeg-ls", "rle"])
+@pytest.mark.parametrize("seg", ["binary", "labelmap"])
+@pytest.mark.parametrize("image", [ct_image(), film_image()], ids=["CT", "film"])
+def test_a_compressed_segmentation_holds_the_same(
+    image: MedicalImage, seg: SegKind, compress: Compression, tmp_path: Path
+) -> None:
+    composition = composition_in(image, lesions=2 if image.slices > 1 else 1)
+    identity = OutputIdentity(seed="same")
+    read = {}
+    for name, asked in (("plain", None), ("packed", compress)):
+        export(composition, tmp_path / name, seg=seg, compress=asked, identity=identity, with_preview=False)
+        read[name] = hd.seg.segread(tmp_path / name / "segmentation.dcm")
+    assert np.array_equal(read["packed"].pixel_array, read["plain"].pixel_array)
+    assert read["packed"].pixel_array.any()
+    syntax = ENCODERS[compress][0] if seg == "labelmap" else DeflatedExplicitVRLittleEndian  # bits, no codec takes
+    assert read["packed"].file_meta.TransferSyntaxUID == syntax
+    assert read["packed"].SyntheticData == "YES"
+    packed, plain = ((tmp_path / name / "segmentation.dcm").stat().st_size for name in ("packed", "plain"))
+    assert packed < plain
+    report = pydicom.dcmread(tmp_path / "packed" / "measurements.dcm")
+    assert report.file_meta.TransferSyntaxUID == ExplicitVRLittleEndian
 
 
 @pytest.mark.parametrize("image", [ct_image(), ct_image().single_slice(3), film_image()], ids=["CT", "slice", "film"])

@@ -59,7 +59,7 @@ def test_more_lesions_than_a_byte_can_number_have_a_segment_each(tmp_path: Path)
     settings = CaseSettings(requests=tuple(lesion.request for lesion in lesions), domain="lung-ct")
     case = Case(background=BackgroundReference.of(image, domain="lung-ct"), settings=settings, seed=1, lesions=lesions)
     composition = compose(image, case)
-    export(composition, tmp_path / "case", with_preview=False)
+    export(composition, tmp_path / "case", with_preview=False, with_report=False)
     seg = hd.seg.segread(tmp_path / "case" / "segmentation.dcm")
     assert seg.number_of_segments == 257
     last = seg.get_pixels_by_source_instance([seg.get_source_image_uids()[0][2]], segment_numbers=[257])[0, ..., 0]

@@ -157,6 +157,23 @@ def test_dciodvfy_finds_nothing_in_a_label_map_but_what_it_is_too_old_for(tmp_pa
         assert not [line for line in errors if not any(part in line for part in excused)], file.name
 
 
+def test_a_deflated_segmentation_is_inflated_by_dcmtk_and_kept_by_orthanc(
+    orthanc: tuple[int, int], tmp_path: Path
+) -> None:
+    """dciodvfy of 2022 inflates nothing itself: DCMTK does it for it."""
+    dciodvfy, dcmconv, http = need("dciodvfy"), need("dcmconv"), orthanc[0]
+    export(composition_in(ct_image(), lesions=2), tmp_path / "case", compress="rle", with_preview=False)
+    file, inflated = tmp_path / "case" / "segmentation.dcm", tmp_path / "inflated.dcm"
+    subprocess.run([dcmconv, "+te", str(file), str(inflated)], check=True, capture_output=True)
+    assert np.array_equal(pydicom.dcmread(inflated).pixel_array, pydicom.dcmread(file).pixel_array)
+    done = subprocess.run([dciodvfy, "-new", str(inflated)], capture_output=True, text=True, check=False)
+    errors = [line for line in (done.stdout + done.stderr).splitlines() if line.startswith("Error")]
+    assert errors == [YOUNG_TAG]
+    stored = json.loads(_post(http, "/instances", file.read_bytes()))
+    assert stored["Status"] == "Success"
+    assert _get(http, f"/instances/{stored['ID']}/file") == file.read_bytes()
+
+
 def _post(port: int, path: str, body: str | bytes) -> bytes:
     content = body.encode() if isinstance(body, str) else body
     request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", data=content, method="POST")

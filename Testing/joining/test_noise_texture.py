@@ -50,6 +50,15 @@ def test_without_parenchyma_or_noise_a_usual_grain_is_taken_and_named(hu: np.nda
     assert measure.noise(texture.field((2, 150, 150), np.random.default_rng(0))) == pytest.approx(1, rel=0.1)
 
 
+def test_in_a_scan_too_noisy_for_its_grain_to_be_read_it_is_no_coarser_than_it_is() -> None:
+    noise = np.random.default_rng(0).normal(0, 80, (1, 40, 40))
+    texture = noise_texture(np.round(noise - 860).astype(np.int16))
+    assert texture.source.startswith("default")
+    field = texture.field((2, 150, 150), np.random.default_rng(0))
+    assert measure.noise(field) == pytest.approx(1, rel=0.05)
+    assert field.std() < 1.2  # 2.8 with the usual grain
+
+
 def test_the_same_stream_gives_the_same_field() -> None:
     texture = noise_texture(lung(noise_hu=10))
     one, other = (texture.field((3, 20, 30), np.random.default_rng(5)) for _ in range(2))

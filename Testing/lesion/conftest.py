@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
+import torch
 
 from HiResMedSynthLib.lesion.bank import load_bank
 from HiResMedSynthLib.lesion.lesion_grid import crop_2d, to_grid
@@ -25,3 +28,11 @@ def flats() -> list[np.ndarray]:
 @pytest.fixture(scope="module")
 def trained(solids: list[np.ndarray], tmp_path_factory: pytest.TempPathFactory) -> SinGan:
     return train_singan(solids[:1], "tiny", out=tmp_path_factory.mktemp("run"))[0]
+
+
+@pytest.fixture
+def doubles() -> Iterator[None]:
+    """Float64: in float32 a GAN's training doubles every rounding error in a few iterations."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,14 +20,6 @@ from HiResMedSynthLib.lesion.singan import SinGan
 from HiResMedSynthLib.lesion.singan_settings import PAPER, SinGanSettings, official_sizes, preset
 from HiResMedSynthLib.lesion.singan_train import train_singan
 from Testing.lesion.singan_runs import SMALL_PAPER, TINY, assert_same, read_log
-
-
-@pytest.fixture
-def doubles() -> Iterator[None]:
-    """Float64: in float32 a GAN's training doubles every rounding error in a few iterations."""
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
 
 
 @pytest.mark.parametrize(

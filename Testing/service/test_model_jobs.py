@@ -81,7 +81,7 @@ def test_what_auto_means_is_told_for_each_domain(stocked: Backend) -> None:
     best = told(stocked)["best"]
     assert set(best) == {"danger", "prior"}
     for choices in best.values():
-        assert set(choices) == {"lung-ct", "cxr", "kub"}
+        assert set(choices) == {"lung-ct", "cxr", "kub", "mr"}
         assert all(choices.values())
 
 

@@ -30,6 +30,27 @@ def choose(bench: Workbench, node: object) -> None:
     bench.settle()
 
 
+def test_what_makes_a_background_doubtful_is_said(bench: Workbench, tmp_path: Path) -> None:
+    data = pydicom.dcmread(FILM / "nih_cxr_dx.dcm")
+    data.DerivationDescription = "SYNTHETIC: 2 lesion(s) composed into an image, fusion better"
+    data.ViewPosition = "LL"
+    (tmp_path / "film").mkdir()
+    data.save_as(tmp_path / "film" / "composed.dcm")
+    studio, p = bench.studio, bench.studio.parameters
+    p.assumedSpacing, p.assumedColumnSpacing = 0.342, 0.4175
+    choose(bench, load_series(tmp_path / "film", "composed"))
+    bench.until(lambda: p.danger is not None)
+    bench.settle()
+    told = bench.panel.background.about.text
+    assert "holds composed lesions of an earlier case" in told
+    assert "a lateral view (LL)" in told
+    data.DerivationDescription, data.ViewPosition, data.SOPInstanceUID = "retouched for Mr Smith", "PA", "2.25.1"
+    data.save_as(tmp_path / "film" / "composed.dcm")
+    choose(bench, load_series(tmp_path / "film", "real"))
+    assert "Smith" not in json.dumps(studio.image.header.tags)
+    assert "lateral" not in bench.panel.background.about.text
+
+
 def place(bench: Workbench, place: tuple[float, float, float]) -> None:
     bench.studio.parameters.points.AddControlPointWorld(*bench.studio.image.world_of(place))
     bench.settle()

@@ -374,4 +374,9 @@ def test_remedies_name_fields_not_options() -> None:
     assert told == "Train one: hiresmedsynth lesion train."
     told = in_panel_words("Add one: hiresmedsynth models add FILE, or use --generator deform.")
     assert told == "Add one: hiresmedsynth models add FILE, or use 'a bank lesion, deformed'."
+    for told in (
+        "Give one trained by python -m Training.train_danger --domain film.",
+        "See: hiresmedsynth models list --kind background.",
+    ):
+        assert in_panel_words(told) == told
     assert in_panel_words("Give a place inside the image.") == "Give a place inside the image."

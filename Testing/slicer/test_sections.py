@@ -217,7 +217,7 @@ def test_the_backend_is_installed_replaced_and_removed(
     from HiResMedSynthPanel.wheel_folder import read_requirements
     from packaging.requirements import Requirement
 
-    from Testing.extension.test_installation import FAKE_TORCH, build_wheel, write_sums
+    from Testing.extension.wheels import FAKE_TORCH, build_wheel, write_sums
 
     wheels, plain = tmp_path / "Räder 画像", tmp_path / "plain python"
     wheels.mkdir()

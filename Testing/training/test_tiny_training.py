@@ -15,10 +15,11 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from HiResMedSynthLib.errors import ReadError
-from Training.augment import apply_film_change, draw_film_change
+from Training.augment import apply_film_change, draw_film_change, no_change
 from Training.checkpoint import best_weights
+from Training.draws import Draws
 from Training.film_data import NEEDED, is_held_out, load_films
-from Training.film_stages import draw_known, no_change
+from Training.film_stages import draw_known
 from Training.train_background import PRESETS, main, read_preset, stages_of
 
 
@@ -126,7 +127,7 @@ def test_missing_column_and_damaged_film_are_named(folder: Path, tmp_path: Path)
 def test_a_part_of_a_changed_film_is_that_part_of_the_whole() -> None:
     rng = np.random.default_rng(3)
     films = torch.from_numpy(rng.uniform(-1, 1, (2, 1, 64, 64)).astype(np.float32))
-    change = draw_film_change(rng, 2)
+    change = draw_film_change(Draws.of(rng, "cpu"), 2)
     fields = torch.tensor([[0, 0, 64, 64], [8, 0, 40, 64]])
     whole, inside = apply_film_change(films, fields, change, corners=torch.zeros(2, 2).long(), size=64)
     part, _ = apply_film_change(films, fields, change, corners=torch.tensor([[20, 8], [0, 30]]), size=24)
@@ -157,7 +158,7 @@ def test_a_mask_of_its_own_moves_with_the_film() -> None:
 
 
 def test_codes_told_are_none_all_or_a_part() -> None:
-    known = draw_known(np.random.default_rng(0), 400, 8)[:, 0].mean(axis=(1, 2))
+    known = draw_known(Draws.seeded(0, "cpu"), 400, 8)[:, 0].mean(dim=(1, 2)).numpy()
     assert 0.3 < (known == 0).mean() < 0.5
     assert 0.12 < (known == 1).mean() < 0.3
     assert np.all((known >= 0) & (known <= 1))

@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +18,7 @@ from HiResMedSynthLib.background.cascade import build_network, load_cascade
 from HiResMedSynthLib.background.token_layers import PriorShape
 from HiResMedSynthLib.background.token_prior import build_prior, encoder_fingerprint, load_prior
 from HiResMedSynthLib.errors import HiResMedSynthError
+from Testing.training.two_processes import run_in_two_processes
 from Training.checkpoint import CHECKPOINT
 from Training.film_data import NEEDED, FilmSet, is_held_out, load_films
 from Training.film_tokens import FilmEncoder
@@ -224,22 +221,5 @@ def test_a_loss_that_stays_nan_stops_the_run_and_keeps_it(films: Path, cascade: 
 
 
 def test_two_processes_train_together(films: Path, cascade: Path, tmp_path: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    line = [sys.executable, "-m", "Training.train_token_prior", *command(films, cascade, tmp_path / "run")]
-    started = [
-        subprocess.Popen(
-            line,
-            cwd=ROOT,
-            env={**os.environ, "RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1",
-                 "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in (0, 1)
-    ]  # fmt: skip
-    outputs = [process.communicate(timeout=240)[0] for process in started]
-    assert [process.returncode for process in started] == [0, 0], outputs
+    run_in_two_processes("Training.train_token_prior", command(films, cascade, tmp_path / "run"))
     assert [line["processes"] for line in log_of(tmp_path / "run")] == [2, 2]  # written by the first alone

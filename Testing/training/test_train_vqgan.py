@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
-import subprocess
-import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +19,7 @@ from HiResMedSynthLib.background.vqgan_file import load_vqgan
 from HiResMedSynthLib.errors import HiResMedSynthError, ReadError, SettingsError
 from Testing.benchmarks.convergence import main as convergence
 from Testing.benchmarks.convergence_results import Curve, table
+from Testing.training.two_processes import run_in_two_processes
 from Training.film_data import Film
 from Training.ranks import Ranks
 from Training.train_vqgan import main, make_settings, make_shape, read_vqgan_preset
@@ -30,8 +27,6 @@ from Training.vqgan_data import FilmTensors, load_film_tensors
 from Training.vqgan_loop import rate_share, train
 from Training.vqgan_state import CHECKPOINT
 from Training.vqgan_step import BAD_STEPS_ALLOWED, VqganSettings, VqganTraining
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -161,17 +156,8 @@ def test_checkpoint_of_other_layers_is_refused(films: Path, tmp_path: Path) -> N
 
 def test_two_processes_train_one_network(films: Path, tmp_path: Path) -> None:
     """They hold equal weights to the bit (the loop checks it at each report), about those of one process."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [
-        sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-addr", "127.0.0.1",
-        "--master-port", str(port), "-m", "Training.train_vqgan", "--preset", "tiny", "--films", str(films),
-        "--out", str(tmp_path / "two"),
-    ]  # fmt: skip
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=120)
-    assert done.returncode == 0, done.stderr[-2000:]
+    arguments = ["--preset", "tiny", "--films", str(films), "--out", str(tmp_path / "two")]
+    run_in_two_processes("Training.train_vqgan", arguments)
     assert [line["processes"] for line in log_of(tmp_path / "two")] == [2, 2]
     assert run(films, tmp_path / "one").exit_code == 0
     start = tiny_training(films).network.state_dict()
@@ -248,6 +234,17 @@ def test_a_blind_discriminator_is_an_alarm(films: Path, tmp_path: Path) -> None:
         torch.nn.init.zeros_(parameter)
     train(training, out=tmp_path, description={})
     assert "can't tell" in str(log_of(tmp_path)[-1]["alarm"])
+
+
+def test_consistency_is_a_flag_of_the_unet_adversary(films: Path) -> None:
+    learned = {}
+    for weight in (0.0, 1.0):
+        training = tiny_training(films, adversarial_start=0, adversary="unet", consistency=weight, diff_augment=True)
+        assert all(training.step() for _ in range(2))
+        learned[weight] = training.state.adversary.state_dict()["pixel.parametrizations.weight.original"]
+    assert not torch.equal(learned[0.0], learned[1.0])
+    with pytest.raises(SettingsError, match="unet"):
+        tiny_training(films, consistency=1.0)
 
 
 def test_the_faster_precision_is_taken_and_kept(films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

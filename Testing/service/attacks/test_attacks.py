@@ -9,6 +9,7 @@ import pickle
 import socket
 import time
 import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,13 +109,14 @@ def bomb_npz() -> bytes:
 
 
 def zeros_npz() -> bytes:
-    """4.1 GiB of zeros, packed into some megabytes."""
+    """4.1 GiB of zeros, packed into some megabytes; one block is packed and repeated, its checksum left wrong."""
+    packer, block = zlib.compressobj(1, wbits=-15), bytes(64 * 2**20)
+    packed = packer.compress(block) + packer.flush(zlib.Z_FULL_FLUSH)
     stream = io.BytesIO()
-    packed = zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED, compresslevel=1)
-    with packed as archive, archive.open("pixels.npy", "w", force_zip64=True) as sink:
-        block = bytes(64 * 2**20)
-        for _ in range(66):
-            sink.write(block)
+    with zipfile.ZipFile(stream, "w") as archive:
+        archive.writestr("pixels.npy", 66 * packed + packer.flush())
+        (entry,) = archive.filelist
+        entry.compress_type, entry.file_size = zipfile.ZIP_DEFLATED, 66 * len(block)
     return stream.getvalue()
 
 

@@ -1,0 +1,13 @@
+"""The words by which our files say that they are synthetic, and what they tell whoever reads a file again."""
+
+from __future__ import annotations
+
+SYNTHETIC_TEXT = "SYNTHETIC, research only"  # in the text of every picture and volume that we write
+COMPOSED = "lesion(s) composed into an image"  # where they hold lesions; also in DICOM's Derivation Description
+HOLDS_COMPOSED = "the source holds composed lesions of an earlier case, which no label of this one tells"
+
+
+def told_by_text(text: str) -> list[str]:
+    """Oddities of a picture or volume by the text in its file: whether it says that it is ours, and holds lesions."""
+    oddities = ["the source is itself synthetic (the text in its file says so)"] if SYNTHETIC_TEXT in text else []
+    return [*oddities, HOLDS_COMPOSED] if COMPOSED in text else oddities

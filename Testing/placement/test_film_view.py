@@ -1,0 +1,62 @@
+"""A chest film that is no upright frontal one: said in so many words, wherever it is used, and not refused."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+
+from HiResMedSynthLib.image import MedicalImage
+from HiResMedSynthLib.placement.film_view import view_warnings
+from HiResMedSynthLib.read import read_image
+from Testing.test_cli import FILM, run
+
+UPSIDE_DOWN = "upside down"
+
+
+@pytest.fixture(scope="module")
+def film(cxr_file: Path) -> MedicalImage:
+    return read_image(cxr_file, spacing_mm=(0.342, 0.4175))
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+@pytest.mark.parametrize("inverted", [False, True])
+def test_a_film_that_stands_on_its_head_is_noticed(film: MedicalImage, mirrored: bool, inverted: bool) -> None:
+    pixels = film.pixels[:, :, ::-1] if mirrored else film.pixels
+    pixels = pixels.max() - pixels if inverted else pixels
+    kind = {"photometric": "MONOCHROME1" if film.bright_is_dense else "MONOCHROME2"} if inverted else {}
+    upright = replace(film, pixels=np.ascontiguousarray(pixels), **kind)
+    assert view_warnings(upright) == ()
+    (told,) = view_warnings(upright.with_pixels(np.ascontiguousarray(pixels[:, ::-1])))
+    assert UPSIDE_DOWN in told
+
+
+def test_a_view_that_the_header_tells_is_noticed(film: MedicalImage) -> None:
+    for view, words in (("LL", "a lateral view (LL)"), ("RAO", "an oblique view (RAO)")):
+        (told,) = view_warnings(replace(film, facts=replace(film.facts, view_position=view)))
+        assert words in told
+    for view in (None, "PA", "AP"):
+        assert view_warnings(replace(film, facts=replace(film.facts, view_position=view))) == ()
+
+
+def test_commands_say_it_and_the_case_keeps_it(
+    cxr_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = pydicom.dcmread(cxr_file)
+    data.decompress()
+    data.PixelData = np.ascontiguousarray(data.pixel_array[::-1]).tobytes()
+    data.ViewPosition = "LL"
+    data.save_as(tmp_path / "turned.dcm")
+    out = ("--out", tmp_path / "case", "--fusion", "alpha", "--size-mm", "12:15")
+    assert run(monkeypatch, "compose", tmp_path / "turned.dcm", *FILM, *out) == 0
+    case = json.loads((tmp_path / "case" / "case.json").read_text())
+    assert run(monkeypatch, "candidates", tmp_path / "turned.dcm", *FILM, "-k", 1) == 0
+    said = capsys.readouterr()
+    for words in ("a lateral view (LL)", UPSIDE_DOWN):
+        assert words in said.out
+        assert words in said.err
+        assert any(words in oddity for oddity in case["background"]["oddities"])

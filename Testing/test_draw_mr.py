@@ -1,0 +1,145 @@
+"""Lesions in MR: where the body is, a contrast that is asked for and reached, and what is written refers to it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import highdicom as hd
+import numpy as np
+import pydicom
+import pytest
+
+from HiResMedSynthLib.case import CaseSettings, LesionRequest
+from HiResMedSynthLib.case_file import read_case, write_case
+from HiResMedSynthLib.cli.main import cli
+from HiResMedSynthLib.compose import compose
+from HiResMedSynthLib.draw_case import draw_case
+from HiResMedSynthLib.errors import HiResMedSynthError, PlacementError, SettingsError
+from HiResMedSynthLib.ground import Ground, prepare_ground
+from HiResMedSynthLib.image import MedicalImage
+from HiResMedSynthLib.lesion_in_mr import ALPHA_INSTEAD
+from HiResMedSynthLib.placement.rule_mr import danger_mr
+from HiResMedSynthLib.placement.zones import zone_mask
+from HiResMedSynthLib.read import read_image
+from Testing.export.cases import mr_image
+from Testing.slices import MR, write_stack
+
+SHAPE = (8, 96, 112)
+BODY, CAVITY = 300.0, 4.0
+
+
+def phantom(*, scale: float = 1.0, offset: float = 0.0) -> MedicalImage:
+    """An ellipse of tissue with a dark cavity, in air with an MR's noise (Rician)."""
+    rows, columns = np.mgrid[: SHAPE[1], : SHAPE[2]]
+    body = ((rows - 48) / 40) ** 2 + ((columns - 56) / 46) ** 2 < 1
+    cavity = (rows - 40) ** 2 + (columns - 40) ** 2 < 36
+    signal = np.where(body & ~cavity, BODY + columns / 2, np.where(cavity, CAVITY, 0.0))
+    rng = np.random.default_rng(2)
+    noise = rng.normal(0, 6, (2, *SHAPE))
+    values = np.hypot(signal + noise[0], noise[1]) * scale + offset
+    return mr_image(
+        pixels=values.astype(np.uint16), bits_stored=16, slice_thickness_mm=2.5, pixel_spacing_mm=(0.9, 0.9),
+        positions_lps_mm=np.array([[0.0, 0.0, 2.5 * k] for k in range(SHAPE[0])]),
+    )  # fmt: skip
+
+
+def wish(**changes: object) -> CaseSettings:
+    request = LesionRequest(size_mm=(9, 11), bank_entry="solid-11mm-c", contrast=(120, 120))
+    return CaseSettings(requests=(replace(request, **changes),))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("image", [phantom(), phantom(scale=90, offset=7000)], ids=["12 bits", "16 bits, offset"])
+def test_the_body_is_told_from_air_and_its_cavities_belong_to_it(image: MedicalImage) -> None:
+    body = ~danger_mr(image).forbidden()
+    assert body[:, 40, 40].all()  # the cavity
+    assert body[:, 48, 20:92].all()
+    assert not body[:, :5].any()
+    assert not body[:, :, :6].any()
+
+
+def test_a_picture_full_of_tissue_holds_no_air() -> None:
+    tissue = np.random.default_rng(3).normal(400, 60, (1, 64, 64)).astype(np.uint16)
+    assert not danger_mr(phantom().single_slice(0)).forbidden().all()
+    assert not danger_mr(mr_image(pixels=tissue, positions_lps_mm=np.zeros((1, 3)))).forbidden().any()
+    with pytest.raises(PlacementError, match="all values of this MR are the same"):
+        danger_mr(mr_image(pixels=np.full((1, 8, 8), 9, np.uint16), positions_lps_mm=np.zeros((1, 3))))
+
+
+@pytest.mark.parametrize("scale", [1.0, 90.0])
+@pytest.mark.parametrize("contrast", [120.0, -120.0])
+def test_the_contrast_asked_for_is_reached_whatever_the_values(contrast: float, scale: float, tmp_path: Path) -> None:
+    image = phantom(scale=scale)
+    asked = contrast * scale
+    case = draw_case(image, wish(contrast=(asked, asked), place=(4.0, 52.0, 66.0)), 5)
+    composed = compose(image, case)
+    inside, changed = composed.instance_mask > 0, composed.alpha > 0
+    assert np.array_equal(composed.image.pixels[~changed], image.pixels[~changed])
+    reached = composed.image.pixels[inside].mean() - case.lesions[0].details["surroundings"]
+    assert reached == pytest.approx(asked, abs=0.05 * abs(asked))
+    assert case.lesions[0].contrast == pytest.approx(asked, rel=0.01)
+    assert (case.settings.domain, case.settings.fusion) == ("mr", "alpha")
+    assert ALPHA_INSTEAD in case.log
+    write_case(case, tmp_path)
+    assert np.array_equal(compose(image, read_case(tmp_path)).image.pixels, composed.image.pixels)
+
+
+def test_places_are_drawn_all_over_the_body_and_in_it_alone() -> None:
+    image = phantom()
+    ground = prepare_ground(image)
+    heat = ground.heat()
+    assert np.unique(heat[heat > 0]).size == 1
+    assert "the same everywhere in the body" in ground.method
+    assert ground.warnings == ()
+    for seed in range(3):
+        (lesion,) = draw_case(image, wish(cnr=(8, 9), contrast=None), seed, ground=ground).lesions
+        assert not ground.forbidden()[lesion.region][lesion.alpha > 0].any()
+        assert 8 <= lesion.cnr <= 9
+
+
+@pytest.mark.parametrize(
+    ("image", "settings", "said"),
+    [
+        (phantom(), wish(contrast=None), r"tell its contrast.*--contrast LOW:HIGH.*holds 3\d\d to 3\d\d here"),
+        (phantom(), wish(sizes="history"), "sizes of real lesions in MR are not on record"),
+        (phantom(), wish(type="stone", bank_entry=None), "doesn't belong into a picture of domain mr"),
+        (phantom(), wish(zone="left"), "parts of an MR aren't known"),
+        (phantom(scale=0.02), wish(), "too few for a lesion in whole steps"),
+        (phantom(), wish(place=(4.0, 14.0, 14.0)), "would touch: outside the body"),
+        (replace(phantom(), modality="DX"), replace(wish(), domain="mr"), "this is no MR"),
+        (phantom(), replace(wish(), domain="lung-ct"), "--domain mr for an MR"),
+    ],
+)
+def test_what_an_mr_can_t_have_is_refused(image: MedicalImage, settings: CaseSettings, said: str) -> None:
+    with pytest.raises(HiResMedSynthError, match=said):
+        draw_case(image, settings, 1)
+
+
+def test_zones_of_an_mr_are_refused_by_the_library_too() -> None:
+    ground: Ground = prepare_ground(phantom())
+    with pytest.raises(PlacementError, match="parts of an MR"):
+        zone_mask(ground.image, ground.danger_map, "left", domain="mr")
+    with pytest.raises(SettingsError, match="is not for this purpose on mr images"):
+        prepare_ground(phantom(), placement=replace(ground.placement, danger="danger-ct"))
+
+
+def test_an_mr_series_becomes_an_mr_series_with_seg_and_report(tmp_path: Path) -> None:
+    image = phantom()
+    write_stack(
+        tmp_path / "in", image.pixels, [2.5 * k for k in range(SHAPE[0])], modality="MR", sop_class=MR,
+        ScanningSequence="SE", SequenceVariant="SK", PixelSpacing=[0.9, 0.9], SliceThickness=2.5,
+    )  # fmt: skip
+    out = tmp_path / "case"
+    arguments = ["compose", str(tmp_path / "in"), "--out", str(out), "--size-mm", "9:11", "--contrast", "90:110"]
+    assert not cli.main(arguments, standalone_mode=False)
+    written = [pydicom.dcmread(file) for file in (out / "dicom").iterdir()]
+    assert {(one.SOPClassUID, one.Modality) for one in written} == {(MR, "MR")}
+    uids = {str(one.SOPInstanceUID) for one in written}
+    seg = hd.seg.segread(out / "segmentation.dcm")
+    assert {str(uid) for _, _, uid in seg.get_source_image_uids()} <= uids
+    changed = compose(image, read_case(out)).alpha > 0
+    assert np.array_equal(read_image(out / "dicom").pixels[~changed], image.pixels[~changed])
+    (group,) = hd.sr.srread(out / "measurements.dcm").content.get_volumetric_roi_measurement_groups()
+    assert group.finding_sites == []  # nobody knows the organ
+    names = [measurement.name.meaning for measurement in group.get_measurements()]
+    assert any("signal intensity" in name.lower() for name in names)
