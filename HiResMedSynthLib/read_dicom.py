@@ -290,8 +290,7 @@ def _one_series(headers: list[SliceHeader], where: Path, series: str | None) -> 
 def _are_radiographs(headers: Sequence[SliceHeader]) -> bool:
     """Whether the pictures of a series are projections, which are never stacked, whatever positions they claim."""
     return any(
-        modality_of(header.data) in RADIOGRAPHS
-        and str(header.data.get("SOPClassUID") or "") not in RECONSTRUCTED
+        modality_of(header.data) in RADIOGRAPHS and str(header.data.get("SOPClassUID") or "") not in RECONSTRUCTED
         for header in headers
     )
 

@@ -82,14 +82,14 @@ def _native_pixels(header: SliceHeader) -> tuple[int, np.dtype[Any]] | None:
 def _read_native(
     header: SliceHeader, native: tuple[int, np.dtype[Any]], *, into: NDArray[Any] | None, place: int
 ) -> bool:
-    """Reads a picture into its place of the stack; False where it doesn't fit or the file is cut off."""
+    """Reads a picture into its place of the stack; False where it doesn't fit, or the file is cut off or damaged."""
     at, kind = native
     if into is None or into.dtype != kind or into.shape[1:] != header.shape:
         return False
     with header.path.open("rb") as stream:
         stream.seek(at)
         whole = stream.readinto(into[place].data.cast("B")) == into[place].nbytes
-    stored = header.data.get("BitsStored", 8 * kind.itemsize)
+    stored = header.data.get("BitsStored")
     if not whole or not isinstance(stored, int) or not 0 < stored <= 8 * kind.itemsize:
         return False
     limits = (-(1 << stored - 1), (1 << stored - 1) - 1) if kind.kind == "i" else (0, (1 << stored) - 1)

@@ -34,6 +34,8 @@ def read_volume(path: Path, *, slice_index: int | None = None) -> MedicalImage:
     try:
         reader = sitk.ImageFileReader()
         reader.SetFileName(str(path))
+        if path.suffix in (".MHA", ".MHD"):  # ITK finds this reader by a lower-case suffix alone
+            reader.SetImageIO("MetaImageIO")
         reader.ReadImageInformation()
         size = list(reader.GetSize())
         _refuse_unusual(path, size, reader.GetNumberOfComponents())

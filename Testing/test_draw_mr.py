@@ -115,6 +115,15 @@ def test_what_an_mr_can_t_have_is_refused(image: MedicalImage, settings: CaseSet
         draw_case(image, settings, 1)
 
 
+def test_an_mr_of_which_nothing_is_permitted_is_refused() -> None:
+    image = phantom()
+    found = danger_mr(image)
+    closed = replace(found, labels=np.full_like(found.labels, max(found.names)))
+    ground = replace(prepare_ground(image), danger_map=closed)
+    with pytest.raises(PlacementError, match="no tissue of this image is permitted"):
+        draw_case(image, wish(), 1, ground=ground)
+
+
 def test_zones_of_an_mr_are_refused_by_the_library_too() -> None:
     ground: Ground = prepare_ground(phantom())
     with pytest.raises(PlacementError, match="parts of an MR"):

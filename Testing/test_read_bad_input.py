@@ -14,7 +14,7 @@ from pydicom.uid import generate_uid
 
 from HiResMedSynthLib.errors import ReadError
 from HiResMedSynthLib.read import read_image
-from Testing.slices import SECONDARY, write_slice
+from Testing.slices import SECONDARY, write_slice, write_stack
 
 GREY = np.arange(400, dtype=np.uint16).reshape(20, 20)
 
@@ -167,6 +167,16 @@ def test_a_damaged_slice_is_named(tmp_path: Path) -> None:
     cut(tmp_path / "1.dcm", tmp_path / "1.dcm", 0.9)
     with pytest.raises(ReadError, match=r"1\.dcm"):
         read_image(tmp_path)
+
+
+def test_a_slice_whose_depth_cannot_be_read_is_named(tmp_path: Path) -> None:
+    write_stack(tmp_path, np.zeros((3, 64, 64), np.uint16), [0, 2, 4], BitsStored=12, HighBit=11)
+    damaged = sorted(tmp_path.iterdir())[1]
+    depth = b"\x28\x00\x01\x01US"
+    damaged.write_bytes(damaged.read_bytes().replace(depth + b"\x02\x00\x0c\x00", depth + b"\x01\x00\x0c"))
+    with pytest.raises(ReadError) as refused:
+        read_image(tmp_path)
+    assert refused.value.where == str(damaged)
 
 
 @pytest.mark.parametrize("index", [3, 99])

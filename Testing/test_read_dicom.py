@@ -20,9 +20,10 @@ from pydicom.uid import (
 from HiResMedSynthLib.errors import GeometryError, ReadError
 from HiResMedSynthLib.image import MedicalImage
 from HiResMedSynthLib.read import read_image
-from Testing.slices import DX, MR, SECONDARY, write_slice, write_stack
+from Testing.slices import CT, DX, MR, SECONDARY, write_slice, write_stack
 
 STACK = np.arange(6 * 4 * 5, dtype=np.uint16).reshape(6, 4, 5) * 10
+XRAY_3D = "1.2.840.10008.5.1.4.1.1.13.1"
 
 
 def odd(image: MedicalImage, word: str) -> bool:
@@ -154,6 +155,21 @@ def test_films_of_one_series_are_no_stack(tmp_path: Path) -> None:
 def test_tomosynthesis_is_a_stack_though_of_a_radiographs_modality(tmp_path: Path) -> None:
     write_stack(tmp_path, STACK, [0, 2, 4, 6, 8, 10], modality="MG", sop_class="1.2.840.10008.5.1.4.1.1.13.1.3")
     assert read_image(tmp_path).slices == 6
+
+
+@pytest.mark.parametrize(("modality", "sop_class"), [("XA", CT), ("MG", CT), ("RF", MR), ("XA", f"{XRAY_3D}.1")])
+def test_slices_are_a_stack_whatever_modality_they_claim(modality: str, sop_class: str, tmp_path: Path) -> None:
+    write_stack(tmp_path, STACK, [0, 2, 4, 6, 8, 10], modality=modality, sop_class=sop_class)
+    assert read_image(tmp_path).slices == 6
+
+
+@pytest.mark.parametrize("sop_class", [f"{XRAY_3D}.4", f"{XRAY_3D}.5"])
+def test_breast_projections_are_no_stack_though_their_class_is_among_those_of_3d(
+    sop_class: str, tmp_path: Path
+) -> None:
+    write_stack(tmp_path, STACK, [0, 2, 4, 6, 8, 10], modality="MG", sop_class=sop_class)
+    with pytest.raises(ReadError, match="6 radiographs"):
+        read_image(tmp_path)
 
 
 def test_uneven_gaps_are_noticed(ct_series_folder: Path, tmp_path: Path) -> None:

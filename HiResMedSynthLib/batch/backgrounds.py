@@ -58,9 +58,7 @@ def identity_hash(kind: str, name: str) -> str:
     return hashlib.sha256(f"{kind}\0{name}".encode()).hexdigest()[:32]
 
 
-def find_backgrounds(
-    wanted: Backgrounds, folder: Path, *, progress: Progress | None = None
-) -> tuple[Background, ...]:
+def find_backgrounds(wanted: Backgrounds, folder: Path, *, progress: Progress | None = None) -> tuple[Background, ...]:
     """All backgrounds that a spec names, always in the same order.
 
     Args:
@@ -78,13 +76,14 @@ def find_backgrounds(
     names = [_name(one, folder) for place, files in held.items() for one in (place, *files)]
     owners = _Owners(folder=folder, table=read_patients(folder, list(dict.fromkeys(names))))
     found: list[Background] = []
+    tell = progress or (lambda _done, _total: None)
     done, total = 0, sum(len(files) for files in held.values())
     for place, files in held.items():
-        for read, backgrounds in _in_place(place, files, wanted, owners):
+        tell(done, total)  # the headers of a large folder take long too
+        for passed, backgrounds in _in_place(place, files, wanted, owners):
             found += backgrounds
-            done += read
-            if progress is not None:
-                progress(done, total)
+            done += passed
+            tell(done, total)
     if wanted.generated is not None:
         first = wanted.generated.seed
         found += [
@@ -209,7 +208,8 @@ def _in_place(
         if one.radiographs and len(one.files) > 1:  # emptied or shared UIDs put films of many patients together
             for file in one.files:
                 told = owners.told(file, place)
-                whose = owners.hash_of(file, told, dicom=True, place=file)
+                # without a name two films of a real series may be one patient's front and side view
+                whose = owners.hash_of(file, told, dicom=True, place=one.files[0] if uid else file)
                 yield 1, _cut(file, _name(file, owners.folder), None, 1, whose, wanted, told)
             continue
         told = owners.told(one.files[0], place)

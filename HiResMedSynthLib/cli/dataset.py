@@ -70,7 +70,16 @@ def _plan(path: Path, count: int | None) -> Plan:
     spec = read_spec(path)
     if count is not None:
         spec = spec.with_count(count)
-    return Plan(spec, find_backgrounds(spec.backgrounds, path.absolute().parent), load_bank())
+    line = _Line()
+    try:
+        found = find_backgrounds(
+            spec.backgrounds,
+            path.absolute().parent,
+            progress=lambda done, total: line.show(done, total, "files of backgrounds looked at"),
+        )
+    finally:
+        line.end()
+    return Plan(spec, found, load_bank())
 
 
 def _estimate(plan: Plan, workers: int) -> None:
@@ -127,33 +136,44 @@ def _run(plan: Plan, out: Path, workers: int, scheduler: str | None) -> None:
         click.get_current_context().exit(EXIT_SOME_FAILED)
 
 
-class _Progress:
-    """One line on a terminal, rewritten after each case; elsewhere a line now and then."""
+class _Line:
+    """One line on a terminal, rewritten; elsewhere a line now and then."""
 
     def __init__(self) -> None:
-        self.start = self.said = time.monotonic()
-        self.done = self.here = self.failed = 0
+        self.said = time.monotonic()
         self.open = False
+
+    def show(self, done: int, total: int, text: str, *, say: bool = False) -> None:
+        """Tells how many are done; `say`: also where there is no terminal and the last line was just now."""
+        progress_line(done, total, text)
+        self.open = done < total
+        now = time.monotonic()
+        if not sys.stderr.isatty() and (say or now - self.said > EVERY_S):
+            self.said = now
+            click.echo(f"[{done}/{total}] {text}", err=True)
+
+    def end(self) -> None:
+        """Leaves the line where the work was cut off."""
+        if self.open and sys.stderr.isatty():
+            click.echo(err=True)
+
+
+class _Progress(_Line):
+    """Cases done, and the time left."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.start = self.said
+        self.done = self.here = self.failed = 0
 
     def tell(self, done: int, total: int, outcome: Outcome) -> None:
         """Notes a case."""
         self.here += 1
         self.failed += bool(outcome.failure)
         self.done = done - self.failed
-        now = time.monotonic()
-        left = (now - self.start) / self.here * (total - done)
+        left = (time.monotonic() - self.start) / self.here * (total - done)
         failed = f", {self.failed} failed" if self.failed else ""
-        text = f"{_duration(left)} left{failed}"
-        progress_line(done, total, text)
-        self.open = done < total
-        if not sys.stderr.isatty() and (now - self.said > EVERY_S or done == total):
-            self.said = now
-            click.echo(f"[{done}/{total}] {text}", err=True)
-
-    def end(self) -> None:
-        """Leaves the line of a run that was cut off."""
-        if self.here and self.open and sys.stderr.isatty():
-            click.echo(err=True)
+        self.show(done, total, f"{_duration(left)} left{failed}", say=done == total)
 
 
 def _duration(seconds: float) -> str:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import shutil
 import sys
-import tempfile
 import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from HiResMedSynthLib.aside import new_name_beside
 from HiResMedSynthLib.cli.options import NumberRange, progress_line
 from HiResMedSynthLib.errors import BankError, ExportError, SettingsError
 
@@ -215,7 +215,8 @@ class _Written:
         self.out = out
         self.facts: list[dict[str, Any]] = []
         try:
-            self.aside = Path(tempfile.mkdtemp(prefix=f".{out.name}-", suffix=".part", dir=out.absolute().parent))
+            self.aside = new_name_beside(out, ".part")
+            self.aside.mkdir()
             self.values = (self.aside / VALUES).open("wb")
         except OSError as error:
             raise _unwritable(out) from error
@@ -268,7 +269,6 @@ class _Written:
             save_png(sample_sheet(tiles), self.aside / SHEET)
             del values, tiles
             (self.aside / VALUES).unlink()
-            self.aside.chmod(0o755)
             _swap(self.aside, self.out)
         except (OSError, RuntimeError) as error:
             raise _unwritable(self.out) from error

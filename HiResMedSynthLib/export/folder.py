@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from HiResMedSynthLib.aside import new_name_beside
 from HiResMedSynthLib.case_file import case_sha256, write_case
 from HiResMedSynthLib.compose import Composition
 from HiResMedSynthLib.errors import ExportError
@@ -172,7 +173,8 @@ def export(
     aside: Path | None = None
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(prefix=f".{out.name[:40]}-", dir=out.parent))
+        aside = new_name_beside(out)
+        aside.mkdir()
         choices = _Choices(
             changed_only=changed_only,
             pair=pair,
@@ -184,7 +186,6 @@ def export(
         )
         study = SyntheticStudy.of_case(case_sha256(composition.case), choices.labels, identity)
         exported = _write(composition, aside, out, choices, study, progress or (lambda _d, _t, _w: None))
-        aside.chmod(0o777 & ~_umask())
         _move_in_place(aside, out)
     except OSError as error:
         _clean_up(aside, made)
@@ -320,9 +321,3 @@ def _clean_up(aside: Path | None, made: list[Path]) -> None:
     for parent in made:
         if parent.is_dir() and not any(parent.iterdir()):
             parent.rmdir()
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

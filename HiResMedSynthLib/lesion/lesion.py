@@ -25,6 +25,8 @@ class LesionCard:
     of the source's parenchyma nearby.
     """
 
+    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012 (read by pydantic where JSON comes in)
+
     name: str
     origin: str
     type: LesionType

@@ -18,8 +18,9 @@ OTHER_VIEWS = {
 def view_warnings(image: MedicalImage) -> tuple[str, ...]:
     """What of a chest film's view makes its danger map and prior doubtful, one sentence each.
 
-    Upside down is a film on which the mean chest fits better once the film is turned: so told right on all of 257
-    films, upright and turned.
+    Upside down is a film on which the mean chest fits better once the film is flipped or turned: so told right on all
+    of 257 films, as they were and mirrored, flipped and turned. Which of the two it was, the fit doesn't tell: it would
+    be wrong on 14 of them, and the lesion then on the wrong side.
     """
     found = []
     view = image.facts.view_position
@@ -29,8 +30,11 @@ def view_warnings(image: MedicalImage) -> tuple[str, ...]:
             "chest films only"
         )
     film = image.pixels[0].astype(np.float32) * np.float32(1 if image.bright_is_dense else -1)
-    if _likeness(film[::-1], image) > _likeness(film, image):
-        found.append("the film seems to be upside down: turn it, or left and right, upper and lower are wrong")
+    if max(_likeness(film[::-1], image), _likeness(film[::-1, ::-1], image)) > _likeness(film, image):
+        found.append(
+            "the film seems to be upside down: turned or flipped; check the side marker and put it right, or upper and "
+            "lower are wrong, and left and right too if it was turned"
+        )
     return tuple(found)
 
 

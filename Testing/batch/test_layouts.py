@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from HiResMedSynthLib.annotations import read_annotations
 from HiResMedSynthLib.batch.layout import LabelledImage, MadeCase
 from HiResMedSynthLib.batch.layout_dicom import DicomFolders
 from HiResMedSynthLib.batch.layout_pictures import Yolo, left_justified, write_picture
+from HiResMedSynthLib.batch.layout_volumes import NnUnet
 from HiResMedSynthLib.batch.spec import Output
 from HiResMedSynthLib.batch.thumbs import OUTLINE, SIDE, thumb
 from HiResMedSynthLib.errors import ReadError
@@ -25,9 +28,10 @@ from HiResMedSynthLib.export.boxes import CLASSES
 from HiResMedSynthLib.export.identity import OutputIdentity
 from HiResMedSynthLib.export.stored import stored_form
 from HiResMedSynthLib.image import HeaderFacts, MedicalImage
+from HiResMedSynthLib.placement.domain import Domain
 from HiResMedSynthLib.read import read_image
 from Testing.batch.small_scans import PATIENTS
-from Testing.export.cases import composition_in, film_image
+from Testing.export.cases import composition_in, ct_image, film_image, mr_image
 
 NNUNET = "nnunet/Dataset001_Synthetic"
 
@@ -142,6 +146,29 @@ def test_lists_of_nnunet_and_monai_name_what_is_there(dataset: Path) -> None:
     entries = [entry for key in ("training", "validation", "testing") for entry in listed[key]]
     assert len(entries) == len(rows(dataset))
     assert all((dataset / "monai" / path).is_file() for entry in entries for path in entry.values())
+
+
+@pytest.mark.parametrize(
+    ("shown", "channel"),
+    [(("lung-ct",), "CT"), (("mr",), "MR"), (("mr", "lung-ct"), "CT and MR"), (("cxr", "kub"), "radiograph")],
+)
+def test_nnunet_s_channel_is_what_the_cases_show_whatever_their_files_tell(
+    shown: Sequence[Domain], channel: str, tmp_path: Path
+) -> None:
+    """A volume of NIfTI or NRRD is of modality OT; nnU-Net normalises "CT" its own way, any other name alike."""
+    images = {"lung-ct": ct_image(), "mr": mr_image(modality="OT", facts=HeaderFacts())}
+    layout, entries = NnUnet(Output()), []
+    for number, domain in enumerate(shown, start=1):
+        whole = composition_in(images.get(domain) or film_image())
+        case = replace(whole.case, background=replace(whole.case.background, domain=domain))
+        made = MadeCase(
+            number=number, name=f"case_{number:07d}", side="train", composition=replace(whole, case=case),
+            negative=False, paired=False, identity=OutputIdentity(seed="1"),
+        )  # fmt: skip
+        entries += [{**entry, "patient": number} for entry in layout.write(made, tmp_path)]
+    layout.finish(lambda: (("train", entry) for entry in entries), tmp_path, Output())
+    told = json.loads((tmp_path / layout.folder / "dataset.json").read_text())
+    assert told["channel_names"] == {"0": channel}
 
 
 @pytest.mark.parametrize(

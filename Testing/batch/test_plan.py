@@ -162,16 +162,42 @@ def test_one_picture_under_two_names_has_one_owner_where_nobody_knows_whose_it_i
     assert len(split.patients) == 4
 
 
-def test_films_of_one_series_are_backgrounds_of_their_own_of_one_patient(tmp_path: Path) -> None:
-    for k in range(2):
-        for name, patient in (("named", "A"), ("nameless", "")):
-            stored = np.full((8, 8), k + len(name), np.uint16)
-            write_slice(tmp_path / name / f"{k}.dcm", stored, modality="DX", sop_class=DX, PatientID=patient)
-    found = find_backgrounds(Backgrounds(files=("named", "nameless"), slices="whole"), tmp_path)
-    assert [one.name for one in found] == ["named/0.dcm", "named/1.dcm", "nameless/0.dcm", "nameless/1.dcm"]
-    assert [int(read_source(one).pixels.max()) for one in found] == [5, 6, 8, 9]
-    assert [found[0].patient, found[2].patient] == [found[1].patient, found[3].patient]
-    assert found[0].patient != found[2].patient
+def test_films_of_one_series_are_backgrounds_of_their_own_each_of_its_patient(tmp_path: Path) -> None:
+    """Where UIDs were emptied or shared, one series holds films of many patients."""
+    shown = {"films/a.dcm": ("P0", 5), "films/b.dcm": ("P1", 6), "films/c.dcm": ("P0", 7), "films/d.dcm": ("", 8),
+             "films/e.dcm": ("", 9)}  # fmt: skip
+    for name, (patient, value) in shown.items():
+        stored = np.full((8, 8), value, np.uint16)
+        write_slice(tmp_path / name, stored, modality="CR", sop_class=DX, PatientID=patient, SeriesInstanceUID="")
+    (tmp_path / "again.dcm").write_bytes((tmp_path / "films" / "e.dcm").read_bytes())
+    wanted = Backgrounds(files=("films", "again.dcm"), slices="whole")
+    seen: list[tuple[int, int]] = []
+    found = find_backgrounds(wanted, tmp_path, progress=lambda done, total: seen.append((done, total)))
+    assert [one.name for one in found] == [*shown, "again.dcm"]
+    assert [int(read_source(one).pixels.max()) for one in found] == [5, 6, 7, 8, 9, 9]
+    first, second, third, nameless, other, again = (one.patient for one in found)
+    assert first == third == identity_hash("patient", "P0")
+    assert second == identity_hash("patient", "P1")
+    assert other == again  # the same pixels
+    assert len({first, second, nameless, other}) == 4
+    assert seen == sorted(seen)
+    assert (seen[0], seen[-1], seen.count((6, 6))) == ((0, 6), (6, 6), 1)
+    table = tmp_path / "patients.csv"
+    table.write_text("file,patient\nfilms,all\nfilms/b.dcm,two\nagain.dcm,three\n")
+    whose = [one.patient for one in find_backgrounds(wanted, tmp_path)]
+    assert whose == [identity_hash("patient", name) for name in ("all", "two", "all", "all", "all", "three")]
+    table.write_text("file,patient\nfilms/d.dcm,two\nagain.dcm,three\n")
+    with pytest.raises(ReadError, match=r"patients\.csv leaves this image out.*films/e\.dcm"):
+        find_backgrounds(wanted, tmp_path)
+
+
+def test_nameless_films_of_a_real_series_stay_together(tmp_path: Path) -> None:
+    """A front and a side view of one patient must not stand on two sides."""
+    for number in (1, 2):
+        stored = np.full((8, 8), number, np.uint16)
+        write_slice(tmp_path / f"films/{number}.dcm", stored, modality="CR", sop_class=DX, SeriesInstanceUID="1.2.3")
+    one, other = find_backgrounds(Backgrounds(files=("films",)), tmp_path)
+    assert one.patient == other.patient
 
 
 def test_a_spacing_is_for_files_that_do_not_tell_theirs(scans: Path, tmp_path: Path) -> None:

@@ -269,6 +269,27 @@ def test_pictures_and_volumes_say_that_they_hold_lesions(dataset: Path, tmp_path
         run_here(plan_of(spec), tmp_path / "set")
 
 
+def test_backgrounds_are_looked_at_with_progress(tmp_path: Path) -> None:
+    """On a terminal; where nothing else tells the owner all pixels are read, which takes long before the first case."""
+    for name in "abc":
+        Image.new("L", (8, 8)).save(tmp_path / f"{name}.png")
+    spec = write_spec(tmp_path, files="*.png", backgrounds="")
+
+    def said() -> str:
+        terminal, theirs = os.openpty()
+        try:
+            subprocess.run([*COMMAND, str(spec)], stderr=theirs, check=False)  # without --out: planned, then refused
+            return os.read(terminal, 2**16).decode()
+        finally:
+            os.close(theirs)
+            os.close(terminal)
+
+    assert "[3/3] files of backgrounds looked at\r\n" in said()
+    (tmp_path / "patients.csv").write_text("file,patient\na.png,one\nb.png,two\n")
+    told = said()
+    assert "[2/3] files of backgrounds looked at\r\nError: patients.csv leaves this image out" in told
+
+
 def test_failures_are_told_by_reason_and_backgrounds_by_a_dry_run_too(ct_series_folder: Path, tmp_path: Path) -> None:
     write_scans(ct_series_folder, tmp_path, ("A",))
     Image.new("L", (64, 64)).save(tmp_path / "scan1.png")

@@ -90,6 +90,17 @@ def test_a_written_bank_reads_back_the_same(tmp_path: Path) -> None:
     assert np.array_equal(again.intensity_hu, lesion.intensity_hu)
 
 
+def test_a_card_with_a_field_that_nobody_knows_is_refused(tmp_path: Path) -> None:
+    file, known = tmp_path / "own.safetensors", b'\\"name\\": '
+    packed = bank_bytes([load_bank().lesion("solid-10mm-a")])
+    length = int.from_bytes(packed[:8], "little")
+    header = packed[8 : 8 + length].replace(known, b'\\"colour\\": 1, ' + known).rstrip()
+    file.write_bytes(len(header).to_bytes(8, "little") + header + packed[8 + length :])
+    assert b"colour" in header
+    with pytest.raises(BankError, match=r"no lesion bank \(ValidationError\)"):
+        load_bank(file)
+
+
 def test_an_unknown_entry_names_its_neighbours() -> None:
     with pytest.raises(BankError, match="no lesion 'solid-10mm-z'") as refused:
         load_bank().lesion("solid-10mm-z")

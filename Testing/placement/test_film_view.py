@@ -31,8 +31,9 @@ def test_a_film_that_stands_on_its_head_is_noticed(film: MedicalImage, mirrored:
     kind = {"photometric": "MONOCHROME1" if film.bright_is_dense else "MONOCHROME2"} if inverted else {}
     upright = replace(film, pixels=np.ascontiguousarray(pixels), **kind)
     assert view_warnings(upright) == ()
-    (told,) = view_warnings(upright.with_pixels(np.ascontiguousarray(pixels[:, ::-1])))
-    assert UPSIDE_DOWN in told
+    for wrong in (pixels[:, ::-1], pixels[:, ::-1, ::-1]):  # flipped, turned: only the side marker tells which
+        (told,) = view_warnings(upright.with_pixels(np.ascontiguousarray(wrong)))
+        assert f"{UPSIDE_DOWN}: turned or flipped; check the side marker" in told
 
 
 def test_a_view_that_the_header_tells_is_noticed(film: MedicalImage) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -355,6 +357,24 @@ def test_a_foreign_server_gets_neither_image_nor_command(bench: Workbench) -> No
         server.shutdown()
 
 
+def test_a_backend_that_tells_no_doubts_will_do(bench: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Older ones don't."""
+    run = bench.studio.session.run
+
+    def older(kind: str, *, done: Callable[[Any], None], **more: Any) -> Any:
+        def without(result: Any) -> None:
+            if kind == "danger":
+                del result[1]["warnings"]
+            done(result)
+
+        return run(kind, done=without, **more)
+
+    monkeypatch.setattr(bench.studio.session, "run", older)
+    bench.load("film")
+    assert bench.studio.domain == "cxr"
+    assert not any(problem for _text, problem in bench.said)
+
+
 def test_typed_numbers_are_taken_whole(bench: Workbench) -> None:
     import qt
 
@@ -368,6 +388,9 @@ def test_remedies_name_fields_not_options() -> None:
 
     told = in_panel_words("Say it with --domain lung-ct, --domain cxr or --domain kub.")
     assert told == "Say it with the field Shows."
+    told = in_panel_words("Say it with --domain lung-ct, --domain cxr, --domain kub or --domain mr.")
+    assert told == "Say it with the field Shows."
+    assert in_panel_words("Say --domain mr for it.") == "Say the field Shows for it."
     assert "--" not in in_panel_words("Choose one with --slice NUMBER, or name another --domain.")
     assert "--" not in in_panel_words("Ask for a smaller lesion (--size-mm), or smaller margins.")
     told = in_panel_words("Train one: hiresmedsynth lesion train IMAGE --mask MASK.")
