@@ -89,6 +89,11 @@ def draw_case(
     asked = settings
     if ground.domain == "mr":
         settings = settings_for_mr(settings, ground)
+    elif any(limits and limits[0] < 0 for one in settings.requests for limits in (one.contrast, one.cnr)):
+        raise SettingsError(
+            "a lesion that is less dense than its surroundings can't be made: all of the bank's are denser",
+            remedy="Give --contrast and --cnr from 0 up; below zero they are for MR.",
+        )
     log = [note] if (note := settings.placement.fallback(ground.domain)) else []
     log += [ALPHA_INSTEAD] if settings.fusion != asked.fusion else []
     drawing = _Drawing(ground=ground, settings=settings, seed=seed, bank=bank or load_bank(), log=log, lesions=[])

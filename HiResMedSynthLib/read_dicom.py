@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,6 +26,7 @@ from HiResMedSynthLib.read_header import (
     slice_headers,
     whole_number,
 )
+from HiResMedSynthLib.read_order import median_gap, one_stack, positions_of, sorted_along_normal
 from HiResMedSynthLib.read_pixels import stored_values, to_modality_units
 from HiResMedSynthLib.synthetic_words import COMPOSED, HOLDS_COMPOSED
 
@@ -71,7 +71,7 @@ def read_dicom_files(
         headers.sort(key=lambda header: (header.instance_number, header.path))
         _refuse_several(headers, where, slice_index)
     else:
-        headers = _sorted(_one_stack(headers, oddities), oddities)
+        headers = sorted_along_normal(one_stack(headers, oddities), oddities)
     if slice_index is not None:
         if not 0 <= slice_index < len(headers):
             raise ReadError(
@@ -81,7 +81,9 @@ def read_dicom_files(
     else:
         chosen = headers
     _drop_unreadable_values(chosen[0].data, list(chosen[0].data.keys()), oddities)
-    return assembled(chosen, stored_values(chosen), spacing_mm=spacing_mm, thickness=_gap(headers), oddities=oddities)
+    return assembled(
+        chosen, stored_values(chosen), spacing_mm=spacing_mm, thickness=median_gap(headers), oddities=oddities
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +107,7 @@ def series_of(files: Sequence[Path], *, where: Path) -> dict[str, SeriesFiles]:
     return {
         uid: SeriesFiles(
             files=tuple(dict.fromkeys(header.path for header in group)),
-            slices=len(_one_stack(group, [])),
+            slices=len(one_stack(group, [])),
             radiographs=_are_radiographs(group),
         )
         for uid, group in sorted(groups.items())
@@ -149,7 +151,7 @@ def assembled(
         units="HU" if units == "HU" else "stored",
         pixel_spacing_mm=spacing,
         spacing_source=source,
-        positions_lps_mm=_positions(list(chosen), oddities),
+        positions_lps_mm=positions_of(list(chosen), oddities),
         directions_lps=np.array(first.orientation).reshape(2, 3) if first.orientation else np.eye(3)[:2],
         slice_thickness_mm=first.thickness or thickness,
         photometric=photometric,
@@ -305,52 +307,6 @@ def _refuse_several(headers: Sequence[SliceHeader], where: Path, slice_index: in
         where=where,
         remedy="Name one with --slice NUMBER, or give its file.",
     )
-
-
-def _one_stack(headers: list[SliceHeader], oddities: list[str]) -> list[SliceHeader]:
-    """The largest group of equal size, orientation and spacing; scouts and the like are left out and counted."""
-
-    def form(header: SliceHeader) -> str:  # a text, since a spacing that is no number doesn't equal itself
-        orientation = tuple(round(v, 2) + 0.0 for v in header.orientation or ())
-        return str((*header.shape, orientation, tuple(round(s, 3) for s in header.spacing or ())))
-
-    common, count = Counter(form(header) for header in headers).most_common(1)[0]
-    if count < len(headers):
-        oddities.append(
-            f"{len(headers) - count} picture(s) of another size, orientation or spacing were left out (scouts?)"
-        )
-    return [header for header in headers if form(header) == common]
-
-
-def _sorted(headers: list[SliceHeader], oddities: list[str]) -> list[SliceHeader]:
-    """Ascending along the slice normal; by InstanceNumber where a position is missing."""
-    if len(headers) == 1:
-        return headers
-    if any(header.position is None or header.orientation is None for header in headers):
-        oddities.append("slices have no position: sorted by InstanceNumber, one slice thickness apart")
-        return sorted(headers, key=lambda header: header.instance_number)
-    orientation = np.array(headers[0].orientation)
-    normal = np.cross(orientation[:3], orientation[3:])
-    return sorted(headers, key=lambda header: (float(np.dot(header.position or (), normal)), header.instance_number))
-
-
-def _positions(headers: list[SliceHeader], oddities: list[str]) -> NDArray[np.float64] | None:
-    if any(header.position is None or header.orientation is None for header in headers):
-        return None
-    positions = np.array([header.position for header in headers], dtype=np.float64)
-    if not np.isfinite(positions).all():
-        oddities.append("a slice position is not finite: positions were ignored")
-        return None
-    return positions
-
-
-def _gap(headers: list[SliceHeader]) -> float | None:
-    """Median distance of neighbouring slices, where the header gives no thickness."""
-    positions = _positions(headers, [])
-    if positions is None or len(positions) < 2:
-        return None
-    gap = float(np.median(np.linalg.norm(np.diff(positions, axis=0), axis=1)))
-    return gap if gap > 0 else None
 
 
 def _spacing(

@@ -171,6 +171,13 @@ def test_contrast_and_cnr_are_met_in_the_composed_pixels(ct_ground: Ground, fusi
     assert level == pytest.approx(wanted, rel=0.3 if fusion == "paper" else 0.1)
 
 
+@pytest.mark.parametrize("wish", [{"contrast": (-300.0, -100.0)}, {"cnr": (-20.0, -20.0)}])
+def test_a_hole_is_no_lesion(ct_ground: Ground, film_ground: Ground, wish: dict) -> None:
+    for ground in (ct_ground, film_ground):
+        with pytest.raises(SettingsError, match="less dense than its surroundings"):
+            draw_case(ground.image, CaseSettings(requests=(LesionRequest(**wish),)), 1, ground=ground)
+
+
 def test_a_contrast_beyond_the_depth_is_recorded_as_it_came_out(film_ground: Ground) -> None:
     lesion = draw(film_ground, (LesionRequest(size_mm=(15.0, 20.0), contrast=(1e6, 1e6)),)).lesions[0]
     assert 0 < lesion.contrast <= 255

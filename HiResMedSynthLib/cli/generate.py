@@ -84,6 +84,7 @@ def generate_command(out: Path, like: Path | None, overwrite: bool, **options: A
     from HiResMedSynthLib.background.domain_values import values_of
     from HiResMedSynthLib.background.find_model import find_background, load_background
     from HiResMedSynthLib.export.image_file import check_format
+    from HiResMedSynthLib.placement.film_view import doubts_about
     from HiResMedSynthLib.privacy import descriptors_of
 
     _refuse_ignored(like)
@@ -93,6 +94,8 @@ def generate_command(out: Path, like: Path | None, overwrite: bool, **options: A
     model = load_background(found, options["device"])
     check_format(values_of(model.cascade.domain).hounsfield, options["form"])
     image = None if like is None else _read(like, options)
+    for doubt in () if image is None else doubts_about(image):
+        _note(doubt)
     descriptors = descriptors_of(found.card.name)
     if descriptors is None:
         _note(NO_DESCRIPTORS)

@@ -24,8 +24,12 @@ def inspect_command(
     path: Path, as_json: bool, spacing_mm: tuple[float, float] | None, series: str | None, slice_index: int | None
 ) -> None:
     """Shows what is understood of the image in PATH, and what is odd about it."""
+    from dataclasses import replace
+
     from HiResMedSynthLib.inspect import describe, facts_of
+    from HiResMedSynthLib.placement.film_view import doubts_about
     from HiResMedSynthLib.read import read_image
 
     image = read_image(path, spacing_mm=spacing_mm, series=series, slice_index=slice_index)
+    image = replace(image, oddities=(*image.oddities, *doubts_about(image)))
     click.echo(json.dumps(facts_of(image), indent=2) if as_json else describe(image))

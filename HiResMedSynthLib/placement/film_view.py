@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from HiResMedSynthLib.errors import PlacementError
+from HiResMedSynthLib.errors import PlacementError, SettingsError
 from HiResMedSynthLib.image import MedicalImage
+from HiResMedSynthLib.placement.domain import guess_domain
 from HiResMedSynthLib.placement.lungs_cxr import fit_chest
 
 # View Position (PS3.3 C.8.1.1.1, C.8.11.1) of other than frontal films; LATERAL is common though not defined
@@ -29,6 +30,8 @@ def view_warnings(image: MedicalImage) -> tuple[str, ...]:
             f"by its header this is {OTHER_VIEWS[view]} view ({view}): where lesions may go is known for frontal "
             "chest films only"
         )
+    if image.pixel_spacing_mm is None:
+        return tuple(found)
     film = image.pixels[0].astype(np.float32) * np.float32(1 if image.bright_is_dense else -1)
     if max(_likeness(film[::-1], image), _likeness(film[::-1, ::-1], image)) > _likeness(film, image):
         found.append(
@@ -36,6 +39,15 @@ def view_warnings(image: MedicalImage) -> tuple[str, ...]:
             "lower are wrong, and left and right too if it was turned"
         )
     return tuple(found)
+
+
+def doubts_about(image: MedicalImage) -> tuple[str, ...]:
+    """The `view_warnings` of an image that is one chest film by its header; of others nothing."""
+    try:
+        chest = image.slices == 1 and guess_domain(image) == "cxr"
+    except SettingsError:
+        return ()
+    return view_warnings(image) if chest else ()
 
 
 def _likeness(film: np.ndarray, image: MedicalImage) -> float:

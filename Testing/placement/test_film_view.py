@@ -11,7 +11,7 @@ import pydicom
 import pytest
 
 from HiResMedSynthLib.image import MedicalImage
-from HiResMedSynthLib.placement.film_view import view_warnings
+from HiResMedSynthLib.placement.film_view import doubts_about, view_warnings
 from HiResMedSynthLib.read import read_image
 from Testing.test_cli import FILM, run
 
@@ -61,3 +61,19 @@ def test_commands_say_it_and_the_case_keeps_it(
         assert words in said.out
         assert words in said.err
         assert any(words in oddity for oddity in case["background"]["oddities"])
+
+
+def test_inspect_tells_it_of_chest_films_alone(
+    film: MedicalImage,
+    cxr_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    header = pydicom.dcmread(cxr_file)
+    header.ViewPosition = "LL"
+    header.save_as(tmp_path / "side.dcm")
+    run(monkeypatch, "inspect", tmp_path / "side.dcm")
+    assert "a lateral view (LL)" in capsys.readouterr().out
+    assert doubts_about(replace(film, modality="OT")) == ()
+    assert doubts_about(replace(film, pixel_spacing_mm=None, spacing_source="unknown")) == ()
