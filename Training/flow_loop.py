@@ -88,14 +88,11 @@ class FlowLesson:
 
         return loss
 
-    def loss(self, call: Any, drawn: Drawn, *, precision: str, device: str) -> Tensor:
+    def loss(self, network: nn.Module, drawn: Drawn, *, precision: str, device: str) -> Tensor:
         """Mean squared error of the velocity."""
         batch, noisy, times, target = drawn
-        if isinstance(call, _Captured):
-            made: Tensor = call.graph(noisy, times, *batch.inputs.values())
-        else:
-            with autocast(precision, device):
-                made = call(noisy, times, **batch.inputs)
+        with autocast(precision, device):
+            made = network(noisy, times, **batch.inputs)
         return velocity_error(made, target, batch.mask)
 
     def _noised(self, batch: FlowBatch, draws: Draws) -> Drawn:
@@ -105,13 +102,6 @@ class FlowLesson:
         with torch.no_grad():
             target = self.objective.target(batch, noisy, times, noise)
         return batch, noisy, times, target
-
-    def captured(self, network: nn.Module, drawn: Drawn, precision: str, device: str) -> _Captured:
-        """The network's own work as a CUDA graph: at these sizes launches cost more than arithmetic."""
-        batch, noisy, times, _ = drawn
-        wrapped = _Positional(network, tuple(batch.inputs), precision, device)
-        arguments = (noisy, times, *batch.inputs.values())
-        return _Captured(torch.cuda.make_graphed_callables(wrapped, arguments))  # type: ignore[no-untyped-call]
 
     def measured(self, network: nn.Module, *, held_out: bool, device: str, precision: str) -> list[float]:
         """Losses of unchanged batches, with fixed times and noise."""
@@ -128,24 +118,3 @@ class FlowLesson:
             target = self.objective.target(placed, noisy, times, noise)
             losses.append(float(velocity_error(predicted, target, placed.mask)))
         return losses
-
-
-class _Captured:
-    """A CUDA graph of the network."""
-
-    def __init__(self, graph: Any) -> None:
-        self.graph = graph
-
-
-class _Positional(nn.Module):
-    """The network with its named inputs in a fixed order, as a CUDA graph wants them."""
-
-    def __init__(self, network: nn.Module, names: tuple[str, ...], precision: str, device: str) -> None:
-        super().__init__()
-        self.network, self.names, self.precision, self.device = network, names, precision, device
-
-    def forward(self, noisy: Tensor, time: Tensor, *inputs: Tensor) -> Tensor:
-        """The network's velocity in float32."""
-        with autocast(self.precision, self.device):
-            velocity: Tensor = self.network(noisy, time, **dict(zip(self.names, inputs, strict=True)))
-        return velocity.float()

@@ -52,11 +52,8 @@ class Lesson(Protocol):
     def draw(self, rng: np.random.Generator, *, seed: int, device: str) -> Any:
         """What one step learns from; `rng` and `seed` decide it."""
 
-    def loss(self, call: Any, drawn: Any, *, precision: str, device: str) -> Tensor:
-        """A scalar; `call` is the network or what `captured` made of it."""
-
-    def captured(self, network: nn.Module, drawn: Any, precision: str, device: str) -> Any:
-        """On a GPU: the network as a CUDA graph, or the network itself."""
+    def loss(self, network: nn.Module, drawn: Any, *, precision: str, device: str) -> Tensor:
+        """A scalar."""
 
     def drawn_loss(self, network: nn.Module, *, precision: str, device: str) -> Callable[[], Tensor] | None:
         """On a GPU: draws by its own generator and gives the loss, without the host; None where it can't."""
@@ -258,7 +255,6 @@ class _Step:
     ) -> None:
         self.network, self.lesson, self.optimiser = network, lesson, optimiser
         self.settings, self.device, self.precision = settings, device, "float32"
-        self.call: Any = network
         self.whole: CapturedStep | None = None
         self.losses: list[float] = []
         self.bad, self.skipped = 0, 0
@@ -279,8 +275,6 @@ class _Step:
         if loss is not None:
             self.whole = CapturedStep(self.network, average, self.optimiser, loss, clip=self.settings.clip)
             self.read_every = READ_EVERY
-        else:
-            self.call = self.lesson.captured(self.network, self._drawn(progress.step), self.precision, self.device)
 
     def take(self, step: int, *, rate: float, share: float) -> None:
         """One update at this learning rate; the average moves by `share`, unless the loss wasn't finite."""
@@ -289,7 +283,7 @@ class _Step:
             return
         for group in self.optimiser.param_groups:
             group["lr"] = rate
-        loss = self.lesson.loss(self.call, self._drawn(step), precision=self.precision, device=self.device)
+        loss = self.lesson.loss(self.network, self._drawn(step), precision=self.precision, device=self.device)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         length = nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.clip)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -69,17 +69,13 @@ class PictureLesson:
         """The task's batch."""
         return self.task.train_batch(rng).to(device)
 
-    def captured(self, network: nn.Module, drawn: PictureBatch, precision: str, device: str) -> nn.Module:  # noqa: ARG002
-        """The network itself: batch normalisation is not captured."""
-        return network
-
     def drawn_loss(self, network: nn.Module, *, precision: str, device: str) -> None:
         """None: these batches are made on the host."""
 
-    def loss(self, call: Any, drawn: PictureBatch, *, precision: str, device: str) -> Tensor:
+    def loss(self, network: nn.Module, drawn: PictureBatch, *, precision: str, device: str) -> Tensor:
         """The task's loss of what the network says."""
         with autocast(precision, device):
-            logits = call(drawn.picture.contiguous(memory_format=torch.channels_last))
+            logits = network(drawn.picture.contiguous(memory_format=torch.channels_last))
         return self.task.loss(logits.float(), drawn)
 
     def measured(self, network: nn.Module, *, held_out: bool, device: str, precision: str) -> list[float]:
