@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
-import click
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -58,14 +57,9 @@ class Trainer:
         self.device, self.at, self.loss = device, 0, float("nan")
         self.average = {name: value.detach().clone() for name, value in network.state_dict().items()}
         self.step = CapturedStep(network, self.average, optimiser, loss, clip=clip)
-        self.captured = device != "cpu"
-        for _ in range(PLAIN_STEPS):
+        for _ in range(PLAIN_STEPS + 1):  # the capture is not on the clock
             self.take()
-        try:
-            self.take()  # the capture is not on the clock
-        except RuntimeError as problem:
-            click.echo(f"no CUDA graph, launch by launch: {str(problem)[:300]}", err=True)
-            self.captured, self.step.plain = False, -1_000_000_000
+        self.captured = self.step.graph is not None
 
     def take(self) -> None:
         """One step."""
