@@ -170,10 +170,12 @@ def describe(
     Raises:
         SettingsError: no training film, or too few held out.
     """
-    if not len(training) or len(held_out) < FEWEST_HELD_OUT:
+    whose = np.array(patients if patients is not None else range(len(training)))
+    unlearned = len(held_out) + (len(training) if len(set(whose)) > 1 else 0)
+    if not len(training) or not len(held_out) or unlearned < FEWEST_HELD_OUT:
         raise SettingsError(
             f"{len(training)} training and {len(held_out)} held-out films are too few for a copy check",
-            remedy=f"Give at least one and {FEWEST_HELD_OUT}.",
+            remedy=f"Give at least one of each, and {FEWEST_HELD_OUT} that can be compared with another patient's.",
         )
     even = [evened(small_film(film)) for film in training]
     tiles = np.concatenate([_tiles(film) for film in even]) @ _cosines().T
@@ -186,7 +188,6 @@ def describe(
         limits=(2.0,) * len(PARTS),
         unlearned=0,
     )
-    whose = np.array(patients if patients is not None else range(len(training)))
     found = [open_ended.likeness(film).max(axis=1) for film in held_out]
     for film, patient in zip(training, whose, strict=True):
         if (others := whose != patient).any():
@@ -233,7 +234,7 @@ def read_descriptors(path: Path) -> TrainingDescriptors:
             limits=tuple(float(limit) for limit in numbers["limits"]),
             unlearned=int(numbers["unlearned"]),
         )
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as problem:
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, OverflowError, RecursionError) as problem:
         raise weights.ModelError(
             "these are no descriptors of training films, or they are damaged",
             where=path.name,

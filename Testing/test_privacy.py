@@ -149,7 +149,7 @@ def test_too_few_films_and_other_files_are_refused(
     descriptors: TrainingDescriptors, training: list[Pixels], tmp_path: Path
 ) -> None:
     with pytest.raises(SettingsError, match="too few"):
-        describe(training, training[:3])
+        describe(training, training[:3], ["the same"] * len(training))
     with pytest.raises(SettingsError, match="too few"):
         describe([], training)
     path = tmp_path / "other.safetensors"

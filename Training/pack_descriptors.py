@@ -7,7 +7,6 @@ names or pixels nothing.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,9 +25,10 @@ from HiResMedSynthLib.privacy import (
     small_film,
     write_descriptors,
 )
-from HiResMedSynthLib.weights import RELEASE_FILE, Card
-from Training.film_data import FilmSet, load_films
-from Training.train_background import read_preset
+from HiResMedSynthLib.weights import Card
+from Training.film_data import FilmSet
+from Training.release_model import list_in_release
+from Training.train_background import load_set, read_preset
 
 SHOWN = 5
 CHANGED = 12  # changed copies of each film that the attacker learns from
@@ -118,7 +118,8 @@ def _picture(rows: dict[str, Pixels]) -> Image.Image:
 def main(target: Path, data: Path, cache: Path, preset: str, domain: str, release: bool, show: Path | None,
          **told: str) -> None:  # fmt: skip
     """Writes the descriptors of a folder's training films to TARGET (NAME_descriptors.safetensors)."""
-    descriptors, training, held_out = descriptors_from(load_films(data, cache, **read_preset(preset)["data"]))
+    films, _ = load_set(data, cache, **read_preset(preset)["data"])
+    descriptors, training, held_out = descriptors_from(films)
     chosen = np.linspace(0, len(training) - 1, SHOWN + 1).astype(int)[:SHOWN].tolist()
     rebuilt = attack(training, held_out, chosen, descriptors.scale)
     mean, originals = training.mean(axis=0), training[chosen]
@@ -149,10 +150,7 @@ def main(target: Path, data: Path, cache: Path, preset: str, domain: str, releas
     write_descriptors(target, descriptors, card)
     target.chmod(0o644)
     if release:
-        listed = target.parent / RELEASE_FILE
-        hashes = json.loads(listed.read_text(encoding="utf-8")) if listed.is_file() else {}
-        hashes[target.name] = hashlib.sha256(target.read_bytes()).hexdigest()
-        listed.write_text(json.dumps(hashes, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        list_in_release(target)
     if show is not None:
         rows = {"original": originals, "rebuilt": rebuilt, "mean film": np.repeat(mean[None], SHOWN, axis=0)}
         _picture(rows).save(show)

@@ -61,6 +61,11 @@ def values_of(domain: str) -> DomainValues:
     return KNOWN.get(domain, FILM)
 
 
+def domain_like(image: MedicalImage) -> str:
+    """The domain that an image belongs to by its units."""
+    return "lung-ct" if image.units == "HU" else "cxr"
+
+
 def image_of(
     values: DomainValues,
     film: NDArray[np.float32],

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from HiResMedSynthLib.cli.options import check_device, device_option, image_options, progress_line
+from HiResMedSynthLib.aside import written_aside
+from HiResMedSynthLib.cli.options import check_device, device_option, image_options, progress_line, warn
+from HiResMedSynthLib.cli.outputs import OutputFolder
 from HiResMedSynthLib.errors import ExportError, SettingsError
 
 if TYPE_CHECKING:
@@ -32,13 +34,14 @@ Examples:
   hiresmedsynth generate --domain cxr --count 4 --seed 1 --out films
   hiresmedsynth generate --sex F --format nrrd --size 512 --out films
   hiresmedsynth generate --like FILM.dcm --strength 0.5 --count 8 --out variants
+  hiresmedsynth generate --like CT_FOLDER --slice 40 --strength 0.3 --out slices
   hiresmedsynth compose films/cxr-0001.dcm --lesions 2 --size-mm 15:25 --out case
 """
 
 
 @click.command("generate", epilog=EXAMPLES)
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for the images.")
-@click.option("--domain", help="What to make: cxr, or what a model of yours makes [default: cxr].")
+@click.option("--out", type=OutputFolder(), required=True, help="Folder for the images.")
+@click.option("--domain", help="cxr, lung-ct, or what a model of yours makes [default: as --like, or cxr].")
 @click.option("--count", type=click.IntRange(1, 10_000), default=1, show_default=True, help="How many.")
 @click.option(
     "--seed",
@@ -81,7 +84,7 @@ def generate_command(out: Path, like: Path | None, overwrite: bool, **options: A
     them, and generated.json: seeds, model, pixel spacing, and what was redrawn.
     Ctrl-C keeps the images that are whole; with --overwrite those not yet replaced stay too.
     """
-    from HiResMedSynthLib.background.domain_values import values_of
+    from HiResMedSynthLib.background.domain_values import domain_like, values_of
     from HiResMedSynthLib.background.find_model import find_background, load_background
     from HiResMedSynthLib.export.image_file import check_format
     from HiResMedSynthLib.placement.film_view import doubts_about
@@ -90,15 +93,18 @@ def generate_command(out: Path, like: Path | None, overwrite: bool, **options: A
     _refuse_ignored(like)
     check_device(options["device"])
     _check_target(out, overwrite)
-    found = find_background(options["model_name"], options["domain"], on_note=_note)
+    image = None if like is None else _read(like, options)
+    domain = options["domain"]
+    if image is not None and domain is None and options["model_name"] is None:
+        domain = domain_like(image)
+    found = find_background(options["model_name"], domain, on_note=warn)
     model = load_background(found, options["device"])
     check_format(values_of(model.cascade.domain).hounsfield, options["form"])
-    image = None if like is None else _read(like, options)
     for doubt in () if image is None else doubts_about(image):
-        _note(doubt)
+        warn(doubt)
     descriptors = descriptors_of(found.card.name)
     if descriptors is None:
-        _note(NO_DESCRIPTORS)
+        warn(NO_DESCRIPTORS)
     run = _Run(out, model, descriptors, image, options)
     try:
         run.prepare(overwrite)
@@ -213,7 +219,7 @@ class _Run:
         for note in [*notes, *(f"seed {made.seed} was drawn again: {reason}" for reason in made.redrawn)]:
             if note not in self.said:
                 self.said.add(note)
-                _note(note)
+                warn(note)
 
     def what_stays(self) -> str:
         """What the folder holds after a call that was cut off."""
@@ -241,8 +247,10 @@ class _Run:
                 self.earlier.pop()
             if self.earlier:
                 record["images_of_an_earlier_call"] = self.earlier
-            (self.out / RECORD).write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-            save_png(background_sheet(self.tiles), self.out / SHEET)
+            with written_aside(self.out / RECORD) as aside:
+                aside.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+            with written_aside(self.out / SHEET) as aside:
+                save_png(background_sheet(self.tiles), aside)
         except OSError as error:
             raise _unwritable(self.out, error) from error
 
@@ -250,10 +258,6 @@ class _Run:
         """Leaves no empty folder behind."""
         if self.made_folder and not self.films and self.out.is_dir() and not any(self.out.iterdir()):
             self.out.rmdir()
-
-
-def _note(text: str) -> None:
-    _say(f"Note: {text}")
 
 
 def _say(text: str) -> None:

@@ -7,22 +7,24 @@ from typing import Any
 
 import click
 
-from HiResMedSynthLib.cli.options import check_device, device_option, image_options, progress_line
-from HiResMedSynthLib.errors import ExportError
+from HiResMedSynthLib.cli.options import check_device, device_option, image_options, progress_line, warn
+from HiResMedSynthLib.cli.outputs import OutputFile, check_free
 
 EXAMPLES = """\b
 Examples:
   hiresmedsynth reconstruct FILM.dcm --out rebuilt.dcm
   hiresmedsynth reconstruct FILM.png --spacing-mm 0.143 --seed 3 --out rebuilt.png
-  hiresmedsynth reconstruct CT_FOLDER --slice 40 --domain lung-ct --out rebuilt.nrrd
+  hiresmedsynth reconstruct CT_FOLDER --slice 40 --out rebuilt.nrrd
 """
 
 
 @click.command("reconstruct", epilog=EXAMPLES)
 @click.argument("image", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="File to write: .dcm, .nrrd or .png.")
 @click.option(
-    "--domain", help="What the image shows: cxr, or what a model of yours makes [default: cxr; lung-ct for a CT]."
+    "--out", type=OutputFile(".dcm", ".nrrd", ".png"), required=True, help="File to write: .dcm, .nrrd or .png."
+)
+@click.option(
+    "--domain", help="What the image shows: cxr, lung-ct, or what a model of yours makes [default: as the image is]."
 )
 @click.option("--model", "model_name", help="Model (hiresmedsynth models list) [default: that of the domain].")
 @click.option(
@@ -41,6 +43,7 @@ def reconstruct_command(image: Path, out: Path, overwrite: bool, **options: Any)
 
     It shows what the model keeps of an image; the result is synthetic and is marked so.
     """
+    from HiResMedSynthLib.background.domain_values import domain_like
     from HiResMedSynthLib.background.find_model import find_background, load_background
     from HiResMedSynthLib.background.make import reconstruct
     from HiResMedSynthLib.export.image_file import check_format, format_of, write_image_file
@@ -48,18 +51,15 @@ def reconstruct_command(image: Path, out: Path, overwrite: bool, **options: Any)
 
     check_device(options["device"])
     form = format_of(out)
-    if not out.absolute().parent.is_dir():
-        raise ExportError("the folder of the output doesn't exist", where=out.parent, remedy="Make it first.")
-    if out.is_dir() or (out.exists() and not overwrite):
-        raise ExportError("the output already exists", where=out, remedy="Choose another --out, or add --overwrite.")
+    check_free(out, overwrite)
     given = read_image(
         image, spacing_mm=options["spacing_mm"], series=options["series"], slice_index=options["slice_index"]
     )
     check_format(given.units == "HU", form)
     domain = options["domain"]
     if domain is None and options["model_name"] is None:
-        domain = "lung-ct" if given.units == "HU" else "cxr"
-    found = find_background(options["model_name"], domain, on_note=lambda text: click.echo(f"Note: {text}", err=True))
+        domain = domain_like(given)
+    found = find_background(options["model_name"], domain, on_note=warn)
     model = load_background(found, options["device"])
     steps = list(model.cascade.stages)
     made = reconstruct(
@@ -72,5 +72,5 @@ def reconstruct_command(image: Path, out: Path, overwrite: bool, **options: Any)
     write_image_file(made.image, out, how=made.how, sex=made.sex)
     progress_line(len(steps), len(steps), "written")
     for note in made.notes:
-        click.echo(f"Note: {note}", err=True)
+        warn(note)
     click.echo(f"{out}: {made.how}")
