@@ -8,7 +8,6 @@ others are classes of the map. A class is called as the segment's property type,
 from __future__ import annotations
 
 import struct
-import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from HiResMedSynthLib.annotations_segments import class_name, is_lesion, segment
 from HiResMedSynthLib.errors import HiResMedSynthError
 from HiResMedSynthLib.read_bounds import refuse_deflated_bomb
 from HiResMedSynthLib.read_dicom import looks_like_dicom, read_dicom_files
+from HiResMedSynthLib.read_quietly import quietly
 
 SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")  # by segment; as a label map
 TOLD = (
@@ -104,8 +104,7 @@ def _headers(folder: Path, names: Sequence[str], *, strict: bool) -> Iterator[tu
             with path.open("rb") as stream:
                 if not looks_like_dicom(stream.read(132)):
                     continue
-            with warnings.catch_warnings(), pydicom.config.disable_value_validation():
-                warnings.simplefilter("ignore")
+            with quietly():
                 refuse_deflated_bomb(path)
                 data = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(TOLD), force=True)
                 _touch(data)
@@ -160,8 +159,7 @@ def _whole(folder: Path, name: str) -> Any:
     import pydicom
 
     try:
-        with warnings.catch_warnings(), pydicom.config.disable_value_validation():
-            warnings.simplefilter("ignore")
+        with quietly():
             return pydicom.dcmread(inside(folder, name), defer_size=4096, force=True)
     except HiResMedSynthError:
         raise

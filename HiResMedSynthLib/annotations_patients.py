@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -16,6 +15,7 @@ from HiResMedSynthLib.image import MedicalImage
 from HiResMedSynthLib.read import with_assumed_spacing
 from HiResMedSynthLib.read_bounds import refuse_deflated_bomb
 from HiResMedSynthLib.read_dicom import looks_like_dicom
+from HiResMedSynthLib.read_quietly import quietly
 
 PATIENTS_FILE = "patients.csv"
 COLUMNS = ("file", "patient", "spacing_mm", "modality")
@@ -95,8 +95,7 @@ def patient_of(folder: Path, name: str) -> str:
         with path.open("rb") as stream:
             if not looks_like_dicom(stream.read(132)):
                 return ""
-        with warnings.catch_warnings(), pydicom.config.disable_value_validation():
-            warnings.simplefilter("ignore")
+        with quietly():
             refuse_deflated_bomb(path)
             data = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["PatientID"], force=True)
             return str(data.get("PatientID") or "").strip()

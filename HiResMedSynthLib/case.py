@@ -74,6 +74,12 @@ class LesionRequest:
     keep_shape: bool = False
 
     def __post_init__(self) -> None:
+        for name, limits in (("size", self.size_mm), ("contrast", self.contrast), ("CNR", self.cnr)):
+            if limits is not None and limits[0] > limits[1]:
+                raise SettingsError(
+                    f"a {name} of {limits[0]:g}:{limits[1]:g} is reversed",
+                    remedy=f"Give the smaller number first: {limits[1]:g}:{limits[0]:g}.",
+                )
         low, high = self.size_mm
         if not 0 < low <= high or not np.isfinite(high):
             raise SettingsError(
@@ -121,6 +127,7 @@ class CaseSettings:
         min_distance_mm: free tissue kept between two lesions' footprints.
         placement: by which danger mask and prior places are found.
         watermark: strength of the invisible mark inside the footprints, in pixel units (`mark`); 0: none.
+        modality: "CT" where the user says that the background is a CT scan, since its file can't (NIfTI, NRRD, MHA).
     """
 
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012 (read by pydantic where JSON comes in)
@@ -132,6 +139,7 @@ class CaseSettings:
     min_distance_mm: float = 5.0
     placement: PlacementMethod = field(default_factory=PlacementMethod)
     watermark: float = 0.0
+    modality: Literal["CT"] | None = None
 
     def __post_init__(self) -> None:
         if self.fusion not in get_args(FusionName):

@@ -103,6 +103,8 @@ def case_bytes(case: Case) -> tuple[bytes, bytes]:
         _leave_out_defaults(request)
     if not document["settings"]["watermark"]:
         del document["settings"]["watermark"]
+    if document["settings"]["modality"] is None:
+        del document["settings"]["modality"]
     if not document["background"]["blanked"]:
         del document["background"]["blanked"]
     text = json.dumps(document, indent=2, ensure_ascii=False)

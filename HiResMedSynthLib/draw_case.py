@@ -27,7 +27,7 @@ from HiResMedSynthLib.ground import Ground, prepare_ground
 from HiResMedSynthLib.image import MedicalImage
 from HiResMedSynthLib.lesion.bank import Bank, load_bank
 from HiResMedSynthLib.lesion.generators import Generator
-from HiResMedSynthLib.lesion_in_mr import ALPHA_INSTEAD, settings_for_mr
+from HiResMedSynthLib.lesion_in_mr import check_settings, notes_for_mr
 from HiResMedSynthLib.lesion_in_scan import judged, with_strands
 from HiResMedSynthLib.lesion_on_film import judged_on_film
 from HiResMedSynthLib.place_lesion import place_shape
@@ -37,6 +37,7 @@ from HiResMedSynthLib.versions import installed_versions
 SHAPES_TRIED = 6  # sizes and forms: then a lesion without room is given up, one unlike real ones taken at its best
 SHAPES_KEPT = 64  # forms kept on a ground, a few hundred KiB each
 PLACES_TRIED = 400  # for each of them
+SIZES_TRIED = 6  # halvings, to tell how large a lesion would have found room
 SHAPE_STREAM, PLACE_STREAM, NOISE_STREAM, STRAND_STREAM = 0, 1, 2, 3
 LARGEST_IN_ROOM = 0.8  # of the largest free disc: a footprint is wider than its sphere, and never quite round
 ANOTHER_LESION = "another lesion"
@@ -86,16 +87,14 @@ def draw_case(
             "the background was prepared for other margins, another domain or another way to find places",
             remedy="Prepare it anew with these settings.",
         )
-    asked = settings
     if ground.domain == "mr":
-        settings = settings_for_mr(settings, ground)
+        check_settings(settings, ground)
     elif any(limits and limits[0] < 0 for one in settings.requests for limits in (one.contrast, one.cnr)):
         raise SettingsError(
             "a lesion that is less dense than its surroundings can't be made: all of the bank's are denser",
             remedy="Give --contrast and --cnr from 0 up; below zero they are for MR.",
         )
     log = [note] if (note := settings.placement.fallback(ground.domain)) else []
-    log += [ALPHA_INSTEAD] if settings.fusion != asked.fusion else []
     drawing = _Drawing(ground=ground, settings=settings, seed=seed, bank=bank or load_bank(), log=log, lesions=[])
     # Places that were asked for come first, so that drawn ones keep clear of them; numbers follow the requests.
     order = sorted(range(len(settings.requests)), key=lambda k: settings.requests[k].place is None)
@@ -109,12 +108,15 @@ def draw_case(
     report(total, total, "case drawn")
     reference = BackgroundReference.of(background, domain=ground.domain, source_slice=source_slice)
     doubts = ground.warnings if settings.fusion == "better" else ground.view_warnings
+    lesions = sorted(drawing.lesions, key=lambda lesion: lesion.number)
+    doubts += tuple(note for lesion in lesions if (note := _thin(lesion, ground)))
+    doubts += notes_for_mr(lesions) if ground.domain == "mr" else ()
     reference = replace(reference, oddities=(*reference.oddities, *doubts))
     return Case(
         background=reference,
         settings=replace(settings, domain=ground.domain),
         seed=seed,
-        lesions=tuple(sorted(drawing.lesions, key=lambda lesion: lesion.number)),
+        lesions=tuple(lesions),
         placement_method=ground.method,
         bank_sha256=drawing.bank.sha256,
         log=tuple(drawing.log),
@@ -141,7 +143,7 @@ class _Drawing:
         One that looks unlike real lesions is drawn again; after the last try the least unlike is taken, and the case's
         log says so.
         """
-        self._refuse_giant(request)
+        self._refuse_giant(number, request)
         place_rng = self._stream(request, PLACE_STREAM)
         visible = False
         best: tuple[float, PlacedLesion] | None = None
@@ -164,8 +166,8 @@ class _Drawing:
                 self.log.append(f"lesion {number}: no room for one of {shape.diameter_mm:.1f} mm, drawn again")
                 continue
             lesion = self._placed(number, shape, tried, anchor)
-            # of real stones there are too few to judge by
-            if self.settings.fusion != "better" or self.ground.domain == "kub":
+            # of real stones there are too few to judge by, of lesions in MR none
+            if self.settings.fusion != "better" or self.ground.domain in ("kub", "mr"):
                 self._accept(lesion)
                 return
             lesion, verdict = (judged_on_film if self.ground.is_projection else judged)(lesion, self.ground)
@@ -178,7 +180,7 @@ class _Drawing:
                 break
             self.log.append(f"lesion {number}: unlike real ones ({verdict.words}), drawn again")
         if best is None:
-            self._give_up(request, visible=visible)
+            self._give_up(number, request, visible=visible)
         else:
             if best[0] > 0 and not request.keep_shape:
                 self.log.append(f"lesion {number}: no try looked like real ones in every measure; the nearest is taken")
@@ -224,24 +226,23 @@ class _Drawing:
             self.generators[key] = generator_of(request)
         return self.generators[key]
 
-    def _refuse_giant(self, request: LesionRequest) -> None:
+    def _refuse_giant(self, number: int, request: LesionRequest) -> None:
         """A lesion that can fit nowhere is refused before it is rendered."""
         room_mm = self.ground.room_mm
-        largest_mm = LARGEST_IN_ROOM * room_mm
-        if request.size_mm[0] > largest_mm:
+        if request.size_mm[0] > LARGEST_IN_ROOM * room_mm:
             raise PlacementError(
                 f"a lesion of {request.size_mm[0]:g} mm is too big here: the largest free place is {room_mm:.0f} mm "
                 f"across, and with what reaches beyond its diameter a lesion needs {1 / LARGEST_IN_ROOM:g} times that",
-                remedy=f"Ask for at most {math.floor(largest_mm)} mm (--size-mm), or for smaller margins."
-                if largest_mm >= 1
-                else "Ask for smaller margins, or take another slice or image.",
+                remedy=f"{self._what_fits(number, request)}smaller margins, or take another slice or image.",
             )
 
-    def _give_up(self, request: LesionRequest, *, visible: bool) -> None:
+    def _give_up(self, number: int, request: LesionRequest, *, visible: bool) -> None:
         if visible:
             raise PlacementError(
-                f"there is no room left: {len(self.lesions)} of {len(self.settings.requests)} lesions fitted",
-                remedy="Ask for fewer or smaller lesions, a smaller distance or margins, or another background.",
+                f"there is no room left for a lesion of {request.size_mm[0]:g} mm or more: {len(self.lesions)} of "
+                f"{len(self.settings.requests)} lesions fitted",
+                remedy=f"{self._what_fits(number, request)}fewer lesions, a smaller distance or margins, or take "
+                "another background.",
             )
         slice_mm, row_mm, column_mm = self.ground.image.spacing_mm
         needed = 1.3 * max(row_mm, column_mm, 0.0 if self.ground.is_projection else slice_mm)
@@ -250,6 +251,28 @@ class _Drawing:
             f"{slice_mm:g} x {row_mm:g} x {column_mm:g} mm by half, so it would have no mask",
             remedy=f"Ask for larger lesions here: --size-mm {math.ceil(needed)}:{math.ceil(2 * needed)} or more.",
         )
+
+    def _what_fits(self, number: int, request: LesionRequest) -> str:
+        """Beginning of a remedy: how large a lesion finds room where this one doesn't."""
+        largest = math.floor(self._largest_that_fits(number, request))
+        return f"One of {largest} mm still fits (--size-mm {largest}); or ask for " if largest else "Ask for "
+
+    def _largest_that_fits(self, number: int, request: LesionRequest) -> float:
+        """Diameter in mm of about the largest lesion that finds room where this one doesn't; 0: none that was tried."""
+        fits, too_small, too_large = 0.0, 0.0, min(request.size_mm[0], LARGEST_IN_ROOM * self.ground.room_mm)
+        for _ in range(SIZES_TRIED if too_large >= 1 else 0):
+            middle = (too_small + too_large) / 2
+            tried = replace(request, size_mm=(middle, middle), sizes="even", attempt=0)
+            shape = self._shape(tried)
+            logged = len(self.log)
+            if not shape.mask.any():  # thinner than these voxels
+                too_small = middle
+            elif self._drawn_anchor(number, shape, tried, self._stream(tried, PLACE_STREAM)):
+                fits = too_small = middle
+            else:
+                too_large = middle
+            del self.log[logged:]
+        return fits
 
     def _stream(self, request: LesionRequest, *purpose: int) -> np.random.Generator:
         return np.random.Generator(np.random.PCG64(np.random.SeedSequence([self.seed, request.seed, *purpose])))
@@ -325,7 +348,7 @@ class _Drawing:
 
     def _connected(self, lesion: PlacedLesion) -> PlacedLesion:
         """The lesion with its strands, where these belong to the fusion; whatever other lesions there are."""
-        if self.settings.fusion != "better" or self.ground.is_projection:
+        if self.settings.fusion != "better" or self.ground.domain != "lung-ct":
             return lesion
         card = self.bank.cards.get(lesion.bank_entry)
         return with_strands(
@@ -360,6 +383,17 @@ def _beyond(place: tuple[float, float, float], image: MedicalImage) -> str:
         if not -0.5 <= at < size - 0.5:
             return f"{name} {at:g} is outside the image (0 to {size - 1})"
     return ""
+
+
+def _thin(lesion: PlacedLesion, ground: Ground) -> str:
+    """What a lesion that is thinner than the slices loses, in words; empty for the others."""
+    slice_mm = max(ground.image.slice_spacing_mm, ground.image.slice_thickness_mm or 0.0)
+    if ground.is_projection or lesion.diameter_mm >= slice_mm:
+        return ""
+    return (
+        f"lesion {lesion.number} ({lesion.diameter_mm:.1f} mm) is thinner than the slices ({slice_mm:g} mm): it shows "
+        "fainter than it is, as a real one would, and its mask is coarse"
+    )
 
 
 def _words(place: tuple[float, float, float], image: MedicalImage) -> str:

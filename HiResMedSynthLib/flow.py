@@ -57,13 +57,15 @@ def velocity_error(predicted: Tensor, target: Tensor, mask: Tensor) -> Tensor:
     return mean
 
 
-def sampling_times(steps: int, *, jump: float = 1.0) -> Tensor:
-    """[steps + 1] even times from noise to data.
+def sampling_times(steps: int, *, jump: float = 1.0, bend: float = 1.0) -> Tensor:
+    """[steps + 1] times from noise to data, even where `bend` is 1; with a larger one they crowd towards their end.
 
     Where `jump` is below 1 the last step goes from there to the data at once: what a short training can't tell from
     noise near t = 1 is then left out rather than left in as grain.
     """
-    return torch.cat([torch.linspace(0, jump, steps), torch.ones(1)]) if jump < 1 else torch.linspace(0, 1, steps + 1)
+    times = torch.linspace(0, jump, steps if jump < 1 else steps + 1)
+    times = times if bend == 1 else jump * (1 - (1 - times / jump) ** bend)
+    return torch.cat([times, torch.ones(1)]) if jump < 1 else times
 
 
 @torch.no_grad()

@@ -19,6 +19,7 @@ from HiResMedSynthLib.joining.film_anatomy import FilmAnatomy, film_anatomy
 from HiResMedSynthLib.joining.film_contrasts import shipped_contrasts
 from HiResMedSynthLib.joining.film_scale import FilmScale, abdomen_scale, chest_scale, projected_scale, warnings
 from HiResMedSynthLib.joining.film_sharpness import FilmSharpness, film_sharpness
+from HiResMedSynthLib.joining.mr_scan import mr_resolution, quiet_tissue
 from HiResMedSynthLib.joining.noise_texture import NoiseTexture, noise_texture
 from HiResMedSynthLib.joining.scan_limits import ScanLimits, scan_limits
 from HiResMedSynthLib.joining.scan_resolution import ScanResolution, scan_resolution
@@ -158,13 +159,22 @@ class Ground:
 
     @cached_property
     def resolution(self) -> ScanResolution:
-        """How sharp this CT is, by its own edges."""
-        return scan_resolution(self.image.pixels, spacing_mm=self.image.spacing_mm)
+        """How sharp this CT or MR is, by its own edges."""
+        measured = mr_resolution if self.domain == "mr" else scan_resolution
+        return measured(self.image.pixels, spacing_mm=self.image.spacing_mm)
 
     @cached_property
     def noise_texture(self) -> NoiseTexture:
-        """The grain of this CT's noise."""
+        """The grain of this CT's or MR's noise."""
+        if self.domain == "mr":
+            return noise_texture(self.image.pixels, partial(quiet_tissue, darkest=self.signal_range[0]))
         return noise_texture(self.image.pixels)
+
+    @cached_property
+    def signal_range(self) -> tuple[float, float]:
+        """5th and 95th percentile of the permitted tissue's values; PlacementError where nothing is permitted."""
+        low, high = (float(value) for value in np.percentile(self.image.pixels[self.heat() > 0], [5, 95]))
+        return low, high
 
     @cached_property
     def film(self) -> NDArray[np.float32]:
@@ -265,14 +275,14 @@ def prepare_ground(
     """
     domain = domain or guess_domain(image)
     _ = image.spacing_mm  # refuses an unknown spacing before any work
+    if domain in PROJECTION_DOMAINS and image.units == "HU":
+        raise SettingsError(
+            f"this is a CT, not a film ({domain})", remedy="Use --domain lung-ct, or project it to a film first."
+        )
     if domain in PROJECTION_DOMAINS and image.slices > 1:
         raise SettingsError(
             f"a radiograph has one picture, this image has {image.slices} slices",
             remedy="Choose one with --slice NUMBER, or name another --domain.",
-        )
-    if domain in PROJECTION_DOMAINS and image.units == "HU":
-        raise SettingsError(
-            f"this is a CT, not a film ({domain})", remedy="Use --domain lung-ct, or project it to a film first."
         )
     if domain == "lung-ct" and image.units != "HU":
         raise SettingsError(

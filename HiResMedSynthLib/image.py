@@ -23,6 +23,8 @@ TILT_TOLERANCE_DEGREES = 0.5
 NOT_PERPENDICULAR = 5e-5  # what six digits of ImageOrientationPatient explain; validators refuse more
 GAP_TOLERANCE = 0.02  # relative to the median gap; DICOM writes positions rounded to 1e-2..1e-3 mm
 
+ORIENTATION_UNKNOWN = "how the volume lies in the patient is unknown"  # among `MedicalImage.oddities`
+
 SpacingSource = Literal["header", "assumed", "unknown"]
 PixelBox = tuple[int, int, int, int]  # first row, first column, end row, end column; the ends exclusive
 Photometric = Literal["MONOCHROME1", "MONOCHROME2"]
@@ -41,6 +43,12 @@ class Window:
                 f"a window of centre {self.center} and width {self.width} can't be displayed",
                 remedy="Give a finite centre and a width above zero.",
             )
+
+    @classmethod
+    def spanning(cls, pixels: NDArray[Any]) -> Window:
+        """The window from the 1st to the 99th percentile of some pixels."""
+        low, high = np.percentile(pixels, [1, 99])
+        return cls(center=float(low + high) / 2, width=float(high - low) or 1.0)
 
     def to_unit(self, pixels: NDArray[Any]) -> NDArray[np.float32]:
         """Pixels mapped linearly so that the window spans 0..1, clipped; float32, same shape."""
@@ -331,8 +339,7 @@ class MedicalImage:
         if self.window is not None:
             return self.window
         step = max(1, self.pixels.size // 2_000_000)
-        low, high = np.percentile(self.pixels.reshape(-1)[::step], [1, 99])
-        return Window(center=float(low + high) / 2, width=float(high - low) or 1.0)
+        return Window.spanning(self.pixels.reshape(-1)[::step])
 
     def with_pixels(self, pixels: NDArray[Any]) -> MedicalImage:
         """The same image with other pixels of the same shape and type.

@@ -27,6 +27,7 @@ NOISE_PX = 1.0  # sigma: what is finer in the scan is noise, which a strand does
 BRIGHT = 90  # percentile of a lesion's HU that stands for its own tissue
 FAINTEST_HU = 1.0  # a change of less is none
 SOLID_HU = (-400.0, -150.0)  # vessels, pleura and wall: there a strand ends and nothing changes
+COUNTED_IN_MM = 2.5  # slices up to so thick show the strands that were counted; 4.2 mm .59 of them, 5 mm .50 (n = 211)
 SEEN_BESIDE_MM = 2.0  # a strand that runs no farther than that outside a single slice still shows in it
 
 
@@ -103,8 +104,10 @@ def with_strands(
         return lesion
     soft = lesion.type == "ground-glass"
     wanted = shipped_strands().draw(lesion.type, lesion.diameter_mm, spiculation, rng)
+    shown = min(COUNTED_IN_MM / image.slice_spacing_mm, 1.0)
     if image.slices == 1:
-        shown = (image.slice_spacing_mm + SEEN_BESIDE_MM) / (lesion.diameter_mm + 2 * SEEN_BESIDE_MM)
+        shown *= (image.slice_spacing_mm + SEEN_BESIDE_MM) / (lesion.diameter_mm + 2 * SEEN_BESIDE_MM)
+    if shown < 1:
         wanted = [strand for strand in wanted if rng.random() < shown]
     made = paths(
         found, wanted, spacing_mm=image.spacing_mm, one_slice=image.slices == 1, rng=rng,

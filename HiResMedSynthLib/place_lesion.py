@@ -16,7 +16,7 @@ from HiResMedSynthLib.errors import SettingsError
 from HiResMedSynthLib.fusion import ALPHA_ONE
 from HiResMedSynthLib.ground import Ground
 from HiResMedSynthLib.image import MedicalImage
-from HiResMedSynthLib.lesion_in_mr import above_lung
+from HiResMedSynthLib.lesion_in_mr import composed_contrast, signal
 from HiResMedSynthLib.lesion_in_scan import fitted
 from HiResMedSynthLib.lesion_on_film import cast
 
@@ -38,7 +38,7 @@ def place_shape(
     """The lesion at `anchor`, its values set against the surroundings and the noise found there.
 
     The place must already be permitted: the patch has to lie inside the image. `noise_rng` is the stream that its
-    noise is drawn from (fusion better, in a CT).
+    noise is drawn from (fusion better, in a CT or MR).
 
     Raises:
         SettingsError: a CNR on a radiograph.
@@ -50,10 +50,13 @@ def place_shape(
         )
     image = ground.image
     corner = shape.corner_at(anchor)
-    surroundings, noise = _surroundings(shape, ground, corner)
+    surroundings, noise, between = _surroundings(shape, ground, corner)
     details = dict(shape.details, surroundings=surroundings, noise=noise)
     values: NDArray[np.float64] = shape.density.astype(np.float64)
     level, base = (0.0 if ground.is_projection else surroundings), 0
+    asked = request.contrast or request.cnr
+    wanted = 0.0 if asked is None else asked[0] + shape.contrast_share * (asked[1] - asked[0])
+    wanted *= max(noise, 1e-6) if request.cnr is not None else 1.0
     if ground.is_projection and fusion == "better":
         values, told = cast(
             shape.density, corner, ground, lesion_type=shape.type, diameter_mm=shape.diameter_mm,
@@ -65,27 +68,25 @@ def place_shape(
         details["grey_per_mm_water"] = ground.grey_per_mm_water
         details["contrast_is"] = "model-derived from the film's grey range"
     elif ground.domain == "mr":
+        values, told = signal(
+            values, shape.alpha, corner, ground, wanted=wanted, level=level, noise=noise, joined_by=fusion,
+            rng=noise_rng,
+        )  # fmt: skip
+        details |= {**told, "surroundings_from_to": between}
         base = round(surroundings)  # an MR may hold values beyond those of int16
-        level = surroundings - base
-        values = level + above_lung(values, shape.source_background_hu)
-        details["contrast_is"] = "as asked for; form and texture are those of a CT"
+        values, level = values - base, level - base
     else:
         values = _with_own_parenchyma(values, shape, surroundings)
     # Eq. 17 replaces and films add, only the matte blends
     weights = shape.alpha[shape.mask] / ALPHA_ONE if not ground.is_projection and fusion != "paper" else 1.0
-    asked = request.contrast or request.cnr
-    if asked is not None:
-        wanted = asked[0] + shape.contrast_share * (asked[1] - asked[0])
-        wanted *= max(noise, 1e-6) if request.cnr is not None else 1.0
+    if asked is not None and ground.domain != "mr":
         contrast = _contrast(values, shape.mask, weights, level)
         if ground.is_projection:
             values = values * (wanted * (1.0 if image.bright_is_dense else -1.0) / contrast)
-        elif ground.domain == "mr":  # its texture becomes fainter with it
-            values = level + (values - level) * (wanted / contrast)
         else:
             values = values + (wanted - contrast) / np.mean(weights)
     values = _within_range(values, image, base=base, added=ground.is_projection)
-    if fusion == "better" and not ground.is_projection:
+    if fusion == "better" and ground.domain == "lung-ct":
         before = _contrast(values, shape.mask, weights, level)
         values, details["noise_carried"] = fitted(
             values, shape.alpha, corner, ground, source_noise_hu=shape.source_noise_hu, noise_hu=noise, rng=noise_rng
@@ -94,7 +95,13 @@ def place_shape(
             values = values + (before - _contrast(values, shape.mask, weights, level)) / np.mean(weights)
         int16 = np.iinfo(np.int16)
         values = np.clip(values, int16.min, int16.max)  # where little of it shows, noise may pass the image's own range
-    contrast = _contrast(values, shape.mask, weights, level)
+    intensity = np.floor(values + 0.5).astype(np.int16)
+    if ground.domain == "mr":
+        contrast = composed_contrast(
+            intensity, shape.alpha, corner, ground, base=base, level=surroundings, joined_by=fusion
+        )
+    else:
+        contrast = _contrast(values, shape.mask, weights, level)
     mode: Mode = "add" if ground.is_projection else "blend"
     if ground.is_projection and fusion == "paper":
         mode, base = "blend", round(surroundings)  # Eq. 17 replaces: the lesion stands on its surroundings' level
@@ -113,7 +120,7 @@ def place_shape(
         cnr=contrast / noise if noise > 0 else 0.0,
         mode=mode,
         corner=corner,
-        intensity=np.floor(values + 0.5).astype(np.int16),
+        intensity=intensity,
         intensity_base=base,
         alpha=shape.alpha,
         details=details,
@@ -153,8 +160,8 @@ def _model_of(shape: DrawnShape) -> dict[str, Any]:
     return {} if used is None else {"model": used["model"], "model_sha256": used["model_sha256"]}
 
 
-def _surroundings(shape: DrawnShape, ground: Ground, corner: Index) -> tuple[float, float]:
-    """Median and noise of the background around the lesion, in pixel units."""
+def _surroundings(shape: DrawnShape, ground: Ground, corner: Index) -> tuple[float, float, tuple[float, float]]:
+    """(median, noise, 10th and 90th percentile) of the background around the lesion, in pixel units."""
     image = ground.image
     spacing = image.spacing_mm
     reach = [
@@ -175,4 +182,5 @@ def _surroundings(shape: DrawnShape, ground: Ground, corner: Index) -> tuple[flo
     ring = measure.ring(footprint, spacing_mm=spacing, inner_mm=RING_MM[0], outer_mm=RING_MM[1])
     tissue = ring & ~ground.forbidden(shape.allow)[around]
     usable = tissue if tissue.sum() >= 30 else ring if ring.any() else np.ones_like(footprint)
-    return float(np.median(pixels[usable])), float(measure.noise(pixels, usable))
+    darker, brighter = (float(value) for value in np.percentile(pixels[usable], [10, 90]))
+    return float(np.median(pixels[usable])), float(measure.noise(pixels, usable)), (darker, brighter)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,8 @@ from HiResMedSynthLib.write_volume import NIFTI_MARK
 SERIES = "dicom"  # of an exported folder
 MOST_SLICES = 400  # that are searched where nothing tells the place of a mark
 MOST_NAMES = 3  # of files without a sign that are named
+SLICES = ("CT", "MR", "PT", "SEG", "SR")  # modalities whose files are no pictures by themselves
+Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,8 +72,12 @@ class Provenance:
         return ("tag", self.tag), ("case", self.case), ("mark", self.mark)
 
 
-def provenance_of(path: str | Path) -> Provenance:
+def provenance_of(path: str | Path, *, progress: Progress | None = None) -> Provenance:
     """The signs in a DICOM file, picture or volume, or in all of them in a folder (an exported case, a data set).
+
+    Args:
+        path: file or folder.
+        progress: called with (pictures looked at, pictures) where the mark is looked for in each picture of a folder.
 
     Raises:
         ReadError: there is nothing there, or it can't be read at all.
@@ -83,14 +90,17 @@ def provenance_of(path: str | Path) -> Provenance:
         files = _files(path)
         texts = [_told(file) for file in files]
         case_json = _case_beside(path)
-        silent = [file for file, told in zip(files, texts, strict=True) if not told.signed]
-        unmarked = tuple(file.relative_to(path).as_posix() for file in silent) if len(silent) < len(files) else ()
+        signed = {file for file, told in zip(files, texts, strict=True) if told.signed}
+        pictures = [file for file, told in zip(files, texts, strict=True) if told.modality not in SLICES]
+        if path.is_dir() and case_json is None and len(pictures) > 1:
+            found, by_mark = _marks(pictures, progress or (lambda _done, _total: None), of=len(files))
+            signed |= by_mark
+        else:
+            found = _mark(series, case_json, alone_for=0 if signed else len(files))
+        silent = [file for file in files if file not in signed]
+        unmarked = tuple(file.relative_to(path).as_posix() for file in silent) if signed else ()
         return Provenance(
-            path=path,
-            tag=_tag(texts, unmarked),
-            case=_case(texts, case_json),
-            mark=_mark(series, case_json, alone_for=len(files) if len(silent) == len(files) else 0),
-            unmarked=unmarked,
+            path=path, tag=_tag(texts, unmarked), case=_case(texts, case_json), mark=found, unmarked=unmarked
         )
     except OSError as error:
         raise ReadError(
@@ -105,6 +115,7 @@ class _Told:
     ours: bool
     synthetic: bool
     case_sha256: str | None
+    modality: str = ""
 
     @property
     def signed(self) -> bool:
@@ -165,7 +176,8 @@ def _told_by_dicom(file: Path) -> _Told:
             f"its header is damaged ({type(error).__name__})", where=file, remedy="Copy the file anew from its source."
         ) from error
     hashes = re.findall(f"{CASE_HASH}([0-9a-f]{{64}})", " ".join(descriptions))
-    return _Told(synthetic and bool(descriptions), synthetic, hashes[0] if hashes else None)
+    modality = str(data.get("Modality") or "")
+    return _Told(synthetic and bool(descriptions), synthetic, hashes[0] if hashes else None, modality)
 
 
 def _text_in(file: Path, head: bytes) -> str:
@@ -204,14 +216,17 @@ def _tag(told: list[_Told], unmarked: tuple[str, ...]) -> Sign:
     if told and all(one.ours for one in told):
         return Sign(answer="yes", why="every header says synthetic, by HiResMedSynth")
     if unmarked:
-        names = ", ".join(unmarked[:MOST_NAMES]) + (" ..." if len(unmarked) > MOST_NAMES else "")
         are = "is" if len(unmarked) == 1 else "are"
-        return Sign(answer="no", why=f"{len(unmarked)} of {len(told)} files {are} NOT marked: {names}")
+        return Sign(answer="no", why=f"{len(unmarked)} of {len(told)} files {are} NOT marked: {_some(unmarked)}")
     if any(one.ours for one in told):
         return Sign(answer="yes", why="every header says synthetic, by HiResMedSynth, or names a case of it")
     if any(one.synthetic for one in told):
         return Sign(answer="no", why="synthetic by its header (0008,001C), of another program")
     return Sign(answer="cannot tell", why="no header says so; a header is easily lost")
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:MOST_NAMES]) + (" ..." if len(names) > MOST_NAMES else "")
 
 
 def _case(told: list[_Told], case_json: Path | None) -> Sign:
@@ -255,6 +270,31 @@ def _mark(series: Path, case_json: Path | None, *, alone_for: int) -> Sign:
     return Sign(
         answer="cannot tell", why=f"{over}in small or noisy places a mark can't be seen, and it is off by default"
     )
+
+
+def _marks(pictures: Sequence[Path], progress: Progress, *, of: int) -> tuple[Sign, set[Path]]:
+    """(the mark in the pictures of a folder with so many files, as one sign; those in which it is, all over)."""
+    found: set[Path] = set()
+    false_alarm = 0.0
+    for done, file in enumerate(pictures):
+        progress(done, len(pictures))
+        try:
+            image = read_image(file)
+        except HiResMedSynthError:
+            continue
+        one = mark.find_whole(image.pixels[image.slices // 2], amplitude=mark.amplitude_for(image))
+        if one.answer == "yes":
+            found.add(file)
+            false_alarm += one.false_alarm
+    progress(len(pictures), len(pictures))
+    where = f"all over {len(found)} of {of} files"
+    if len(found) == of:
+        return Sign(answer="yes", why=f"the pattern is {where} (by chance at most {false_alarm:.0e})"), found
+    if not found:
+        return Sign(answer="cannot tell", why=f"the pattern is all over none of {len(pictures)} pictures"), found
+    names = [file.name for file in pictures if file not in found]
+    but = f"; not over {_some(names)}" if names else ""
+    return Sign(answer="cannot tell", why=f"the pattern is {where}{but}"), found
 
 
 def _where_the_case_put_it(

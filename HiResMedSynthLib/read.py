@@ -6,7 +6,6 @@ Files are recognised by their content. What was odd is reported in `MedicalImage
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 from HiResMedSynthLib.errors import ReadError
 from HiResMedSynthLib.image import MedicalImage, PixelBox
 from HiResMedSynthLib.read_blanked import with_blanked_boxes
+from HiResMedSynthLib.read_quietly import without_warnings
 
 PICTURE_MAGIC = (
     b"\x89PNG\r\n\x1a\n",
@@ -63,8 +63,7 @@ def read_image(
     if not exists:
         raise ReadError("there is no such file or folder", where=path, remedy="Check the path.")
     try:
-        with warnings.catch_warnings():  # what matters of them is told as an oddity
-            warnings.simplefilter("ignore")
+        with without_warnings():  # what matters of them is told as an oddity
             if is_folder:
                 image = _read_folder(path, spacing_mm, series, slice_index)
             else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +18,7 @@ from HiResMedSynthLib.read_header import (
     KEYWORDS,
     OF_EACH_SLICE,
     SliceHeader,
+    code,
     codes,
     header_facts,
     modality_of,
@@ -28,6 +28,7 @@ from HiResMedSynthLib.read_header import (
 )
 from HiResMedSynthLib.read_order import median_gap, one_stack, positions_of, sorted_along_normal
 from HiResMedSynthLib.read_pixels import stored_values, to_modality_units
+from HiResMedSynthLib.read_quietly import quietly
 from HiResMedSynthLib.synthetic_words import COMPOSED, HOLDS_COMPOSED
 
 RADIOGRAPHS = ("CR", "DX", "RG", "MG", "XA", "RF")
@@ -71,6 +72,7 @@ def read_dicom_files(
         headers.sort(key=lambda header: (header.instance_number, header.path))
         _refuse_several(headers, where, slice_index)
     else:
+        _refuse_several_patients(headers, where)
         headers = sorted_along_normal(one_stack(headers, oddities), oddities)
     if slice_index is not None:
         if not 0 <= slice_index < len(headers):
@@ -104,6 +106,9 @@ def series_of(files: Sequence[Path], *, where: Path) -> dict[str, SeriesFiles]:
     groups: dict[str, list[SliceHeader]] = {}
     for header in _headers(files, where, []):
         groups.setdefault(str(header.data.get("SeriesInstanceUID") or ""), []).append(header)
+    for group in groups.values():
+        if not _are_radiographs(group):
+            _refuse_several_patients(group, where)
     return {
         uid: SeriesFiles(
             files=tuple(dict.fromkeys(header.path for header in group)),
@@ -144,7 +149,7 @@ def assembled(
     signed = whole_number(data.get("PixelRepresentation"), 0) == 1
     padding = numbers(data.get("PixelPaddingValue"))
     _note_header(first, modality, oddities)
-    photometric: Photometric = "MONOCHROME1" if data.PhotometricInterpretation == "MONOCHROME1" else "MONOCHROME2"
+    photometric = _photometric(data, oddities)
     image = MedicalImage(
         pixels=pixels,
         modality=modality,
@@ -176,18 +181,19 @@ def _headers(files: Sequence[Path], where: Path, oddities: list[str]) -> list[Sl
 
     headers: list[SliceHeader] = []
     others, no_picture, seen = 0, "", set()
-    tags = [Tag(keyword) for keyword in (*KEYWORDS, *DECODING)]  # looked up once, not for each file
+    tags = [Tag(keyword) for keyword in (*KEYWORDS, *DECODING, "PatientID")]  # looked up once, not for each file
+    patients: dict[str, int] = {"": 0}
     of_each = [Tag(keyword) for keyword in OF_EACH_SLICE]
     for path in files:
         try:
-            with path.open("rb") as stream, warnings.catch_warnings(), pydicom.config.disable_value_validation():
+            with path.open("rb") as stream, quietly():
                 if not looks_like_dicom(stream.read(132)):
                     others += 1
                     continue
                 stream.seek(0)
-                warnings.simplefilter("ignore")
                 refuse_deflated_bomb(path)
                 data = pydicom.dcmread(stream, stop_before_pixels=True, specific_tags=tags, force=True)
+                patient = patients.setdefault(_taken_patient_id(data), len(patients))
                 pixels_at = None if _is_deflated(data) else stream.tell()
                 _drop_unreadable_values(data, of_each, oddities)
                 shown = "Rows" in data and "Columns" in data and data.get("SOPClassUID") not in NO_BACKGROUNDS
@@ -211,7 +217,7 @@ def _headers(files: Sequence[Path], where: Path, oddities: list[str]) -> list[Sl
             oddities.append("files that repeat another were left out")
         else:
             seen.add(uid)
-            headers.extend(found)
+            headers.extend(replace(header, patient=patient) for header in found)
     if not headers:
         if (where / "case.json").is_file() and (where / "dicom").is_dir():
             background = where / "dicom_background"
@@ -250,6 +256,15 @@ def _drop_unreadable_values(data: Any, tags: Sequence[int], oddities: list[str])
         del data[tag]
     if bad:
         oddities.append("header values that can't be read were ignored")
+
+
+def _taken_patient_id(data: Any) -> str:
+    """The Patient ID, taken out of the header: it tells files of two patients apart and gets no further."""
+    if "PatientID" not in data:
+        return ""
+    given = data.get_item("PatientID").value  # as it stands in the file: no character set can spoil it
+    del data.PatientID
+    return (given.decode("latin-1") if isinstance(given, bytes) else str(given or "")).strip(" \0")
 
 
 def _is_deflated(data: Any) -> bool:
@@ -295,6 +310,16 @@ def _are_radiographs(headers: Sequence[SliceHeader]) -> bool:
         modality_of(header.data) in RADIOGRAPHS and str(header.data.get("SOPClassUID") or "") not in RECONSTRUCTED
         for header in headers
     )
+
+
+def _refuse_several_patients(headers: Sequence[SliceHeader], where: Path) -> None:
+    patients = len({header.patient for header in headers} - {0})
+    if patients > 1:
+        raise ReadError(
+            f"this series holds slices of {patients} patients (by their Patient IDs), which are no stack",
+            where=where,
+            remedy="Put the files of each patient into a folder of their own.",
+        )
 
 
 def _refuse_several(headers: Sequence[SliceHeader], where: Path, slice_index: int | None) -> None:
@@ -345,6 +370,21 @@ def _refuse_colour(header: SliceHeader) -> None:
         )
 
 
+def _photometric(data: Any, oddities: list[str]) -> Photometric:
+    """How dense tissue is stored; an image FOR PROCESSING tells it by its sign (PS3.3 C.8.11.3.1.2)."""
+    given: Photometric = "MONOCHROME1" if data.PhotometricInterpretation == "MONOCHROME1" else "MONOCHROME2"
+    sign = whole_number(data.get("PixelIntensityRelationshipSign"), 0)
+    if code(data.get("PresentationIntentType")) != "FOR PROCESSING" or sign not in (-1, 1):
+        return given
+    told: Photometric = "MONOCHROME1" if sign == 1 else "MONOCHROME2"
+    if told != given:
+        oddities.append(
+            f"{'low' if sign == 1 else 'high'} values are dense by the Pixel Intensity Relationship Sign, against the "
+            f"Photometric Interpretation: of this image FOR PROCESSING the sign was believed, it is taken as {told}"
+        )
+    return told
+
+
 def _window(header: SliceHeader, units: str) -> Window | None:
     """The stored window in the units of the pixels."""
     window = header.window
@@ -370,6 +410,11 @@ def _note_header(header: SliceHeader, modality: str, oddities: list[str]) -> Non
         oddities.append("the picture is mirrored (Patient Orientation), so zones of a side lie on the other one")
     if _is_lossy(data):
         oddities.append("the source was lossily compressed")
+    if code(data.get("PixelIntensityRelationship")) == "LIN":
+        oddities.append(
+            "its values are linear in the X-ray intensity (Pixel Intensity Relationship LIN), where shadows don't add: "
+            "take the image FOR PRESENTATION if there is one"
+        )
     if data.get("ModalityLUTSequence"):
         oddities.append("the modality LUT was not applied: values are as stored")
     if numbers(data.get("ImageOrientationPatient")) and orientation is None:

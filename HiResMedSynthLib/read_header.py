@@ -20,7 +20,8 @@ KEYWORDS = (
     "ImageLaterality", "Laterality", "PatientOrientation", "PresentationIntentType", "BurnedInAnnotation",
     "LossyImageCompression", "ScanningSequence", "SequenceVariant", "MRAcquisitionType", "RepetitionTime", "EchoTime",
     "InversionTime", "EchoTrainLength", "SyntheticData", "ModalityLUTSequence", "SharedFunctionalGroupsSequence",
-    "PerFrameFunctionalGroupsSequence", "DerivationDescription",
+    "PerFrameFunctionalGroupsSequence", "DerivationDescription", "PixelIntensityRelationship",
+    "PixelIntensityRelationshipSign",
 )  # fmt: skip
 OF_EACH_SLICE = (  # the others are asked of the first slice of a stack alone
     "SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "Modality", "InstanceNumber", "Rows", "Columns",
@@ -40,6 +41,7 @@ MODALITIES = frozenset((
 class SliceHeader:
     """One picture of a series: a classic file, or one frame of an enhanced one.
 
+    `patient` counts the Patient IDs of the files read together, 0 for none: whose it is nobody learns here.
     `pixels_at` is the byte at which the element with the pixels begins; None where it isn't known.
     """
 
@@ -57,6 +59,7 @@ class SliceHeader:
     intercept: float
     rescale_given: bool
     window: Window | None
+    patient: int = 0
 
     @property
     def instance_number(self) -> int:

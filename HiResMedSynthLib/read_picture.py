@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import warnings
+import math
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
 from HiResMedSynthLib.errors import ReadError
 from HiResMedSynthLib.image import HeaderFacts, MedicalImage
+from HiResMedSynthLib.read_quietly import without_warnings
 from HiResMedSynthLib.synthetic_words import told_by_text
 
 PHOTOMETRIC_TAG, MIN_IS_WHITE = 262, 0  # TIFF 6.0, section 3
@@ -27,22 +28,21 @@ def read_picture(path: Path) -> MedicalImage:
 
     oddities = []
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as picture:
-                kind = picture.format or "picture"
-                if getattr(picture, "n_frames", 1) > 1:
-                    oddities.append("the file holds several pages, the first was taken")
-                if kind == "PNG":
-                    _refuse_16_bit_colour(picture, path)
-                pixels = _grey(picture, path, oddities)
-                oddities += told_by_text(" ".join(str(value) for value in picture.info.values()))
-                tags = getattr(picture, "tag_v2", {})
-                # Pillow inverts 8-bit pictures of this kind itself, 16-bit ones it leaves as stored
-                inverse = picture.mode.startswith("I;16") and tags.get(PHOTOMETRIC_TAG) == MIN_IS_WHITE
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ReadError("the picture is too large", where=path, remedy="Give one below 89 megapixels.") from error
+        with without_warnings(), Image.open(path) as picture:
+            if picture.width * picture.height > (Image.MAX_IMAGE_PIXELS or math.inf):  # Pillow warns up to twice that
+                _refuse_size(path)
+            kind = picture.format or "picture"
+            if getattr(picture, "n_frames", 1) > 1:
+                oddities.append("the file holds several pages, the first was taken")
+            if kind == "PNG":
+                _refuse_16_bit_colour(picture, path)
+            pixels = _grey(picture, path, oddities)
+            oddities += told_by_text(" ".join(str(value) for value in picture.info.values()))
+            tags = getattr(picture, "tag_v2", {})
+            # Pillow inverts 8-bit pictures of this kind itself, 16-bit ones it leaves as stored
+            inverse = picture.mode.startswith("I;16") and tags.get(PHOTOMETRIC_TAG) == MIN_IS_WHITE
+    except Image.DecompressionBombError as error:
+        _refuse_size(path, error)
     except UnidentifiedImageError as error:
         raise _damaged(path, "unknown format") from error
     except ReadError:
@@ -95,6 +95,10 @@ def _grey(picture: Any, path: Path, oddities: list[str]) -> NDArray[Any]:
             return np.ascontiguousarray(channels[..., 0])
         raise ReadError("this is a colour picture", where=path, remedy="Convert it to grey (8 or 16 bit) first.")
     raise ReadError(f"pictures of kind '{mode}' are not read", where=path, remedy="Convert it to grey, 8 or 16 bit.")
+
+
+def _refuse_size(path: Path, cause: Exception | None = None) -> NoReturn:
+    raise ReadError("the picture is too large", where=path, remedy="Give one below 89 megapixels.") from cause
 
 
 def _damaged(path: Path, why: str) -> ReadError:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from HiResMedSynthLib.errors import ReadError
 from HiResMedSynthLib.read_codec import decoded_pixels
 from HiResMedSynthLib.read_header import SliceHeader
+from HiResMedSynthLib.read_quietly import quietly
 
 PIXEL_DATA = 0x7FE00010
 
@@ -98,11 +98,9 @@ def _read_native(
 
 def _decoded(header: SliceHeader, frame: int | None) -> NDArray[Any]:
     """Pixels of a file: `[row, column]`, or `[frame, row, column]` where it has several and none is named."""
-    import pydicom
 
     try:
-        with warnings.catch_warnings(), pydicom.config.disable_value_validation():
-            warnings.simplefilter("ignore")
+        with quietly():
             data = _with_pixels(header)
             _name_the_syntax(data)
             return decoded_pixels(data, index=frame, view_only=True)  # copied into the stack anyway
@@ -148,8 +146,7 @@ def _undecodable(path: Path, error: Exception) -> ReadError:
 
     again = "Copy the file anew from its source."
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with quietly():
             data = pydicom.dcmread(path, force=True)
         _name_the_syntax(data)
         syntax = data.file_meta.TransferSyntaxUID

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from HiResMedSynthLib.errors import ReadError
-from HiResMedSynthLib.image import PIXEL_TYPES, MedicalImage
+from HiResMedSynthLib.image import ORIENTATION_UNKNOWN, PIXEL_TYPES, MedicalImage
 from HiResMedSynthLib.read_bounds import breaks_itk
 from HiResMedSynthLib.synthetic_words import told_by_text
 
@@ -81,6 +81,8 @@ def read_volume(path: Path, *, slice_index: int | None = None) -> MedicalImage:
     is_ct = pixels.dtype.kind in "if" and lowest < AIR_HU
     if is_ct:
         oddities.append("taken for CT in Hounsfield units, since values reach below -500; the file doesn't say")
+    if is_ct and not _tells_orientation(path, reader):
+        oddities.append(ORIENTATION_UNKNOWN)
     return MedicalImage(
         pixels=pixels,
         modality="CT" if is_ct else "OT",
@@ -129,6 +131,18 @@ def _tells_spacing(path: Path) -> bool:
     if head.startswith(b"ObjectType"):
         return b"ElementSpacing" in head or b"ElementSize" in head
     return True
+
+
+def _tells_orientation(path: Path, reader: Any) -> bool:
+    """Whether a header says how its axes lie in the patient: ITK fills in a usual way without a word."""
+    with path.open("rb") as stream:
+        head = stream.read(4096)
+    if head.startswith(b"NRRD"):
+        return b"\nspace:" in head and b"\nspace directions:" in head
+    if b"ElementType" in head:
+        return any(word in head for word in (b"TransformMatrix", b"\nRotation", b"\nOrientation"))
+    codes = {reader.GetMetaData(key).strip() for key in ("qform_code", "sform_code") if reader.HasMetaDataKey(key)}
+    return bool(codes - {"", "0"})
 
 
 def _geometry(volume: Any, slices: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from HiResMedSynthLib.aside import written_aside
 from HiResMedSynthLib.errors import HiResMedSynthError
 
 STORE_VARIABLE = "HIRESMEDSYNTH_MODELS"
@@ -286,10 +287,11 @@ def read_card(path: Path, *, where: Path | None = None) -> Card:
 
 
 def write_model(path: Path, arrays: dict[str, Any], card: Card, *, metadata: dict[str, str] | None = None) -> None:
-    """Writes a model file: arrays by name (numpy) under a header with the card and further entries."""
+    """Writes a model file, all or nothing: arrays by name (numpy) under a header with the card and further entries."""
     from safetensors.numpy import save_file
 
-    save_file(arrays, path, metadata={**(metadata or {}), "card": card.to_json()})
+    with written_aside(path) as aside:
+        save_file(arrays, aside, metadata={**(metadata or {}), "card": card.to_json()})
 
 
 def _files() -> list[tuple[Path, bool]]:

@@ -46,8 +46,9 @@ ALLOWED: dict[str, Set[str]] = {
     "case_file": FOUNDATION | {"case"},
     "ground": LOWER | {"placement", "joining"},
     "propose": LOWER | {"placement", "ground"},
-    "lesion_in_mr": LOWER | {"case", "ground"},
-    **dict.fromkeys(("lesion_in_scan", "lesion_on_film"), LOWER | {"fusion", "joining", "case", "ground"}),
+    **dict.fromkeys(
+        ("lesion_in_mr", "lesion_in_scan", "lesion_on_film"), LOWER | {"fusion", "joining", "case", "ground"}
+    ),
     "draw_lesion": LOWER | {"lesion", "placement", "fusion", "joining", "case", "ground"},
     "place_lesion": LOWER
     | {"fusion", "case", "ground", "draw_lesion"}

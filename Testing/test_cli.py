@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -81,7 +82,11 @@ def test_a_case_is_replayed_from_its_own_folder(
 
 @pytest.mark.parametrize("how", ["one slice", "a left-handed volume"])
 def test_a_pair_replays_its_own_case(
-    how: str, ct_series_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    how: str,
+    ct_series_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     source: list[object] = [ct_series_folder, "--slice", 6]
     if how != "one slice":
@@ -94,6 +99,9 @@ def test_a_pair_replays_its_own_case(
         sitk.WriteImage(volume, str(tmp_path / "turned.nrrd"))
         source = [tmp_path / "turned.nrrd"]
     assert run(monkeypatch, "compose", *source, "--size-mm", "10:12", "--pair", "--out", tmp_path / "a") == 0
+    told = capsys.readouterr().out
+    assert re.search(r"contrast -?\d+ HU", told)
+    assert bool(re.search(r"mm \(its mask here [\d.]+\)", told)) == (how == "one slice")
     assert run(monkeypatch, "compose", "--case", tmp_path / "a", "--out", tmp_path / "b") == 0
     ours, again = (read_image(tmp_path / name / "dicom") for name in ("a", "b"))
     assert ours.pixel_sha256 == again.pixel_sha256
@@ -109,12 +117,15 @@ def test_nothing_of_the_source_patient_is_in_any_output(composed: Path, ct_serie
             assert not [secret for secret in secrets if secret and secret.encode() in content], file.name
 
 
-def test_a_film_with_a_request_file(cxr_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_film_with_a_request_file(
+    cxr_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     wanted = tmp_path / "requests.json"
     wanted.write_text('[{"size_mm": [14, 18], "seed": 3}]')
     out = tmp_path / "film"
     assert run(monkeypatch, "compose", cxr_file, *FILM, "--request", wanted, "--out", out) == 0
     assert json.loads((out / "case.json").read_text())["background"]["spacing_source"] == "assumed"
+    assert re.search(r"contrast -?\d+ stored values", capsys.readouterr().out)
 
 
 def bad_inputs(folder: Path, series: Path, film: Path) -> dict[str, list[object]]:

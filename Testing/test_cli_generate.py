@@ -276,7 +276,7 @@ def test_each_image_is_told_by_lines_of_its_own(
     patch.setattr("sys.stderr.isatty", lambda: True)
     assert run(patch, "generate", *common, "--out", tmp_path / "b") == 0
     said = capsys.readouterr().err
-    assert "\r\x1b[KNote: the model learned from few patients" in said  # what stood on the line is cleared first
+    assert "\r\x1b[KWARNING: the model learned from few patients" in said  # what stood on the line is cleared first
 
 
 def test_models_are_listed_in_columns(
@@ -364,3 +364,20 @@ def test_help_is_fast_and_has_examples(
     assert "a model of yours" in " ".join(said.split())
     assert command == "reconstruct" or "CT slices" not in said
     assert heavy_modules_after(f"import HiResMedSynthLib.cli.{command}") == set()
+
+
+@pytest.mark.usefixtures("patch")
+def test_a_ct_slice_goes_to_the_model_of_ct_that_ships(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, ct_series_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = (ct_series_folder, "--slice", 5)
+    assert run(monkeypatch, "generate", "--like", *one, "--strength", 0.3, "--size", 128, "--out", tmp_path / "a") == 0
+    assert json.loads((tmp_path / "a" / "generated.json").read_text())["model"]["name"] == "lung-ct"
+    assert "is, or is near to, one that the model learned from" in capsys.readouterr().err
+    assert run(monkeypatch, "reconstruct", *one, "--out", tmp_path / "rebuilt.nrrd") == 0
+    given = read_image(ct_series_folder, slice_index=5)
+    rebuilt, varied = read_image(tmp_path / "rebuilt.nrrd"), read_image(tmp_path / "a" / "lung-ct-0000.dcm")
+    assert (varied.units, varied.shape[1:]) == ("HU", (128, 128))
+    inside = given.pixels[0] > -1100  # what the scanner saw
+    known, again = (image.pixels[0].clip(-1200, 600)[inside] for image in (given, rebuilt))
+    assert np.corrcoef(known, again)[0, 1] > 0.8

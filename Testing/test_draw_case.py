@@ -148,7 +148,7 @@ def test_two_points_on_top_of_each_other_are_refused(ct_ground: Ground) -> None:
 
 
 def test_when_no_room_is_left_it_says_how_many_fitted(ct_ground: Ground) -> None:
-    with pytest.raises(PlacementError, match=r"no room left: \d+ of 40 lesions fitted"):
+    with pytest.raises(PlacementError, match=r"no room left for a lesion of 10 mm or more: \d+ of 40 lesions fitted"):
         draw(ct_ground, requests(40), min_distance_mm=80.0)
 
 
@@ -156,6 +156,13 @@ def test_a_lesion_thinner_than_a_voxel_is_refused_with_the_size_that_works(ct_gr
     with pytest.raises(SettingsError, match="fills no voxel") as refused:
         draw(ct_ground, (LesionRequest(size_mm=(0.5, 0.6)),))
     assert "--size-mm" in refused.value.remedy
+
+
+def test_a_lesion_thinner_than_the_slices_is_told(ct_ground: Ground) -> None:
+    small, large = LesionRequest(size_mm=(4.5, 4.5), seed=1), LesionRequest(size_mm=(12.0, 12.0), seed=2)
+    told = draw(ct_ground, (small, large)).background.oddities
+    assert [note for note in told if "thinner than the slices (5 mm)" in note and note.startswith("lesion 1 (4.5 mm)")]
+    assert not any(note.startswith("lesion 2") for note in told)
 
 
 @pytest.mark.parametrize("fusion", ["better", "alpha", "paper"])
@@ -273,8 +280,11 @@ def test_an_entry_of_another_type_is_refused(ct_ground: Ground) -> None:
 def test_a_lesion_bigger_than_the_lungs_is_refused_at_once(ct_ground: Ground) -> None:
     room_mm = ct_ground.room_mm
     for diameter_mm in (120.0, 0.95 * room_mm):  # the second is no wider than the place that the message names
-        with pytest.raises(PlacementError, match=f"{room_mm:.0f} mm across.*at most {0.8 * room_mm // 1:.0f} mm"):
+        with pytest.raises(PlacementError, match=rf"{room_mm:.0f} mm across.*One of \d+ mm still fits") as refused:
             draw(ct_ground, (LesionRequest(size_mm=(diameter_mm, 400.0)),))
+        fits = float(refused.value.remedy.split()[2])
+        assert 0.2 * room_mm < fits < 0.8 * room_mm
+        assert draw(ct_ground, (LesionRequest(size_mm=(fits, fits)),)).lesions[0].diameter_mm == pytest.approx(fits)
 
 
 def test_vetoes_method_and_bank_are_on_record(ct_ground: Ground) -> None:

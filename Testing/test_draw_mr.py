@@ -9,16 +9,19 @@ import highdicom as hd
 import numpy as np
 import pydicom
 import pytest
+from scipy.ndimage import binary_erosion, gaussian_filter
 
+from HiResMedSynthLib import measure
 from HiResMedSynthLib.case import CaseSettings, LesionRequest
 from HiResMedSynthLib.case_file import read_case, write_case
 from HiResMedSynthLib.cli.main import cli
 from HiResMedSynthLib.compose import compose
 from HiResMedSynthLib.draw_case import draw_case
+from HiResMedSynthLib.edge_profile import edges
 from HiResMedSynthLib.errors import HiResMedSynthError, PlacementError, SettingsError
 from HiResMedSynthLib.ground import Ground, prepare_ground
 from HiResMedSynthLib.image import MedicalImage
-from HiResMedSynthLib.lesion_in_mr import ALPHA_INSTEAD
+from HiResMedSynthLib.lesion_in_mr import TYPE_NOTE
 from HiResMedSynthLib.placement.rule_mr import danger_mr
 from HiResMedSynthLib.placement.zones import zone_mask
 from HiResMedSynthLib.read import read_image
@@ -78,10 +81,73 @@ def test_the_contrast_asked_for_is_reached_whatever_the_values(contrast: float, 
     reached = composed.image.pixels[inside].mean() - case.lesions[0].details["surroundings"]
     assert reached == pytest.approx(asked, abs=0.05 * abs(asked))
     assert case.lesions[0].contrast == pytest.approx(asked, rel=0.01)
-    assert (case.settings.domain, case.settings.fusion) == ("mr", "alpha")
-    assert ALPHA_INSTEAD in case.log
+    assert (case.settings.domain, case.settings.fusion) == ("mr", "better")
     write_case(case, tmp_path)
     assert np.array_equal(compose(image, read_case(tmp_path)).image.pixels, composed.image.pixels)
+
+
+def two_tissues(*, noise: float, blur_px: float = 1.2) -> MedicalImage:
+    """Dark tissue on the left, bright on the right, blurred by the scanner; its noise is coarser than a pixel."""
+    rng = np.random.default_rng(8)
+    rows, columns = np.mgrid[:120, :120]
+    body = (rows - 60) ** 2 + (columns - 60) ** 2 < 52**2
+    signal = gaussian_filter(np.where(body, np.where(columns > 60, 350.0, 150.0), 0.0), blur_px)
+    grain = gaussian_filter(rng.normal(0, 1, (2, 13, 120, 120)), (0, 0, 0.7, 0.7))
+    grain *= noise / grain.std()
+    return mr_image(
+        pixels=np.hypot(signal + grain[0], grain[1]).astype(np.uint16), bits_stored=16, slice_thickness_mm=2.0,
+        pixel_spacing_mm=(0.7, 0.7), positions_lps_mm=np.array([[0.0, 0.0, 2.0 * k] for k in range(13)]),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("fusion", ["better", "alpha"])
+@pytest.mark.parametrize("contrast", [120.0, -80.0])
+def test_where_tissues_meet_the_contrast_told_is_that_of_the_composed_pixels(contrast: float, fusion: str) -> None:
+    image = two_tissues(noise=6)
+    for column in (35.0, 61.0):
+        settings = replace(wish(contrast=(contrast, contrast), place=(6.0, 60.0, column)), fusion=fusion)  # type: ignore[arg-type]
+        case = draw_case(image, settings, 5)
+        (lesion,) = case.lesions
+        composed = compose(image, case)
+        around = measure.ring(composed.alpha > 0, spacing_mm=image.spacing_mm, inner_mm=1.5, outer_mm=6.0)
+        seen = composed.image.pixels[composed.instance_mask > 0].mean() - np.median(composed.image.pixels[around])
+        assert lesion.contrast == pytest.approx(contrast, abs=1)
+        assert seen == pytest.approx(lesion.contrast, abs=4)  # of slices farther off the product sees less
+        said = any("lies where tissues meet" in text for text in case.background.oddities)
+        assert said == (column > 40)
+
+
+def test_a_lesion_has_the_noise_the_grain_and_the_sharpness_of_its_mr() -> None:
+    image = two_tissues(noise=8)
+    ground = prepare_ground(image)
+    assert ground.resolution.edge_width_mm == pytest.approx(2.563 * 1.2 * 0.7, rel=0.15)
+    place = (6.0, 60.0, 38.0)
+
+    def looks(fusion: str, contrast: float) -> tuple[float, float]:
+        """Fine SD deep inside the lesion over that of the tissue it lies in; width of its edge in mm."""
+        wanted = wish(bank_entry="solid-13mm-a", place=place, contrast=(contrast, contrast), size_mm=(15, 15))
+        composed = compose(image, draw_case(image, replace(wanted, fusion=fusion), 4, ground=ground))  # type: ignore[arg-type]
+        inside = composed.instance_mask > 0
+        deep = binary_erosion(inside, np.ones((1, 5, 5)))
+        fine = [
+            pixels - gaussian_filter(pixels, (0, 1.5, 1.5))
+            for pixels in (composed.image.pixels.astype(float), image.pixels.astype(float))
+        ]
+        rim = edges(composed.image.pixels[6], inside[6], spacing_mm=(0.7, 0.7))
+        return float(fine[0][deep].std() / fine[1][deep].std()), float(np.median(rim.width_mm))
+
+    noisy, flat = looks("better", 40)[0], looks("alpha", 40)[0]  # so faint a lesion has hardly any texture of its own
+    assert flat < 0.6
+    assert noisy == pytest.approx(1.0, abs=0.2)
+    _, width = looks("better", 300)
+    assert width == pytest.approx(ground.resolution.usual_width_mm, rel=0.35)
+
+
+def test_a_type_asked_for_in_an_mr_is_told_to_mean_little() -> None:
+    image = phantom()
+    told = draw_case(image, wish(type="solid", bank_entry=None), 1).background.oddities
+    assert TYPE_NOTE in told
+    assert TYPE_NOTE not in draw_case(image, wish(), 1).background.oddities
 
 
 def test_places_are_drawn_all_over_the_body_and_in_it_alone() -> None:
@@ -103,6 +169,7 @@ def test_places_are_drawn_all_over_the_body_and_in_it_alone() -> None:
         (phantom(), wish(contrast=None), r"tell its contrast.*--contrast LOW:HIGH.*holds 3\d\d to 3\d\d here"),
         (phantom(), wish(sizes="history"), "sizes of real lesions in MR are not on record"),
         (phantom(), wish(type="stone", bank_entry=None), "doesn't belong into a picture of domain mr"),
+        (phantom(), wish(type="juxtapleural", bank_entry=None), "pleura isn't known in an MR"),
         (phantom(), wish(zone="left"), "parts of an MR aren't known"),
         (phantom(scale=0.02), wish(), "too few for a lesion in whole steps"),
         (phantom(), wish(place=(4.0, 14.0, 14.0)), "would touch: outside the body"),

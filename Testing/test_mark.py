@@ -22,6 +22,7 @@ from HiResMedSynthLib.errors import SettingsError
 from HiResMedSynthLib.export.folder import export
 from HiResMedSynthLib.export.image_file import dicom_dataset, write_image_file
 from HiResMedSynthLib.image import HeaderFacts, MedicalImage
+from HiResMedSynthLib.provenance import provenance_of
 from HiResMedSynthLib.read import read_image
 from Testing.export.cases import composition_in, ct_image, film_image
 
@@ -212,7 +213,15 @@ def test_a_mark_in_one_picture_does_not_speak_for_its_folder(tmp_path: Path) -> 
     assert CliRunner().invoke(cli, ["verify", str(tmp_path)]).exit_code == 0
     Image.fromarray(film(1).pixels[0]).save(tmp_path / "real.png")
     run = CliRunner().invoke(cli, ["verify", str(tmp_path)])
-    assert (run.exit_code, "verify its files one by one" in run.output) == (3, True)
+    assert run.exit_code == 4
+    assert "mark    cannot tell: the pattern is all over 1 of 2 files" in run.output
+    assert "1 of 2 files is NOT marked: real.png" in run.output
+    Image.fromarray(mark.marked(film(1), amplitude=1.0).pixels[0]).save(tmp_path / "real.png")
+    seen: list[tuple[int, int]] = []
+    found = provenance_of(tmp_path, progress=lambda done, total: seen.append((done, total)))
+    assert (found.ours, found.mark.answer, found.unmarked) == (True, "yes", ())
+    assert seen == [(0, 2), (1, 2), (2, 2)]
+    assert CliRunner().invoke(cli, ["verify", str(tmp_path)]).exit_code == 0
 
 
 def test_a_case_that_headers_name_does_not_speak_for_a_real_film_beside(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pydicom
@@ -178,6 +179,22 @@ def test_monochrome1_is_kept_as_stored(tmp_path: Path) -> None:
     image = read_image(file)
     assert image.photometric == "MONOCHROME1"
     assert np.array_equal(image.pixels[0], STACK[2])
+
+
+@pytest.mark.parametrize(("sign", "photometric"), [(1, "MONOCHROME1"), (-1, "MONOCHROME2")])
+def test_an_image_for_processing_is_taken_by_its_sign_and_says_so(sign: int, photometric: str, tmp_path: Path) -> None:
+    """PS3.3 C.8.11.3.1.2: 1 where lower values mean less X-ray intensity, so denser tissue."""
+    raw: dict[str, Any] = {
+        "modality": "DX", "sop_class": DX, "PresentationIntentType": "FOR PROCESSING",
+        "PixelIntensityRelationship": "LIN", "PixelIntensityRelationshipSign": sign,
+    }  # fmt: skip
+    for given in ("MONOCHROME1", "MONOCHROME2"):
+        image = read_image(write_slice(tmp_path / f"{given}.dcm", STACK[0], PhotometricInterpretation=given, **raw))
+        assert image.photometric == photometric
+        assert odd(image, "the sign was believed") == (given != photometric)
+        assert odd(image, "linear in the X-ray intensity")
+    shown = write_slice(tmp_path / "shown.dcm", STACK[0], **{**raw, "PresentationIntentType": "FOR PRESENTATION"})
+    assert read_image(shown).photometric == "MONOCHROME2"
 
 
 def test_anisotropic_spacing_is_row_then_column(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from HiResMedSynthLib.cli.inspect import inspect_command
+from HiResMedSynthLib.image import ORIENTATION_UNKNOWN
 from HiResMedSynthLib.inspect import describe
 from HiResMedSynthLib.read import read_image
 
@@ -58,6 +59,23 @@ def test_a_header_without_spacing_is_unknown(tmp_path: Path) -> None:
     assert image.spacing_source == "unknown"
     assert image.pixels[0].tolist() == [[0, 1, 2], [3, 4, 5]]
     assert read_image(path, spacing_mm=(1, 2)).pixel_spacing_mm == (1, 2)
+
+
+def without_orientation(content: bytes, suffix: str) -> bytes:
+    if suffix == ".nii":  # qform_code and sform_code
+        return content[:252] + bytes(4) + content[256:]
+    content = content.replace(b"space: left-posterior-superior", b"space dimension: 3")
+    words = (b"TransformMatrix", b"AnatomicalOrientation")
+    return b"\n".join(line for line in content.split(b"\n") if not line.startswith(words))
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nrrd", ".mha"])
+def test_a_ct_volume_that_lies_nobody_knows_how_is_told(suffix: str, tmp_path: Path) -> None:
+    told = write_volume(tmp_path / f"told{suffix}", np.full((2, 3, 4), -1000, np.int16))
+    bare = tmp_path / f"bare{suffix}"
+    bare.write_bytes(without_orientation(told.read_bytes(), suffix))
+    assert ORIENTATION_UNKNOWN not in read_image(told).oddities
+    assert ORIENTATION_UNKNOWN in read_image(bare).oddities
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.tif", "a.jp2", "misnamed.nrrd"])

@@ -19,6 +19,7 @@ from pydicom.uid import (
 from HiResMedSynthLib.errors import ReadError
 from HiResMedSynthLib.image import MedicalImage
 from HiResMedSynthLib.read import read_image
+from HiResMedSynthLib.read_dicom import series_of
 from Testing.slices import CT, DX, MR, write_slice, write_stack
 
 STACK = np.arange(6 * 4 * 5, dtype=np.uint16).reshape(6, 4, 5) * 10
@@ -193,3 +194,17 @@ def test_a_series_is_chosen_by_number_or_uid(choice: str, tmp_path: Path) -> Non
     write_slice(tmp_path / "other.dcm", STACK[0], SeriesInstanceUID="1.2.3", modality="MR", sop_class=MR)
     series = "1.2.3" if choice == "uid" else choice
     assert read_image(tmp_path, series=series).slices == (1 if choice == "uid" else 6)
+
+
+def test_slices_of_two_patients_under_one_series_uid_are_no_stack(tmp_path: Path) -> None:
+    for k in range(6):
+        place = {"ImagePositionPatient": [0, 0, 2 * k], "PatientID": "A1" if k < 4 else "B2"}
+        write_slice(tmp_path / f"{k}.dcm", STACK[k], **place)
+    with pytest.raises(ReadError, match="this series holds slices of 2 patients") as refused:
+        read_image(tmp_path)
+    assert "A1" not in str(refused.value)
+    with pytest.raises(ReadError, match="slices of 2 patients"):
+        series_of(sorted(tmp_path.iterdir()), where=tmp_path)
+    for k in (4, 5):  # one that names nobody may be the same patient's
+        write_slice(tmp_path / f"{k}.dcm", STACK[k], ImagePositionPatient=[0, 0, 2 * k], PatientID="")
+    assert read_image(tmp_path).slices == 6

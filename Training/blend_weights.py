@@ -12,10 +12,9 @@ from typing import Any
 import click
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from HiResMedSynthLib.errors import SettingsError
-from Training.checkpoint import BEST
+from Training.checkpoint import BEST, write_tensors
 
 
 def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
@@ -23,7 +22,7 @@ def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         with safe_open(path, framework="pt") as file:
             names = [name for name in file.keys() if name.startswith("average.")]  # noqa: SIM118 (it is no dict)
             return {name: file.get_tensor(name).float() for name in names}, json.loads(file.metadata()["state"])
-    except (OSError, KeyError, ValueError, SafetensorError) as problem:
+    except (OSError, KeyError, TypeError, ValueError, SafetensorError) as problem:
         raise SettingsError(
             f"This is no checkpoint ({str(problem)[:80]})", where=path, remedy="Give a run's."
         ) from None
@@ -42,7 +41,7 @@ def blend(early: Path, late: Path, out: Path, *, share: float) -> None:
     steps = [told.get("step", told.get("progress", {}).get("step")) for told in (began, state)]
     description = {**state["description"], "blended_steps": steps, "blended_share": share}
     out.mkdir(parents=True, exist_ok=True)
-    save_file(mixed, out / BEST, metadata={"state": json.dumps({"step": steps[1], "description": description})})
+    write_tensors(out / BEST, mixed, {"step": steps[1], "description": description})
 
 
 @click.command()

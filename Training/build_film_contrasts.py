@@ -97,7 +97,7 @@ def projected_chest(path: Path) -> Chest:
     assert network is not None
     regions = find_film_regions(film, network)
     heart = regions.seen("mediastinum and heart", above=0.2)
-    lungs = regions.lungs() & ~heart
+    lungs = regions.lungs(above=0.5) & ~heart
     water = film.pixels[0] / (MU_WATER_PER_MM * STORED_PER_LINE_INTEGRAL)
     (lung, lung_range), (dense, dense_range) = region_ranges(water, lungs, heart)
     return Chest(

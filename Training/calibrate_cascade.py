@@ -17,6 +17,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from HiResMedSynthLib.aside import written_aside
 from HiResMedSynthLib.background.calibration import gains_for
 from HiResMedSynthLib.background.cascade import load_cascade
 from HiResMedSynthLib.evaluation.band_power import power_in
@@ -54,7 +55,8 @@ def main(release: Path, data: Path, preset: str, cache: Path, out: Path, count: 
     described = json.loads(metadata["cascade"])
     frequencies = [round(float(np.sqrt(low * high)), 4) for low, high in bands]
     described["calibration"] = {"frequencies": frequencies, "gains": gains}
-    save_file(tensors, out, metadata={**metadata, "cascade": json.dumps(described)})
+    with written_aside(out) as aside:
+        save_file(tensors, aside, metadata={**metadata, "cascade": json.dumps(described)})
     click.echo(f"gains: {dict(zip(frequencies, gains, strict=True))}")
 
 

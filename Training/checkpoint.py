@@ -16,7 +16,7 @@ from HiResMedSynthLib.errors import SettingsError
 
 CHECKPOINT = "checkpoint.safetensors"
 BEST = "best.safetensors"  # averaged weights where the held-out loss was lowest
-MUST_STAY = ("stage", "data_sha256", "seed", "batch")  # of a description: a resumed run is the same run
+MUST_STAY = ("stage", "data_sha256", "seed", "batch", "perceptual")  # of a description: a resumed run is the same run
 
 
 @dataclass(kw_only=True)
@@ -80,14 +80,14 @@ def load_checkpoint(
                     for m, value in moments.items()
                 }
         return Progress(**state["progress"])
-    except (KeyError, RuntimeError, ValueError, OSError, SafetensorError) as problem:
+    except (KeyError, TypeError, RuntimeError, ValueError, OSError, SafetensorError) as problem:
         raise SettingsError(
             f"The checkpoint doesn't fit this preset: {str(problem)[:200]}", where=path, remedy="Use the run's preset."
         ) from None
 
 
 def check_same_run(checkpoint: Path, description: dict[str, Any]) -> None:
-    """Raises SettingsError where the run learned from other data, by another seed or batch, or another stage."""
+    """Raises SettingsError where the run learned from other data, by another seed, batch or loss, or another stage."""
     try:
         with safe_open(checkpoint, framework="pt") as file:
             told = json.loads(file.metadata()["state"])["description"]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from HiResMedSynthLib.aside import written_aside
 from HiResMedSynthLib.errors import PlacementError, ReadError
 from Training.erased_pairs import SEED, SHAMS, ErasedPatch, Erasure, erased
 from Training.location_data import LungPatch, load_patches
@@ -54,16 +55,17 @@ def _store(cache: Path, patches: list[LungPatch], made: list[ErasedPatch], reaso
     every = [place for item in made for place in (item.true, *item.shams)]
     number = {id(patch): index for index, patch in enumerate(patches)}
     cache.parent.mkdir(parents=True, exist_ok=True)
-    np.savez(
-        cache, key=_key(patches), reasons=json.dumps(reasons),
-        patch=[number[id(item.patch)] for item in made], shams=[len(item.shams) for item in made],
-        apart_mm=[item.apart_mm for item in made], fits=np.stack([item.fits for item in made]).astype(np.float16),
-        centre=[place.centre for place in every], length=[len(place.fill) for place in every],
-        **{
-            name: np.concatenate([getattr(place, name) for place in every])
-            for name in ("rows", "columns", "fill")
-        },
-    )  # fmt: skip
+    with written_aside(cache) as aside, aside.open("wb") as stream:
+        np.savez(
+            stream, key=_key(patches), reasons=json.dumps(reasons),
+            patch=[number[id(item.patch)] for item in made], shams=[len(item.shams) for item in made],
+            apart_mm=[item.apart_mm for item in made], fits=np.stack([item.fits for item in made]).astype(np.float16),
+            centre=[place.centre for place in every], length=[len(place.fill) for place in every],
+            **{
+                name: np.concatenate([getattr(place, name) for place in every])
+                for name in ("rows", "columns", "fill")
+            },
+        )  # fmt: skip
 
 
 def _reasons(cache: Path) -> dict[str, int]:

@@ -21,7 +21,6 @@ import hashlib
 import json
 import math
 import os
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -43,7 +42,6 @@ SEXES = {"F": 1, "M": 2}
 HELD_OUT_PART = (7, 2)  # modulus and part of the hash; holds NIH patient 2, whose film is also the tests' film
 FILM_MODALITIES = ("CR", "DX", "RG", "OT", "SC")
 SIDE_VIEWS = ("LL", "RL", "LLD", "RLD", "LLO", "RLO", "LATERAL", "LAT")  # DICOM view positions that aren't frontal
-READING_DICOM = threading.Lock()  # its reader sets warnings and pydicom's checks for the whole process
 CHEST = ("CHEST", "THORAX", "LUNG", "CHESTABDPELVIS", "CHESTABDOMEN", "PORT CHEST", "")  # "": not said
 
 
@@ -253,8 +251,7 @@ def _why_no_film(found: DicomFile) -> str:
 def _read_radiograph(folder: Path, found: DicomFile) -> RawFilm:
     from HiResMedSynthLib.read import read_image
 
-    with READING_DICOM:
-        image = read_image(found.path)
+    image = read_image(found.path)
     grey = image.pixels[0].astype(np.float32)
     if image.padding_value is not None:  # what the detector didn't see is cut off, as far as a rectangle can
         seen = grey != image.padding_value

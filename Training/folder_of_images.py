@@ -7,7 +7,6 @@ the split, and the sex: both are read here, stay beside the prepared images on t
 from __future__ import annotations
 
 import hashlib
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 import click
 
 from HiResMedSynthLib.errors import ReadError
+from HiResMedSynthLib.read_quietly import quietly
 
 TOLD = (
     "PatientID", "PatientSex", "StudyInstanceUID", "SeriesInstanceUID", "SOPClassUID", "Modality", "ViewPosition",
@@ -81,8 +81,7 @@ def dicom_files(paths: Sequence[Path]) -> Iterator[DicomFile | ReadError]:
             with path.open("rb") as stream:
                 if not looks_like_dicom(stream.read(132)):
                     continue
-            with warnings.catch_warnings(), pydicom.config.disable_value_validation():
-                warnings.simplefilter("ignore")
+            with quietly():
                 data = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(TOLD), force=True)
                 if not data:
                     raise ValueError("no attribute can be read")  # noqa: TRY301, the handler below names the file

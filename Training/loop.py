@@ -8,15 +8,10 @@ the same device and in the same precision. Nothing is ever pickled.
 
 from __future__ import annotations
 
-import json
 import math
-import signal
-import threading
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from types import FrameType
 from typing import Any, Protocol
 
 import click
@@ -37,7 +32,11 @@ from Training.checkpoint import (
     save_checkpoint,
     write_tensors,
 )
+from Training.clock import Clock
+from Training.interrupts import HeldInterrupts
 from Training.precision import check_precision, faster_precision
+from Training.report import log_entry
+from Training.schedule import rate_share
 
 BAD_STEPS_ALLOWED = 20
 READ_EVERY = 20  # steps of a graph
@@ -152,25 +151,18 @@ def run(
     network.train()
     step = _Step(network, lesson, optimiser, settings, device=device)
     step.prepare(progress, average)
-    began, last_saved = time.monotonic(), time.monotonic()
-    seconds_before, first_step = progress.seconds, progress.step
+    clock = Clock(limit_s=time_limit_s, before_s=progress.seconds, first_step=progress.step)
+    last_saved = clock.seconds
+    described = {**description, **lesson.constants()}
 
     def save() -> None:
         step.read(progress)
-        progress.seconds = seconds_before + time.monotonic() - began
-        save_checkpoint(
-            checkpoint,
-            network,
-            average,
-            optimiser,
-            progress=progress,
-            description={**description, **lesson.constants()},
-        )
+        progress.seconds = clock.seconds
+        save_checkpoint(checkpoint, network, average, optimiser, progress=progress, description=described)
 
-    with _HeldInterrupts() as interrupts:
-        while progress.step < settings.steps and time.monotonic() - began < time_limit_s and not interrupts.came:
-            used = (time.monotonic() - began) / time_limit_s
-            rate = settings.learning_rate * _rate_share(progress.step, used, settings)
+    with HeldInterrupts() as interrupts:
+        while progress.step < settings.steps and (used := clock.used) < 1 and not interrupts.came:
+            rate = settings.learning_rate * rate_share(progress.step, settings, used=used)
             decay = min(settings.average, (1 + progress.step) / (10 + progress.step))
             step.take(progress.step, rate=rate, share=1 - decay)
             progress.step += 1
@@ -183,34 +175,27 @@ def run(
                     remedy="Lower learning_rate, resume.",
                 )
             if report:
-                elapsed = time.monotonic() - began
-                pace = elapsed / (progress.step - first_step)
-                left_s = min((settings.steps - progress.step) * pace, time_limit_s - elapsed)
                 measured = measure(network, average, lesson, device=device, precision=progress.precision)
                 entry = {
                     "step": progress.step,
                     "loss": round(float(np.mean(progress.losses)), 5) if progress.losses else None,
                     **{name: round(value, 5) for name, value in measured.items()},
                     "rate": rate,
-                    "seconds_per_step": round(pace, 4),
-                    "seconds": round(seconds_before + elapsed, 1),
-                    "left_s": round(left_s, 0) if math.isfinite(left_s) else None,
+                    **clock.told(progress.step, settings.steps),
                     "skipped": progress.skipped,
                 }
                 progress.losses.clear()
-                with (out / "log.jsonl").open("a", encoding="utf-8") as log:
-                    log.write(json.dumps(entry) + "\n")
-                click.echo(" ".join(f"{name}={value}" for name, value in entry.items()))
+                log_entry(out, entry)
                 held_out = measured["measured_held_out"]
                 if math.isfinite(held_out) and held_out < (progress.lowest_held_out or math.inf):
                     progress.lowest_held_out = held_out
-                    best = {"step": progress.step, "description": {**description, **lesson.constants()}}
+                    best = {"step": progress.step, "description": described}
                     write_tensors(out / BEST, {f"average.{n}": value for n, value in average.items()}, best)
             if progress.step % settings.sheet_every == 0:
                 write_sheet(network, average, lesson, out / f"sheet-{progress.step:06d}.png")
-            if time.monotonic() - last_saved > settings.checkpoint_minutes * 60:
+            if clock.seconds - last_saved > settings.checkpoint_minutes * 60:
                 save()
-                last_saved = time.monotonic()
+                last_saved = clock.seconds
         save()  # so that --resume goes on from here
     if interrupts.came:
         raise KeyboardInterrupt
@@ -324,38 +309,12 @@ class _Step:
             value.copy_(kept[name])
 
 
-def _rate_share(step: int, used: float, settings: LoopSettings) -> float:
-    """Share of the learning rate: up over `warm_up` steps, down to zero over the last `anneal` of steps or of time."""
-    left = min(1 - step / settings.steps, 1 - used)
-    fall = min(1.0, left / settings.anneal) if settings.anneal > 0 else 1.0
-    return min(1.0, (step + 1) / settings.warm_up) * max(fall, 0.0)
-
-
 def _blend(average: dict[str, Tensor], now: dict[str, Tensor], share: float) -> None:
     """Moves each average towards the weights by `share`."""
     moved = [name for name, value in average.items() if value.is_floating_point()]
     torch._foreach_lerp_([average[name] for name in moved], [now[name].detach() for name in moved], share)  # one launch
     for name in average.keys() - set(moved):  # counters of batch normalisation
         average[name].copy_(now[name])
-
-
-class _HeldInterrupts:
-    """Within it Ctrl-C only sets `came`: a step is never cut in two. A second Ctrl-C interrupts at once."""
-
-    def __enter__(self) -> _HeldInterrupts:
-        self.came = False
-        here = threading.current_thread() is threading.main_thread()
-        self.before = signal.signal(signal.SIGINT, self._hold) if here else None
-        return self
-
-    def __exit__(self, *reason: object) -> None:
-        if self.before is not None:
-            signal.signal(signal.SIGINT, self.before)
-
-    def _hold(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 (a signal handler's signature)
-        if self.came:
-            raise KeyboardInterrupt
-        self.came = True
 
 
 class _AveragedWeights:

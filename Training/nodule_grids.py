@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt, label
 
 from HiResMedSynthLib import measure
+from HiResMedSynthLib.aside import written_aside
 from HiResMedSynthLib.errors import BankError, ReadError
 from HiResMedSynthLib.lesion.lesion import LESION_TYPES
 from HiResMedSynthLib.lesion.lesion_grid import to_grid
@@ -110,7 +111,8 @@ def main(folder: Path, out: Path) -> None:
     """Writes the nodules of FOLDER (voi.npz and voi.csv) as grids, with the split by patient."""
     arrays = nodule_grids(folder)
     out.parent.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(out, **arrays)
+    with written_aside(out) as aside, aside.open("wb") as stream:
+        np.savez_compressed(stream, **arrays)
     types = Counter(LESION_TYPES[index] for index in arrays["type"][arrays["strict"]])
     click.echo(
         f"{out}: {len(arrays['strict'])} nodules, {int(arrays['strict'].sum())} of them strict "

@@ -11,6 +11,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from HiResMedSynthLib.aside import written_aside
 from HiResMedSynthLib.errors import SettingsError
 from Training.checkpoint import best_weights
 from Training.train_background import read_preset, stages_of
@@ -34,7 +35,8 @@ def pack(runs: Path, target: Path, *, preset: str = "better", domain: str = "cxr
                 if name.startswith("average."):
                     tensors[f"{stage}.{name.removeprefix('average.')}"] = file.get_tensor(name).half()
         stages[stage] = {**state["description"], "steps": state.get("step", state.get("progress", {}).get("step"))}
-    save_file(tensors, target, metadata={"cascade": json.dumps({"domain": domain, "stages": stages})})
+    with written_aside(target) as aside:
+        save_file(tensors, aside, metadata={"cascade": json.dumps({"domain": domain, "stages": stages})})
     return {
         stage: sum(value.numel() for name, value in tensors.items() if name.startswith(f"{stage}.")) for stage in stages
     }

@@ -35,7 +35,7 @@ def pack(run: Path, target: Path, *, name: str, data: str, licence: str, attribu
                       for key in file.keys() if key.startswith("average.")}  # fmt: skip  # noqa: SIM118 (it is no dict)
         report = json.loads((run / "report.json").read_text(encoding="utf-8"))
         measured = report["last" if last else "best_held_out"]
-    except (OSError, KeyError, ValueError, SafetensorError) as problem:
+    except (OSError, KeyError, TypeError, ValueError, SafetensorError) as problem:
         raise SettingsError(f"No finished run ({str(problem)[:80]})", where=run, remedy="Train it first.") from None
     described = state["description"]
     card = Card(

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from HiResMedSynthLib.aside import written_aside
 from HiResMedSynthLib.placement.regions_film import STRUCTURES
 from Training.danger_film_structures import (
     BONE_HU,
@@ -184,12 +185,13 @@ def projected_films(volume: LabelledVolume, count: int, *, seed: int, cache: Pat
     films = [projector.seen(STILL if k == 0 else draw_view(rng)) for k in range(count)]
     if kept is not None:
         kept.parent.mkdir(parents=True, exist_ok=True)
-        np.savez_compressed(
-            kept,
-            integral=np.stack([film.integral for film in films]).astype(np.float16),
-            thickness_mm=np.stack([film.thickness_mm for film in films]).astype(np.float16),
-            known=films[0].known,
-        )
+        with written_aside(kept) as aside, aside.open("wb") as stream:
+            np.savez_compressed(
+                stream,
+                integral=np.stack([film.integral for film in films]).astype(np.float16),
+                thickness_mm=np.stack([film.thickness_mm for film in films]).astype(np.float16),
+                known=films[0].known,
+            )
     return films
 
 

@@ -55,9 +55,24 @@ class Ranks:
         if self.world > 1:
             distributed.broadcast(values, 0)
 
+    def largest(self, *numbers: float) -> tuple[float, ...]:
+        """The largest of each in all processes: what clocks and signals say is then the same in all of them."""
+        if self.world == 1:
+            return numbers
+        held = torch.tensor(numbers, device=self.device)
+        distributed.all_reduce(held, op=distributed.ReduceOp.MAX)
+        return tuple(held.tolist())
+
     def any(self, condition: bool) -> bool:
-        """Whether it holds in any process, the same answer in all of them."""
-        return bool(self.sum(torch.tensor(float(condition), device=self.device)) > 0) if self.world > 1 else condition
+        """Whether it holds in any process."""
+        return self.largest(float(condition)) != (0.0,)
+
+    def gather_first(self, counts: Tensor) -> None:
+        """Gives the first process the sum and all others zeros, in place: the first one's file then tells all."""
+        if self.world > 1:
+            distributed.all_reduce(counts)
+            if not self.first:
+                counts.zero_()
 
     def check_equal(self, network: nn.Module) -> None:
         """Raises HiResMedSynthError where the processes' weights are not the same to the bit."""

@@ -16,6 +16,7 @@ import click
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from HiResMedSynthLib.aside import written_aside
 from HiResMedSynthLib.errors import HiResMedSynthError, SettingsError
 from HiResMedSynthLib.weights import RELEASE_FILE, SUFFIX, Card
 
@@ -37,12 +38,19 @@ def release(source: Path, told: dict[str, Any], folder: Path) -> Path:
         ) from None
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / f"{card.name}{SUFFIX}"
-    save_file(tensors, target, metadata={**metadata, "card": card.to_json()})
-    listed = folder / RELEASE_FILE
+    with written_aside(target) as aside:
+        save_file(tensors, aside, metadata={**metadata, "card": card.to_json()})
+    list_in_release(target)
+    return target
+
+
+def list_in_release(target: Path) -> None:
+    """Adds the file's hash to the list of the release that it lies in."""
+    listed = target.parent / RELEASE_FILE
     hashes = json.loads(listed.read_text(encoding="utf-8")) if listed.is_file() else {}
     hashes[target.name] = hashlib.sha256(target.read_bytes()).hexdigest()
-    listed.write_text(json.dumps(hashes, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    return target
+    with written_aside(listed) as aside:
+        aside.write_text(json.dumps(hashes, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
 @click.command()

@@ -5,23 +5,37 @@ from __future__ import annotations
 import base64
 import html
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import click
+
+from HiResMedSynthLib.aside import written_aside
+
+LOG = "log.jsonl"
 WIDTH, HEIGHT, EDGE = 720, 300, 40
 CURVES = (("loss", "#999", "training, as it went"), ("measured_train", "#06c", "training films, unchanged"),
           ("measured_held_out", "#c30", "held-out films"))  # fmt: skip
 
 
+def log_entry(out: Path, entry: Mapping[str, Any]) -> None:
+    """Adds a line to the log of the run in `out`, and says it."""
+    with (out / LOG).open("a", encoding="utf-8") as log:
+        log.write(json.dumps(entry) + "\n")
+    click.echo(" ".join(f"{name}={value}" for name, value in entry.items()))
+
+
 def write_report(out: Path, description: dict[str, Any]) -> Path | None:
     """Path of the HTML report of the run in `out`; None where nothing was logged yet."""
-    log = out / "log.jsonl"
+    log = out / LOG
     if not log.is_file():
         return None
     entries = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
     best = min(entries, key=lambda entry: entry["measured_held_out"])
     summary = {"description": description, "first": entries[0], "last": entries[-1], "best_held_out": best}
-    (out / "report.json").write_text(json.dumps(summary, indent=1), encoding="utf-8")
+    with written_aside(out / "report.json") as aside:
+        aside.write_text(json.dumps(summary, indent=1), encoding="utf-8")
     rows = "".join(
         f"<tr><td>{name}</td>"
         + "".join(f"<td>{entry[key]}</td>" for key in ("step", *(c[0] for c in CURVES)))
@@ -41,7 +55,8 @@ def write_report(out: Path, description: dict[str, Any]) -> Path | None:
         f"{rows}</table><p>Sheet by the averaged weights:</p><img src='data:image/png;base64,{picture}'>"
     )
     target = out / "report.html"
-    target.write_text(page, encoding="utf-8")
+    with written_aside(target) as aside:
+        aside.write_text(page, encoding="utf-8")
     return target
 
 

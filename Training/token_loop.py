@@ -11,7 +11,6 @@ from __future__ import annotations
 import copy
 import json
 import math
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,11 +28,15 @@ from HiResMedSynthLib.background.token_gpt import GptPrior
 from HiResMedSynthLib.background.token_masked import MaskedPrior
 from HiResMedSynthLib.background.token_prior import save_prior
 from HiResMedSynthLib.errors import HiResMedSynthError, SettingsError
-from Training.checkpoint import CHECKPOINT, Progress, load_checkpoint, save_checkpoint
+from Training.checkpoint import CHECKPOINT, Progress, check_same_run, load_checkpoint, save_checkpoint
+from Training.clock import Clock
 from Training.film_tokens import CodedFilms, FilmTokens
+from Training.interrupts import HeldInterrupts
 from Training.loop import BAD_STEPS_ALLOWED, LoopSettings
 from Training.precision import autocast, check_precision, faster_precision
 from Training.ranks import Ranks
+from Training.report import log_entry
+from Training.schedule import rate_share
 
 PRIOR = "prior.safetensors"
 MEASURED = 28  # films of each side
@@ -162,7 +165,8 @@ class PriorTraining:
         if self.progress.precision == "auto":
             self.progress.precision = self.loop.precision
         if self.progress.precision == "auto":
-            self.progress.precision, seconds = faster_precision(lambda name: self.loss(0, name).backward(), self.device)
+            faster, seconds = faster_precision(lambda name: self.loss(0, name).backward(), self.device)
+            self.progress.precision = "bfloat16" if self.ranks.any(faster == "bfloat16") else "float32"
             self.optimiser.zero_grad(set_to_none=True)
         return seconds
 
@@ -208,7 +212,7 @@ def train_prior(
     """Trains until the steps, the time or the patience ends; checkpoints, log, sheets and the best prior in `out`.
 
     Raises:
-        SettingsError: `out` holds a run and `resume` wasn't asked, or its run is of other layers or another codebook.
+        SettingsError: `out` holds a run and `resume` wasn't asked, or its run is of other layers, data or codebook.
         HiResMedSynthError: the loss stayed NaN or infinite.
     """
     ranks, loop, settings = training.ranks, training.loop, training.settings
@@ -218,47 +222,50 @@ def train_prior(
         if not resume:
             raise SettingsError("This folder holds a run", where=out, remedy="Give --resume, or another folder.")
         _check_codebook(checkpoint, description)
+        check_same_run(checkpoint, description)
         training.progress = load_checkpoint(checkpoint, training.network, average, training.optimiser)
     progress = training.progress
     timed = training.choose_precision()
     if ranks.first and timed:
         click.echo("seconds a step: " + ", ".join(f"{name} {value:.3f}" for name, value in timed.items()))
-    began = last_saved = time.monotonic()
-    before, first_step, bad = progress.seconds, progress.step, 0
+    clock = Clock(limit_s=time_limit_s, before_s=progress.seconds, first_step=progress.step)
+    last_saved, bad = clock.seconds, 0
     best_step = _best_step(out)
 
     def save() -> None:
-        progress.seconds = before + time.monotonic() - began
+        progress.seconds = clock.seconds
         if ranks.first:
             save_checkpoint(
                 checkpoint, training.network, average, training.optimiser, progress=progress, description=description
             )
 
     training.network.train()
-    try:
+    came: float = False
+    with HeldInterrupts() as interrupts:
         while progress.step < loop.steps and progress.step - best_step < settings.patience:
-            elapsed = time.monotonic() - began
-            if ranks.any(elapsed >= time_limit_s):
+            used, came = ranks.largest(clock.used, interrupts.came)
+            if used >= 1 or came:
                 break
-            loss = training.step(loop.learning_rate * rate_share(progress.step, elapsed / time_limit_s, loop))
+            loss = training.step(loop.learning_rate * rate_share(progress.step, loop, used=used))
             bad = 0 if math.isfinite(loss) else bad + 1
             if bad:
                 progress.skipped += 1
             else:
                 progress.losses.append(loss)
-            _check_bad_steps(bad, out)
             progress.step += 1
+            if bad >= BAD_STEPS_ALLOWED:
+                save()
+                raise HiResMedSynthError(
+                    f"The loss wasn't finite in {bad} steps running", where=out, remedy="Lower learning_rate, resume."
+                )
             if progress.step % loop.report_every == 0 or progress.step == loop.steps:
                 ranks.check_equal(training.network)
                 measured = training.measure()
-                elapsed = time.monotonic() - began
                 entry = {
                     "step": progress.step,
                     "loss": round(float(np.mean(progress.losses)), 4) if progress.losses else None,
                     **{name: round(value, 4) for name, value in measured.items()},
-                    "seconds_per_step": round(elapsed / (progress.step - first_step), 4),
-                    "seconds": round(before + elapsed, 1),
-                    "left_s": _left(progress.step, first_step, elapsed, loop.steps, time_limit_s),
+                    **clock.told(progress.step, loop.steps),
                     "skipped": progress.skipped,
                     "processes": ranks.world,
                 }
@@ -269,39 +276,17 @@ def train_prior(
                         facts = {**description, **measured, "step": progress.step}
                         save_prior(training.average, out / PRIOR, fingerprint=description["encoder"], facts=facts)
                 if ranks.first:
-                    with (out / "log.jsonl").open("a", encoding="utf-8") as log:
-                        log.write(json.dumps(entry) + "\n")
-                    click.echo(" ".join(f"{name}={value}" for name, value in entry.items()))
+                    log_entry(out, entry)
             if sheet is not None and progress.step % loop.sheet_every == 0 and ranks.first and (out / PRIOR).is_file():
                 Image.fromarray(sheet(out / PRIOR)).save(out / f"sheet-{progress.step:06d}.png")
-            if ranks.any(time.monotonic() - last_saved > loop.checkpoint_minutes * 60):
+            if ranks.any(clock.seconds - last_saved > loop.checkpoint_minutes * 60):
                 save()
-                last_saved = time.monotonic()
-    except (KeyboardInterrupt, HiResMedSynthError):
+                last_saved = clock.seconds
         save()  # so that --resume goes on from here
-        raise
-    save()
+    if came:
+        raise KeyboardInterrupt
     if sheet is not None and ranks.first and (out / PRIOR).is_file():
         Image.fromarray(sheet(out / PRIOR)).save(out / "sheet-last.png")
-
-
-def rate_share(step: int, used: float, loop: LoopSettings) -> float:
-    """Share of the learning rate: up over `warm_up` steps, down to zero over the last `anneal` of steps or of time."""
-    left = min(1 - step / loop.steps, 1 - used)
-    fall = min(1.0, left / loop.anneal) if loop.anneal > 0 else 1.0
-    return min(1.0, (step + 1) / max(loop.warm_up, 1)) * max(fall, 0.0)
-
-
-def _check_bad_steps(bad: int, out: Path) -> None:
-    if bad >= BAD_STEPS_ALLOWED:
-        raise HiResMedSynthError(
-            f"The loss wasn't finite in {bad} steps running", where=out, remedy="Lower learning_rate, resume."
-        )
-
-
-def _left(step: int, first: int, elapsed: float, steps: int, limit: float) -> float | None:
-    left = min((steps - step) * elapsed / (step - first), limit - elapsed)
-    return round(left) if math.isfinite(left) else None
 
 
 def _header(path: Path, entry: str) -> dict[str, Any]:

@@ -121,7 +121,10 @@ def main(
             "network": shape.to_json(),
             "settings": asdict(settings),
             "perceptual": perceptual is not None,
+            "data_sha256": tensors.sha256,
             "films": sides[0],
+            "seed": settings.seed,
+            "batch": settings.batch,
         }
         if ranks.first:
             cost = describe(shape)

@@ -42,10 +42,10 @@ def write_crops(items: list[ErasedPatch], folder: Path, *, crops: int, visible: 
     for name in ("images", "labels"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     written = 0
-    for item in items:
+    for index, item in enumerate(items):  # names by number: an id may be any text, and stand for several pictures
         size_mm = max(SMALLEST_BOX_MM, 2 * float(np.sqrt(item.patch.lesion.sum() / np.pi)) * item.patch.spacing_mm)
         for number, crop in enumerate(draw_crops(item, rng, crops, visible=visible, turned=True)):
-            stem = f"{item.patch.patient_id}-{number:02d}"
+            stem = f"{index:05d}-{number:02d}"
             _picture(crop).save(folder / "images" / f"{stem}.png")
             row, column = (crop.sites[0] + 0.5) / SIDE_PX
             share = size_mm / PIXEL_MM / SIDE_PX
@@ -114,6 +114,9 @@ def main(
         check_name(name)
         if not 0 <= fold < FOLDS:
             raise SettingsError(f"There is no fold {fold}", remedy=f"Give 0 to {FOLDS - 1}.")
+        if (out / "crops").exists():
+            # crops of another fold would teach of patients that are left out now
+            raise SettingsError("This folder holds a run", where=out, remedy="Give another folder.")
         every, _ = load_erased(data, cache or out.parent / "erased.npz")
         items = [item for item in every if fold_of(item.patch.patient_id) != fold]
         out.mkdir(parents=True, exist_ok=True)

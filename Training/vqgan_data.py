@@ -6,6 +6,7 @@ Sources: a folder (Training/film_data.py); a `.npy` that film_data.py wrote, its
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -36,6 +37,14 @@ class FilmTensors:
     def size(self) -> int:
         """Side in pixels."""
         return int(self.films.shape[-1])
+
+    @property
+    def sha256(self) -> str:
+        """Of films, fields and sides."""
+        digest = hashlib.sha256()
+        for part in (self.films, self.masks, self.held_out):
+            digest.update(np.ascontiguousarray(part.cpu().numpy()).data)
+        return digest.hexdigest()
 
     def to(self, device: str) -> FilmTensors:
         """The same on a device; `held_out` stays on the CPU."""

@@ -6,7 +6,6 @@ A run's folder holds `checkpoint.safetensors`, `log.jsonl` (a line per report), 
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Iterator
@@ -23,9 +22,13 @@ from HiResMedSynthLib.background.quantiser import perplexity, usage
 from HiResMedSynthLib.background.vqgan import Vqgan
 from HiResMedSynthLib.background.vqgan_file import save_vqgan
 from HiResMedSynthLib.errors import HiResMedSynthError, SettingsError
+from Training.checkpoint import check_same_run
+from Training.interrupts import HeldInterrupts
 from Training.precision import autocast
+from Training.report import log_entry
+from Training.schedule import rate_share
 from Training.vqgan_state import CHECKPOINT
-from Training.vqgan_step import VqganSettings, VqganTraining
+from Training.vqgan_step import VqganTraining
 
 BLIND = 1.95  # the hinge loss of a discriminator that can't tell is 2
 MEASURED = 16  # films of each side
@@ -42,7 +45,7 @@ def train(
     """The network with its averaged weights; checkpoints, log and sheets in `out`.
 
     Raises:
-        SettingsError: `out` holds a run and `resume` wasn't asked, or its checkpoint is of other layers.
+        SettingsError: `out` holds a run and `resume` wasn't asked, or its checkpoint is of another run or other layers.
         HiResMedSynthError: the loss stayed NaN or infinite, or the processes' weights drifted apart.
     """
     ranks, settings, state = training.ranks, training.settings, training.state
@@ -51,7 +54,10 @@ def train(
     if checkpoint.exists():
         if not resume:
             raise SettingsError("This folder holds a run", where=out, remedy="Give --resume, or another folder.")
+        check_same_run(checkpoint, description)
         state.load(checkpoint)
+        if not ranks.first:
+            state.counts.zero_()  # the file tells those of all processes
     timed = training.choose_precision()
     if ranks.first and timed:
         click.echo(f"{training.precision} ({', '.join(f'{name} {s:.3f} s a step' for name, s in timed.items())})")
@@ -60,19 +66,26 @@ def train(
 
     def save() -> None:
         state.progress.seconds = before + time.monotonic() - began
+        ranks.gather_first(state.counts)
         if ranks.first:
             state.save(checkpoint, description)
 
     training.network.train()
-    try:
+    came: float = False
+    with HeldInterrupts() as interrupts:
         while state.progress.step < settings.steps:
-            if ranks.any(time.monotonic() - began >= time_limit_s):
+            over, came = ranks.largest(time.monotonic() - began >= time_limit_s, interrupts.came)
+            if over or came:
                 break
             rate = settings.learning_rate * rate_share(state.progress.step, settings)
             for optimiser in (state.optimiser, state.adversary_optimiser):
                 for group in optimiser.param_groups:
                     group["lr"] = rate
-            training.step()
+            try:
+                training.step()
+            except HiResMedSynthError:  # too many steps were skipped: the weights are those before them
+                save()
+                raise
             at = state.progress.step
             if at % settings.report_every == 0 or at == settings.steps:
                 ranks.check_equal(training.network)
@@ -88,31 +101,21 @@ def train(
                 }
                 last_report, reported = now, at
                 if ranks.first:
-                    with (out / "log.jsonl").open("a", encoding="utf-8") as log:
-                        log.write(json.dumps(entry) + "\n")
-                    click.echo(" ".join(f"{name}={value}" for name, value in entry.items()))
+                    log_entry(out, entry)
             if at % settings.sheet_every == 0 and ranks.first:
                 write_sheet(training, out / f"sheet-{at:06d}.png")
             if ranks.any(time.monotonic() - last_saved > settings.checkpoint_minutes * 60):
                 save()
                 last_saved = time.monotonic()
-    except (KeyboardInterrupt, HiResMedSynthError):
         save()  # so that --resume goes on from here
-        raise
-    save()
+    if came:
+        raise KeyboardInterrupt
     if ranks.first:
         write_sheet(training, out / "sheet-last.png")
     training.network.load_state_dict(state.average)
     if ranks.first:
         save_vqgan(training.network, out / "vqgan.safetensors", training=description)
     return training.network.eval()
-
-
-def rate_share(step: int, settings: VqganSettings) -> float:
-    """Share of the learning rate: up over `warm_up` steps, down to zero over the last `anneal` of the steps."""
-    left = 1 - step / settings.steps
-    fall = min(1.0, left / settings.anneal) if settings.anneal > 0 else 1.0
-    return min(1.0, (step + 1) / max(settings.warm_up, 1)) * max(fall, 0.0)
 
 
 def report(training: VqganTraining) -> dict[str, Any]:

@@ -53,6 +53,7 @@ class AnnotateSection:
         layout.addRow(_("Segments:"), form.row(self.segments, self.take, stretch=0))
         self.list = qt.QListWidget()
         self.list.setMinimumHeight(80)
+        self.list.connect("currentRowChanged(int)", self._mark_chosen)
         self.delete = form.button(_("Delete mark"), self._delete, _("Takes the chosen mark away."))
         self.change = form.button(_("Change mark"), self._change, _("Gives the chosen mark this class and comment."))
         layout.addRow(self.list)
@@ -78,13 +79,14 @@ class AnnotateSection:
         marks = self.annotations.marks_of(node) if node is not None else []
         texts = [mark.text for mark in marks]
         if [self.list.item(k).text() for k in range(self.list.count)] != texts:
+            chosen = self.list.currentRow if self.list.count == len(texts) else -1
             self.list.clear()
             for text in texts:
                 self.list.addItem(text)
+            self.list.setCurrentRow(chosen)
         self.box.setEnabled(node is not None)
         self.take.setEnabled(node is not None and self.segments.currentNode() is not None)
-        for button in (self.change, self.delete):
-            button.setEnabled(bool(marks))
+        self._mark_chosen()
         count = len(self.annotations.images())
         missing = [] if count else [_("a mark in an image")]
         missing += [] if self.folder.currentPath.strip() else [_("a folder")]
@@ -100,6 +102,10 @@ class AnnotateSection:
         elif node is not None and not fits and not self.widget.collapsed:
             self._studio.say(_("This is a result of HiResMedSynth. Annotate real images."), problem=True)
         self.refresh()
+
+    def _mark_chosen(self, _row=None):
+        for button in (self.change, self.delete):
+            button.setEnabled(self.list.currentRow >= 0)
 
     def _segments_chosen(self, _node):
         self.refresh()
@@ -128,10 +134,10 @@ class AnnotateSection:
         self.annotations.take_segments(self.image.currentNode(), self.segments.currentNode())
 
     def _delete(self):
-        self.annotations.delete(self.image.currentNode(), max(self.list.currentRow, 0))
+        self.annotations.delete(self.image.currentNode(), self.list.currentRow)
 
     def _change(self):
-        self.annotations.change(self.image.currentNode(), max(self.list.currentRow, 0), self._defaults())
+        self.annotations.change(self.image.currentNode(), self.list.currentRow, self._defaults())
 
     def _save(self):
         studio, parent = self._studio, Path(self.folder.currentPath.strip())

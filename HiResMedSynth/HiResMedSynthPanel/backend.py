@@ -136,8 +136,8 @@ class Backend:
             told = _("The server in the settings can't be used: {why}. Check its address, certificate and token.")
             self._set("failed", told.format(why=reason))
 
-    def stop(self):
-        """Ends it; it also ends by itself when Slicer's end of the pipe closes."""
+    def stop(self, problem=""):
+        """Ends it, on account of a problem if there is one; by itself it ends when Slicer's end of the pipe closes."""
         self._patience.stop()
         self._ending = True
         process = self._process
@@ -148,20 +148,19 @@ class Backend:
                 process.waitForFinished(500)
             self._let_go()
         self.client = None
-        self._set("stopped")
+        self._set("failed" if problem else "stopped", problem)
 
     def _read_port(self):
-        if self._process is None or self.state != "starting" or not self._process.canReadLine():
-            return
-        line = _text(self._process.readLine())
-        try:
-            port = int(json.loads(line)["port"])
-        except (ValueError, KeyError, TypeError):
-            self.log.append(line.strip())
-            return
-        self._patience.stop()
-        self.client = BackendClient(f"http://127.0.0.1:{port}", self._token)
-        self._set("ready")
+        while self._process is not None and self.state == "starting" and self._process.canReadLine():
+            line = _text(self._process.readLine())
+            try:
+                port = int(json.loads(line)["port"])
+            except (ValueError, KeyError, TypeError):
+                self.log.append(line.strip())
+                continue
+            self._patience.stop()
+            self.client = BackendClient(f"http://127.0.0.1:{port}", self._token)
+            self._set("ready")
 
     def _read_log(self):
         if self._process is None:
@@ -194,8 +193,7 @@ class Backend:
         qt.QTimer.singleShot(0, lambda: process.deleteLater())
 
     def _give_up(self):
-        self.stop()
-        self._set("failed", _("The backend didn't answer within a minute. Look at its log."))
+        self.stop(_("The backend didn't answer within a minute. Look at its log."))
 
     def _why_not_started(self):
         last = self.log[-1] if self.log else ""

@@ -15,6 +15,7 @@ def domains():
         (_("CT of the lung"), "lung-ct"),
         (_("Chest film"), "cxr"),
         (_("Abdomen film (KUB)"), "kub"),
+        (_("MR"), "mr"),
     )
 
 
@@ -30,7 +31,7 @@ class BackgroundSection:
         self.selector.removeEnabled = False
         self.selector.showChildNodeTypes = False  # a label map is a scalar volume too
         self.selector.noneEnabled = True
-        self.selector.setToolTip(_("The radiograph, CT slice or CT volume that lesions are placed in."))
+        self.selector.setToolTip(_("The radiograph, CT or MR (slice or volume) that lesions are placed in."))
         form.bound(self.selector, "background")
         layout.addRow(_("Image:"), self.selector)
         self.sample_ct = form.button(_("Sample CT"), lambda: self._load("ct"), _("Loads a small made-up chest CT."))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from slicer.i18n import tr as _
 
-from HiResMedSynthLib.service.client import BackendError
+from HiResMedSynthLib.service.client import BackendError, SilentBackendError
 from HiResMedSynthLib.service.protocol import ErrorInfo
 from HiResMedSynthPanel.backend import Backend
 from HiResMedSynthPanel.signals import Signal
@@ -137,7 +137,7 @@ class Session:
         if ticket.cancelled.is_set():
             return ErrorInfo(what=_("cancelled"), remedy="")
         if isinstance(error, BackendError):
-            if self.backend.is_remote and isinstance(error.__cause__, OSError):  # requests' errors are
+            if self.backend.is_remote and isinstance(error, SilentBackendError):
                 self.backend.refuse(error.info.what)
                 return ErrorInfo(what=error.info.what, remedy=_("Is the server running? The next action asks again."))
             return error.info

@@ -11,6 +11,7 @@ from HiResMedSynthPanel import sample_data, wishes
 
 DEFAULT_SIZE_MM = {"lung-ct": 8.0, "cxr": 20.0, "kub": 6.0}
 ANY_SIZE_MM = 10.0
+MR_CNR = (20.0, 20.0)  # of a new lesion in an MR: a contrast of its own is known of CT and films alone
 ALLOWED, FORBIDDEN = (0.25, 0.85, 0.45), (0.95, 0.25, 0.20)
 FOOTPRINT = 1.8  # a lesion's footprint over its diameter: the matte is wider, the form not round
 
@@ -33,7 +34,8 @@ class StudioPoints:
 
     def _new_wish(self, node):
         contrast = sample_data.SEEN_AT_ONCE if sample_data.is_film(self.parameters.background) else None
-        return wishes.new(node, self.default_size_mm, contrast)
+        wish = wishes.new(node, self.default_size_mm, contrast)
+        return dataclasses.replace(wish, cnr=MR_CNR) if self.domain == "mr" else wish
 
     def _make_points(self):
         node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsFiducialNode", _("Lesions"))

@@ -16,6 +16,8 @@ def in_panel_words(text):
         "--pleura-margin-mm": _("the field Keep off pleura"),
         "--vessel-margin-mm": _("the field Keep off vessels"),
         "--type": _("the field Type"),
+        "--contrast": _("the field Contrast"),
+        "--cnr": _("the field Contrast (CNR)"),
         "--out": _("the field Into"),
         "--series": _("Slicer's DICOM module"),
     }
@@ -29,7 +31,9 @@ def in_panel_words(text):
     text = text.replace("--generator deform", _("'a bank lesion, deformed'"))
     command = r"((?:python -m|hiresmedsynth) (?:[\w ]|\.(?=\w))+(?: --\S+(?: \w\S*)?)+)"  # its options are no fields
     text = re.sub(
-        command + r"|(--[a-z-]+)(?: (?:[A-Z]+(?:\[,?[A-Z]+\])?|[a-z]+-[a-z]+|cxr|kub|mr\b|\d[\d:.]*))?", field, text
+        command + r"|(--[a-z-]+)(?: (?:[A-Z]+(?:\[,?[A-Z]+\]|:[A-Z]+)?|[a-z]+-[a-z]+|cxr|kub|mr\b|\d[\d:.]*))?",
+        field,
+        text,
     )
     for name in fields.values():  # "--domain a, --domain b or --domain c" names one field
         text = re.sub(rf"{re.escape(name)}(?:(?:, | or ){re.escape(name)})+", name, text)

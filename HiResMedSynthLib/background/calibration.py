@@ -6,6 +6,8 @@ measured once, on films made with seeds of their own against training films, and
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,16 +21,24 @@ def calibrated(
     """The film [row, column] with each frequency (cycles/pixel) scaled by the gain interpolated there.
 
     Args:
-        film: any grey scale.
+        film: any grey scale, filtered in single precision.
         frequencies: rising; below the first the gain is 1, beyond the last it is the last one's.
         gains: one for each frequency.
     """
-    padded = np.pad(film, EDGE, mode="reflect")
-    rows, columns = padded.shape
+    from scipy import fft  # in single precision twice as fast as numpy's
+
+    padded = np.pad(film.astype(np.float32), EDGE, mode="reflect")
+    spectrum = fft.rfft2(padded) * _gain(*padded.shape, frequencies, gains)
+    filtered = fft.irfft2(spectrum, s=padded.shape, overwrite_x=True)
+    return np.asarray(filtered[EDGE:-EDGE, EDGE:-EDGE], dtype=np.float32)
+
+
+@lru_cache(maxsize=2)
+def _gain(rows: int, columns: int, frequencies: tuple[float, ...], gains: tuple[float, ...]) -> NDArray[np.float32]:
+    """[rows, columns // 2 + 1]: the gain of each number of a half spectrum; the same for every film of a model."""
     radius = np.hypot(np.fft.fftfreq(rows)[:, None], np.fft.rfftfreq(columns)[None, :])
     gain = np.interp(radius, (0.0, frequencies[0] / 2, *frequencies), (1.0, 1.0, *gains))
-    filtered = np.fft.irfft2(np.fft.rfft2(padded) * gain, s=padded.shape)
-    return filtered[EDGE:-EDGE, EDGE:-EDGE].astype(np.float32)
+    return np.asarray(gain, dtype=np.float32)
 
 
 def gains_for(made: NDArray[np.float64], real: NDArray[np.float64]) -> tuple[float, ...]:

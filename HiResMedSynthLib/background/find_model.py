@@ -107,5 +107,5 @@ def domain_of(path: Path) -> str | None:
         with safe_open(path, framework="np") as file:
             domain = json.loads((file.metadata() or {})["cascade"])["domain"]
         return domain if isinstance(domain, str) and DOMAIN_PATTERN.fullmatch(domain) else None
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError):
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RecursionError):
         return None

@@ -109,14 +109,15 @@ class FlowUNet(nn.Module):
         noisy: Tensor,
         time: Tensor,
         *,
-        condition: Tensor,
+        condition: Tensor | None = None,
+        seen: Tensor | None = None,
         label: Tensor | None = None,
         level: Tensor | None = None,
     ) -> Tensor:
         """Velocity [B, 1, H, W].
 
-        `time` is [B] in 0..1 (1 = data); `condition` [B, condition_channels, H, W]; `label` [B] class indices, 0 for
-        unknown; `level` [B], how much the condition was noised (0 where absent).
+        `time` is [B] in 0..1 (1 = data); `condition` [B, condition_channels, H, W], or `seen`, what `see` made of it;
+        `label` [B] class indices, 0 for unknown; `level` [B], how much the condition was noised (0 where absent).
         """
         shape = self.shape
         level = torch.zeros_like(time) if level is None else level
@@ -124,10 +125,13 @@ class FlowUNet(nn.Module):
         if self.label is not None:
             told = told + self.label(torch.zeros_like(time, dtype=torch.long) if label is None else label)
         told = nn.functional.silu(told)
-        x = torch.cat([noisy, condition], dim=1)
-        if shape.coordinates:
-            x = torch.cat([x, _coordinates(x)], dim=1)
-        x = self.stem(nn.functional.pixel_unshuffle(x, shape.patch))  # [B, c0, H/p, W/p]
+        if seen is not None:
+            own = nn.functional.pixel_unshuffle(noisy, shape.patch)
+            x = seen + nn.functional.conv2d(own, self.stem.weight[:, : shape.patch**2], padding=1)
+        else:
+            assert condition is not None, "a condition, or what was seen of it"
+            whole = torch.cat([noisy, self._told(condition)], dim=1)
+            x = self.stem(nn.functional.pixel_unshuffle(whole, shape.patch))  # [B, c0, H/p, W/p]
         kept = []
         for index, blocks in enumerate(self.down_blocks):
             x = _through(blocks, x, told)
@@ -145,6 +149,15 @@ class FlowUNet(nn.Module):
             spread = t.square() + (1 - t).square()  # variance of x_t; the guess leaves a variance of 1 / spread
             velocity = ((2 * t - 1) * noisy + spread.sqrt() * velocity) / spread
         return velocity
+
+    def see(self, condition: Tensor) -> Tensor:
+        """[B, c0, H/p, W/p]: the stem's share of a condition, which a walk through many times needs only once."""
+        told = nn.functional.pixel_unshuffle(self._told(condition), self.shape.patch)
+        weight = self.stem.weight[:, self.shape.patch**2 :]
+        return nn.functional.conv2d(told, weight, self.stem.bias, padding=1)
+
+    def _told(self, condition: Tensor) -> Tensor:
+        return torch.cat([condition, _coordinates(condition)], dim=1) if self.shape.coordinates else condition
 
     def _level(self, level: int) -> nn.ModuleList:
         shape = self.shape

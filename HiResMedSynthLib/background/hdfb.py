@@ -106,14 +106,25 @@ class HDFB(nn.Module):
 
     def forward(self, x: Tensor, modulation: Tensor | None = None) -> Tensor:
         """`x` [B, C, H, W] through the block; `modulation` is [B, M] where the block was built for one."""
-        branch = self.first(nn.functional.silu(self.first_norm(x)))  # Eqs. 2-4 and the text's convolution
-        branch = self.second_norm(branch)  # Eq. 5
-        if self.modulate is not None and modulation is not None:
-            scale, shift = self.modulate(modulation)[:, :, None, None].chunk(2, dim=1)  # each [B, C, 1, 1]
-            branch = branch * (1 + scale) + shift
-        branch = self.dropout(nn.functional.silu(branch))  # Eq. 6
+        drawing = not torch.is_grad_enabled()  # what autograd doesn't need is overwritten
+        branch = self.first(nn.functional.silu(self.first_norm(x), inplace=drawing))  # Eqs. 2-4, then the text's
+        branch = self._second(branch, modulation)  # Eq. 5
+        branch = self.dropout(nn.functional.silu(branch, inplace=drawing))  # Eq. 6
         fused: Tensor = x + self.fuse(branch)  # Eqs. 7, 8
         return fused
+
+    def _second(self, branch: Tensor, modulation: Tensor | None) -> Tensor:
+        norm = self.second_norm
+        normed: Tensor
+        if self.modulate is None or modulation is None:
+            normed = norm(branch)
+            return normed
+        scale, shift = self.modulate(modulation).chunk(2, dim=1)  # each [B, C]
+        if len(branch) == 1 and not torch.is_grad_enabled():  # one pass over the map instead of three
+            weight, bias = norm.weight * (1 + scale[0]), norm.bias * (1 + scale[0]) + shift[0]
+            return nn.functional.group_norm(branch, norm.num_groups, weight, bias, norm.eps)
+        normed = norm(branch) * (1 + scale[:, :, None, None]) + shift[:, :, None, None]
+        return normed
 
 
 def initialise_as_paper(network: nn.Module) -> None:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from HiResMedSynthLib.background.canvas import Pixels, Placed, filled, laid_back, place, resized
-from HiResMedSynthLib.background.cascade import SEXES, FilmCascade, SamplingSettings
+from HiResMedSynthLib.background.cascade import REBUILDING, SEXES, FilmCascade, SamplingSettings
 from HiResMedSynthLib.background.domain_values import DomainValues, image_of, values_of
 from HiResMedSynthLib.background.find_model import BackgroundModel
 from HiResMedSynthLib.background.memory import require_memory, stage_sides
@@ -157,12 +157,13 @@ def reconstruct(
         image: one slice of any size; it is resampled to the model's canvas, its padding left out of the field.
         seed: of what the codes leave open.
         sex: as in `generate`.
-        settings, on_step: as in `generate`.
+        settings: how to sample; None: the fewer steps of `cascade.REBUILDING`.
+        on_step: as in `generate`.
 
     Raises:
         SettingsError: several slices, too small, blank, or too little memory.
     """
-    cascade, values = model.cascade, values_of(model.cascade.domain)
+    cascade, values, settings = model.cascade, values_of(model.cascade.domain), settings or REBUILDING
     if sex not in SEXES:
         raise SettingsError(f"there is no sex '{sex}' to choose", remedy="Give F or M, or leave it out.")
     last = list(cascade.stages)[-1]

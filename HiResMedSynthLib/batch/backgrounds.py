@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from HiResMedSynthLib.image import MedicalImage
 from HiResMedSynthLib.privacy_record import is_near_copy
 from HiResMedSynthLib.read import PICTURE_MAGIC, VOLUME_SUFFIXES, read_image, with_assumed_spacing
 from HiResMedSynthLib.read_dicom import looks_like_dicom, series_of
+from HiResMedSynthLib.read_quietly import quietly
 from HiResMedSynthLib.synthetic_words import HOLDS_COMPOSED
 
 NRRD_MAGIC = (b"NRRD", b"ObjectType")
@@ -84,6 +85,7 @@ def find_backgrounds(wanted: Backgrounds, folder: Path, *, progress: Progress | 
             found += backgrounds
             done += passed
             tell(done, total)
+    found = owners.with_copies_named(found)
     if wanted.generated is not None:
         first = wanted.generated.seed
         found += [
@@ -147,6 +149,9 @@ class _Owners:
 
     folder: Path
     table: dict[str, Told] | None
+    # (file or folder, series) that is read -> (whose it is, file with its header)
+    named: dict[tuple[Path, str | None], tuple[str, Path]] = field(default_factory=dict)
+    nameless: dict[str, tuple[int, int]] = field(default_factory=dict)  # hash of its pixels -> rows and columns
 
     @cached_property
     def _names_patients(self) -> bool:
@@ -172,7 +177,9 @@ class _Owners:
         """
         patient = told.patient or (patient_of(file.parent, file.name) if dicom else "")
         if patient:
-            return identity_hash("patient", patient)
+            whose = identity_hash("patient", patient)
+            self.named[(place, series) if series else (file, None)] = whose, file
+            return whose
         if self._names_patients:
             raise ReadError(
                 f"{PATIENTS_FILE} leaves this image out, so nobody knows whose it is",
@@ -180,9 +187,26 @@ class _Owners:
                 remedy="Add a line for it, or for its folder as the spec names it; names are relative to the spec.",
             )
         try:
-            return identity_hash("pixels", read_image(place, series=series).pixel_sha256)
+            image = read_image(place, series=series)
         except (HiResMedSynthError, OSError):  # told when a case is to be put into it
             return identity_hash("unreadable", f"{_name(place, self.folder)}\0{series}")
+        whose = identity_hash("pixels", image.pixel_sha256)
+        self.nameless[whose] = image.rows, image.columns
+        return whose
+
+    def with_copies_named(self, found: list[Background]) -> list[Background]:
+        """The same, images of nobody given to the patient who has one of the very same pixels."""
+        owner: dict[str, str] = {}
+        for (place, series), (whose, file) in self.named.items() if self.nameless else ():
+            try:
+                if not _may_equal(file, set(self.nameless.values())):
+                    continue
+                pixels = identity_hash("pixels", read_image(place, series=series).pixel_sha256)
+            except (HiResMedSynthError, OSError):
+                continue
+            if pixels in self.nameless:
+                owner.setdefault(pixels, whose)
+        return [replace(one, patient=owner.get(one.patient, one.patient)) for one in found]
 
 
 def _in_place(
@@ -255,6 +279,17 @@ def _files_of(folder: Path) -> list[Path]:
         below = (sorted(path.iterdir()) for path in inside if path.is_dir())
         files += [path for paths in below for path in paths if path.is_file() and not path.name.startswith(".")]
     return files
+
+
+def _may_equal(file: Path, sizes: set[tuple[int, int]]) -> bool:
+    """Whether the image in a file has one of those numbers of rows and columns, or doesn't tell by its header."""
+    if not _begins(file)[1]:
+        return True
+    import pydicom
+
+    with quietly():
+        header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=["Rows", "Columns"], force=True)
+    return (header.get("Rows"), header.get("Columns")) in sizes
 
 
 def _begins(file: Path) -> tuple[bool, bool]:

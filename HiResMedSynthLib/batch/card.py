@@ -87,7 +87,9 @@ def write_card(plan: Plan, out: Path, numbers: Sequence[int], failures: dict[int
     for record in records_of(out, numbers):
         counts.add(record)
     (out / "pictures").mkdir(exist_ok=True)
-    for name, label in (("diameter_mm", "diameter, mm"), ("contrast", "contrast"), ("cnr", "contrast to noise")):
+    units = {"HU" if domain == "lung-ct" else "stored values" for domain in counts.domains}
+    contrast = f"contrast, {' or '.join(sorted(units))}"
+    for name, label in (("diameter_mm", "diameter, mm"), ("contrast", contrast), ("cnr", "contrast to noise")):
         if found := counts.values[name]:
             _save(bars(found, f"{label}, {len(found)} lesions"), out / "pictures" / f"{name}.png")
     if counts.rows:

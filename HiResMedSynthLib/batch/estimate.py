@@ -88,7 +88,7 @@ def summary(plan: Plan) -> str:
     ]
     lines.append(f"  {_written(plan)}")
     if plan.split.note:
-        lines.append(f"Note: {plan.split.note}.")
+        lines.append(f"WARNING: {plan.split.note}.")
     return "\n".join(lines)
 
 

@@ -52,7 +52,8 @@ class DicomFolders:
 
     def _write_negative(self, made: MadeCase, folder: Path) -> None:
         composition = made.composition
-        image, kind = composition.background, object_kind(composition.background)
+        image = composition.background
+        kind = object_kind(image, composition.case.settings.modality)
         slices = composition.changed_slices if self.output.changed_only else tuple(range(image.slices))
         folder.mkdir()
         datasets = series_datasets(

@@ -81,6 +81,7 @@ class Cases(_Table):
     count: int = Field(default=100, ge=1, le=MOST_CASES)
     seed: int = Field(default=0, ge=0, le=LARGEST_SEED)
     domain: Domain | None = None
+    modality: Literal["CT"] | None = None
     lesions: Counts = Field(default={"1": 1.0, "2": 1.0, "3": 1.0})
     types: Choice = Field(default={"any": 1.0})
     size_mm: RangeChoice = Field(default=(((4.0, 12.0), 1.0),))
@@ -122,7 +123,7 @@ class Cases(_Table):
         """The settings of a case with these requests."""
         return CaseSettings(
             requests=requests, domain=self.domain, fusion=self.fusion, margins=self.margins,
-            min_distance_mm=self.min_distance_mm, placement=self.placement,
+            min_distance_mm=self.min_distance_mm, placement=self.placement, modality=self.modality,
         )  # fmt: skip
 
     @property
@@ -174,6 +175,8 @@ class Spec(_Table):
         """Hash of what it says, but not of how many cases there are: those of a smaller data set stay the same."""
         told = self.model_dump(mode="json")
         del told["cases"]["count"]
+        if told["cases"]["modality"] is None:
+            del told["cases"]["modality"]  # so that data sets from before there was one stay the same
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
     def with_count(self, count: int) -> Spec:

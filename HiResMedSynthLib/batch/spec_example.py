@@ -2,7 +2,7 @@
 
 EXAMPLE = """\
 # A data set of synthetic cases. Only [backgrounds] is needed; what is commented out shows the default.
-# hiresmedsynth dataset spec.toml --out DIR --dry-run     says what it would make
+# hiresmedsynth dataset spec.toml --dry-run     says what it would make
 # Paths are relative to this file; * and ** are wild cards.
 
 [backgrounds]
@@ -17,6 +17,7 @@ files = ["scans/*"]           # DICOM folders (a series each), DICOM, NIfTI, NRR
 # count = 100                 # --count N goes before it; the first cases stay the same
 # seed = 0                    # the same spec and seed give the same data set, byte for byte
 # domain = "lung-ct"          # for all: lung-ct, cxr (chest film), kub (abdominal film), mr; else by modality
+# modality = "CT"             # of NIfTI, NRRD, MHA in HU: written as CT objects; by default as Secondary Captures
 # lesions = [1, 3]            # in a case: a number, [smallest, largest], or weights { "1" = 3, "2" = 1 }
 # types = "any"               # or { solid = 3, part-solid = 1, ground-glass = 1, calcified = 1, juxtapleural = 1 }
 # size_mm = [4, 12]           # diameter; or [{ range = [4, 8], weight = 3 }, { range = [8, 20], weight = 1 }]

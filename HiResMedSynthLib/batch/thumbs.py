@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from HiResMedSynthLib.batch.layout import MadeCase
+from HiResMedSynthLib.export.preview import zoom_window
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -19,22 +20,26 @@ OUTLINE, BEHIND = (255, 190, 60), (20, 20, 20)
 
 
 def thumb(made: MadeCase) -> Image:
-    """RGB, `SIDE` high and two wide: the whole picture, and 60 mm of it, in the background's window and true aspect."""
+    """RGB, `SIDE` high and two wide: the whole picture, and 60 mm of it, at its true aspect.
+
+    In the background's window; 60 mm of a film in a window of their own (`zoom_window`).
+    """
     from PIL import Image
 
     shown = next(made.images())
     lesion = max(made.composition.lesions, key=lambda one: one.diameter_mm)
     index = lesion.corner[0] + int((lesion.alpha > 0).sum(axis=(1, 2)).argmax())
     image = shown.image
-    unit = made.composition.background.display_window().to_unit(image.pixels[index])
-    grey = ((unit if image.bright_is_dense else 1 - unit) * 255).astype(np.uint8)
     row_mm, column_mm = image.pixel_spacing_mm or (1.0, 1.0)
     mask = (shown.mask[index] > 0).astype(np.uint8)
     rows = _around(lesion.center[1], NEAR_MM / row_mm, image.rows)
     columns = _around(lesion.center[2], NEAR_MM / column_mm, image.columns)
     both = Image.new("RGB", (2 * SIDE, SIDE), BEHIND)
-    for k, part in enumerate(((slice(None), slice(None)), (rows, columns))):
-        picture = _outlined(grey[part], mask[part], (row_mm, column_mm))
+    whole, near = made.composition.background.display_window(), zoom_window(made.composition, index, rows, columns)
+    for k, (part, window) in enumerate((((slice(None), slice(None)), whole), ((rows, columns), near))):
+        unit = window.to_unit(image.pixels[index][part])
+        grey = ((unit if image.bright_is_dense else 1 - unit) * 255).astype(np.uint8)
+        picture = _outlined(grey, mask[part], (row_mm, column_mm))
         both.paste(picture, (k * SIDE + (SIDE - picture.width) // 2, (SIDE - picture.height) // 2))
     return both
 

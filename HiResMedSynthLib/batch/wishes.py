@@ -55,6 +55,8 @@ def _counts(value: Any) -> Weights:
         value = [value, value]
     if whole or pair:
         low, high = value
+        if low > high:
+            raise ValueError(f"{value!r} is reversed: give [{high}, {low}]")
         if not 1 <= low <= high <= 1000:
             raise ValueError(f"{low} to {high} lesions can't be: give 1 to 1000")
         return {str(count): 1.0 for count in range(low, high + 1)}
@@ -76,7 +78,9 @@ def _bins(value: Any) -> Bins:
             raise ValueError("each part is { range = [smallest, largest], weight = n }")
         limits = part["range"]
         numbers = isinstance(limits, list) and len(limits) == 2 and all(type(n) in (int, float) for n in limits)
-        if not numbers or not all(map(math.isfinite, limits)) or limits[0] > limits[1]:
+        if numbers and limits[0] > limits[1]:
+            raise ValueError(f"{limits!r} is reversed: give [{limits[1]}, {limits[0]}]")
+        if not numbers or not all(map(math.isfinite, limits)):
             raise ValueError(f"{limits!r} is no range: give [smallest, largest]")
         bins.append(((float(limits[0]), float(limits[1])), _weight(part.get("weight", 1))))
     if sum(weight for _, weight in bins) == 0:

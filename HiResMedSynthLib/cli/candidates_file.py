@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from HiResMedSynthLib.aside import written_aside
-from HiResMedSynthLib.errors import ExportError, SettingsError
+from HiResMedSynthLib.errors import ExportError
 from HiResMedSynthLib.ground import Ground
 from HiResMedSynthLib.propose import Proposal, judge
 
@@ -18,12 +18,6 @@ MARKUPS_SCHEMA = (
     "https://raw.githubusercontent.com/slicer/slicer/master/Modules/Loadable/Markups/Resources/Schema/"
     "markups-schema-v1.0.3.json#"
 )
-
-
-def check_suffix(out: Path) -> None:
-    """Raises SettingsError where the name tells no format for places."""
-    if out.suffix.lower() not in (".csv", ".json"):
-        raise SettingsError(f"'{out.name}' names no format for places", remedy=f"End it in .csv, .json or {MARKUPS}.")
 
 
 def write_places(found: Sequence[Proposal], out: Path) -> None:

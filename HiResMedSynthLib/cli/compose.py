@@ -18,12 +18,15 @@ from HiResMedSynthLib.cli.options import (
     placement_of,
     prior_options,
     progress_line,
+    warn,
     where_options,
 )
+from HiResMedSynthLib.cli.outputs import OutputFolder
 from HiResMedSynthLib.errors import CaseError, SettingsError
 
 if TYPE_CHECKING:
     from HiResMedSynthLib.case import Case, CaseSettings, LesionRequest
+    from HiResMedSynthLib.compose import Composition
     from HiResMedSynthLib.image import MedicalImage, PixelBox
     from HiResMedSynthLib.lesion.bank import Bank
 
@@ -42,13 +45,14 @@ Examples:
   hiresmedsynth compose CT_FOLDER --slice 6 --at 250,150 --size-mm 8:10 --out one
   hiresmedsynth compose CT_FOLDER --generator singan --model my-lesion --contrast-hu 600:800 --out own
   hiresmedsynth compose FILM.png --domain cxr --spacing-mm 0.143 --out film
+  hiresmedsynth compose MR_FOLDER --contrast -90:-60 --size-mm 10:15 --out mr
   hiresmedsynth compose CT_FOLDER --case case7/case.json --out again
 """
 
 
 @click.command("compose", epilog=EXAMPLES)
 @click.argument("background", type=click.Path(path_type=Path), required=False)
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to make for the case.")
+@click.option("--out", type=OutputFolder(), required=True, help="Folder to make for the case.")
 @click.option("--lesions", type=click.IntRange(1, 10_000), help="How many lesions [default: 1, or one for each --at].")
 @click.option(
     "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="The same seed gives the same case."
@@ -75,7 +79,9 @@ Examples:
     "--type", "lesion_type", type=click.Choice(TYPES), default="any", show_default=True, help="Kind of lesion."
 )
 @click.option("--bank-entry", help="Use this lesion of the bank (hiresmedsynth lesion list).")
-@click.option("--contrast", type=NumberRange(), help="Mean difference to the surroundings, HU or stored values.")
+@click.option(
+    "--contrast", type=NumberRange(), help="Mean difference to the surroundings, HU or stored values; MR needs it."
+)
 @click.option("--contrast-hu", type=NumberRange(), help="The same in HU where alpha is >= .5; CT only.")
 @click.option("--cnr", type=NumberRange(), help="The same over the noise at the place; not for films.")
 @click.option("--rotation", type=float, help="In-plane rotation in degrees [default: drawn].")
@@ -131,6 +137,11 @@ Examples:
 @click.option(
     "--compress", type=click.Choice(("jpeg-ls", "rle")), help="Compress series and segmentation, without loss."
 )
+@click.option(
+    "--modality",
+    type=click.Choice(("CT",)),
+    help="Say that a NIfTI, NRRD or MHA file is a CT scan: it is then written as CT objects, else as captures.",
+)
 @click.option("--changed-only", is_flag=True, help="Write only the slices that hold a lesion.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing output folder.")
 @where_options
@@ -150,6 +161,9 @@ def compose_command(
     _refuse_ignored(case_file is not None, options["request_file"] is not None)
     check_target(out, overwrite=overwrite)
     image, case = _draw(background, options) if case_file is None else _replay(background, case_file, options)
+    for text in case.background.oddities:
+        if text not in image.oddities or text == HOLDS_COMPOSED:
+            warn(text)
     composition = compose(image, case)
     exported = export(
         composition,
@@ -161,11 +175,8 @@ def compose_command(
         compress=options["compress"],
         progress=progress_line,
     )
-    click.echo(_summary(case))
     click.echo(exported.summary())
-    for text in case.background.oddities:
-        if text not in image.oddities or text == HOLDS_COMPOSED:
-            click.echo(f"note           {text}")
+    click.echo(_summary(composition))
 
 
 def _refuse_ignored(replays: bool, has_requests: bool) -> None:
@@ -177,7 +188,7 @@ def _refuse_ignored(replays: bool, has_requests: bool) -> None:
     )
     drawing = (
         *("seed", "fusion", "domain", "pleura_margin_mm", "vessel_margin_mm", "min_distance_mm", "request_file"),
-        *("danger", "prior", "temperature", "mask_boxes", "watermark"),
+        *("danger", "prior", "temperature", "mask_boxes", "watermark", "modality"),
     )
     ignored = (*per_lesion, *drawing) if replays else per_lesion if has_requests else ()
     given = [name for name in ignored if source(name) == ParameterSource.COMMANDLINE]
@@ -206,6 +217,7 @@ def _draw(background: Path | None, options: dict[str, Any]) -> tuple[MedicalImag
         margins=margins_of(options),
         min_distance_mm=options["min_distance_mm"],
         placement=placement_of(options),
+        modality=options["modality"],
     )
     image = read_image(
         background,
@@ -215,6 +227,7 @@ def _draw(background: Path | None, options: dict[str, Any]) -> tuple[MedicalImag
         blank=_boxes(options["mask_boxes"]),
     )
     _refuse_composed(image, background, accepted=options["accept_composed"])
+    _refuse_said(image, options["modality"])
     if options["watermark"]:
         settings = replace(settings, watermark=amplitude_for(image))
     if image.slices > 1 and any(len(place) == 2 for place in options["places"]):
@@ -238,6 +251,21 @@ def _draw(background: Path | None, options: dict[str, Any]) -> tuple[MedicalImag
         progress=progress_line,
     )
     return image, replace(case, log=(*accepted, *case.log))
+
+
+def _refuse_said(image: MedicalImage, modality: str | None) -> None:
+    """Refuses a modality that the header tells, or the values contradict."""
+    if modality is None:
+        return
+    if image.facts.sop_class_uid is not None:
+        raise SettingsError(
+            "--modality would have no effect: a DICOM header says what the image is", remedy="Leave --modality out."
+        )
+    if image.units != "HU":
+        raise SettingsError(
+            "--modality CT: the values are no Hounsfield units, since none is below -500",
+            remedy="Leave --modality out, or convert the volume anew, in HU and with the air around.",
+        )
 
 
 def _bank(settings: CaseSettings) -> Bank:
@@ -351,20 +379,27 @@ def _requests(options: dict[str, Any]) -> tuple[LesionRequest, ...]:
     return tuple(requests)
 
 
-def _summary(case: Case) -> str:
+def _summary(composition: Composition) -> str:
+    """A line for the case, one for each lesion."""
+    from HiResMedSynthLib.export.measurements import measured
+
+    case, flat = composition.case, composition.image.slices == 1
+    unit = "HU" if composition.image.units == "HU" else "stored values"
+    masks = {one.number: one.diameter_mm for one in measured(composition)}
     lines = [
         f"{len(case.lesions)} synthetic lesion(s), seed {case.seed}, domain {case.background.domain}, "
-        f"fusion {case.settings.fusion}:"
+        f"fusion {case.settings.fusion} (in mm: the sphere of equal volume):"
     ]
     for lesion in case.lesions:
         slice_index, row, column = lesion.center
         # on a film anatomy hides a lesion, not the noise that a CNR is measured by
         cnr = f", CNR {lesion.cnr:.1f}" if lesion.mode == "blend" else ""
+        mask = f" (its mask here {masks[lesion.number]:.1f})" if flat and lesion.number in masks else ""
         where = f"row {row:.0f}, column {column:.0f}"
-        if case.background.shape[0] > 1:
+        if not flat:
             where += f", slice {slice_index:.0f}"
         lines.append(
-            f"  {lesion.number}: {lesion.type}, {lesion.diameter_mm:.1f} mm at {where}, "
-            f"contrast {lesion.contrast:.0f}{cnr}, from {lesion.bank_entry} ({lesion.origin})"
+            f"  {lesion.number}: {lesion.type}, {lesion.diameter_mm:.1f} mm{mask} at {where}, "
+            f"contrast {lesion.contrast:.0f} {unit}{cnr}, from {lesion.bank_entry} ({lesion.origin})"
         )
     return "\n".join(lines)

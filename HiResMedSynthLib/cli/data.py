@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from HiResMedSynthLib.cli.options import progress_line
+from HiResMedSynthLib.cli.outputs import OutputFile, OutputFolder
 
 GROUP_EXAMPLES = """\b
 Examples:
@@ -25,10 +26,10 @@ def data_group() -> None:
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option(
     "--report",
-    type=click.Path(path_type=Path),
+    type=OutputFolder(),
     help="Folder for report.html with pictures of the labels; it holds patients' pixels.",
 )
-@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the result as JSON to this file.")
+@click.option("--json", "json_file", type=OutputFile(".json"), help="Write the result as JSON to this file.")
 @click.pass_context
 def check_command(context: click.Context, folder: Path, report: Path | None, json_file: Path | None) -> None:
     """Checks the labelled folder FOLDER before training: labels, spacing, copies, balance of classes, patients.

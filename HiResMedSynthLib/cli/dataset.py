@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from HiResMedSynthLib.cli.options import progress_line
+from HiResMedSynthLib.cli.options import progress_line, warn
+from HiResMedSynthLib.cli.outputs import OutputFolder
 from HiResMedSynthLib.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -21,29 +22,35 @@ EVERY_S = 30  # a line of progress where there is no terminal
 EXAMPLES = """\b
 Examples:
   hiresmedsynth dataset --example > spec.toml
-  hiresmedsynth dataset spec.toml --out DIR --dry-run
+  hiresmedsynth dataset spec.toml --dry-run
+  hiresmedsynth dataset spec.toml --dry-run --measure
   hiresmedsynth dataset spec.toml --out DIR --workers 2
 """
 
 
 @click.command("dataset", epilog=EXAMPLES)
 @click.argument("spec", type=click.Path(path_type=Path), required=False)
-@click.option("--out", type=click.Path(path_type=Path), help="Folder for the data set; an interrupted one goes on.")
+@click.option("--out", type=OutputFolder(), help="Folder for the data set; an interrupted one goes on.")
 @click.option("--count", type=click.IntRange(min=1), help="How many cases [default: the spec's].")
 @click.option("--workers", type=click.IntRange(1, 1024), default=1, show_default=True, help="Processes.")
 @click.option("--dask", "scheduler", help="Address of a dask scheduler (tcp://HOST:8786): make the cases there.")
-@click.option("--dry-run", is_flag=True, help="Say how many cases, bytes and seconds; write nothing.")
+@click.option(
+    "--dry-run", is_flag=True, help="Say how many cases, and about how many bytes and seconds; write nothing."
+)
+@click.option(
+    "--measure", is_flag=True, help="With --dry-run: make a few cases, throw them away, scale what they took."
+)
 @click.option("--example", is_flag=True, help="Print a spec with every key, commented.")
 def dataset_command(
     spec: Path | None, out: Path | None, count: int | None, workers: int, scheduler: str | None, dry_run: bool,
-    example: bool,
+    measure: bool, example: bool,
 ) -> None:  # fmt: skip
     """Makes many synthetic cases from SPEC, a TOML file: split by patient and lesion donor, with manifest and card.
 
     \b
     Run the same command again after a break: it goes on, and gives the same bytes
     as a run without one. Exit code 3: done, but some cases could not be made
-    (failures.csv says why); with --dry-run: some of the few cases tried.
+    (failures.csv says why); with --measure: some of the few cases tried.
     """
     if example:
         from HiResMedSynthLib.batch.spec_example import EXAMPLE
@@ -52,9 +59,14 @@ def dataset_command(
         return
     if spec is None:
         raise click.UsageError("SPEC is missing: a TOML file (hiresmedsynth dataset --example prints one).")
+    if measure and not dry_run:
+        raise click.UsageError("--measure would have no effect without --dry-run.")
     plan = _plan(spec, count)
     if dry_run:
-        _estimate(plan, workers)
+        from HiResMedSynthLib.batch.estimate import summary
+
+        click.echo(summary(plan))
+        (_estimate if measure else _reckon)(plan, workers)
         return
     if out is None:
         raise click.UsageError("--out is missing: the folder for the data set.")
@@ -82,12 +94,26 @@ def _plan(path: Path, count: int | None) -> Plan:
     return Plan(spec, found, load_bank())
 
 
+def _reckon(plan: Plan, workers: int) -> None:
+    from HiResMedSynthLib.batch.reckoning import reckoned
+
+    found = reckoned(plan, workers=workers)
+    if found is None:
+        click.echo("bytes and time can't be reckoned: no header tells an image's size; --measure makes a few cases")
+        return
+    size = f"{_bytes(found.bytes)} of pixels and " if found.bytes is not None else ""
+    click.echo(
+        f"about {size}{_duration(found.seconds)} with {workers} worker(s): reckoned from {found.looked_at} header(s), "
+        f"{found.pixels / 1e6:.3g} million pixels a background, at the speed of the machine that the project measured "
+        "on; --measure makes a few cases here instead"
+    )
+
+
 def _estimate(plan: Plan, workers: int) -> None:
-    from HiResMedSynthLib.batch.estimate import estimated, summary
+    from HiResMedSynthLib.batch.estimate import estimated
     from HiResMedSynthLib.batch.run import reasons
     from HiResMedSynthLib.batch.workers import one_thread_from_now
 
-    click.echo(summary(plan))
     one_thread_from_now()
     found = estimated(plan, workers=workers)
     failures = {outcome.number: outcome.failure for outcome in found.tried if outcome.failure}
@@ -110,7 +136,7 @@ def _run(plan: Plan, out: Path, workers: int, scheduler: str | None) -> None:
     from HiResMedSynthLib.batch.run import reasons, run
 
     if plan.split.note:
-        click.echo(f"Note: {plan.split.note}.", err=True)
+        warn(f"{plan.split.note}.")
     engine = None
     if scheduler is not None:
         from HiResMedSynthLib.batch.cluster import cluster_engine

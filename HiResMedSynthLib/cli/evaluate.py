@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from HiResMedSynthLib.cli.options import Numbers
+from HiResMedSynthLib.cli.outputs import OutputFolder
 
 if TYPE_CHECKING:
     from HiResMedSynthLib.image import Window
@@ -30,7 +31,7 @@ EVERY_S = 15.0  # between lines of progress where the output is no terminal
 @click.argument("synthetic", type=click.Path(path_type=Path))
 @click.option(
     "--report",
-    type=click.Path(path_type=Path),
+    type=OutputFolder(),
     required=True,
     help="New folder for report.html and report.json; it holds patients' pixels.",
 )

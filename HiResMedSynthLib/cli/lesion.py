@@ -9,6 +9,7 @@ import click
 
 from HiResMedSynthLib.cli.lesion_sample import sample_command
 from HiResMedSynthLib.cli.lesion_train import train_command
+from HiResMedSynthLib.cli.outputs import OutputFile, check_free
 from HiResMedSynthLib.errors import ExportError
 
 if TYPE_CHECKING:
@@ -58,8 +59,9 @@ def list_command(lesion_type: str | None) -> None:
 
 @lesion_group.command("show", epilog="Example: hiresmedsynth lesion show solid-10mm-a --out lesion.png")
 @click.argument("name")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="PNG to write.")
-def show_command(name: str, out: Path) -> None:
+@click.option("--out", type=OutputFile(".png"), required=True, help="PNG to write.")
+@click.option("--overwrite", is_flag=True, help="Replace an existing file.")
+def show_command(name: str, out: Path, overwrite: bool) -> None:
     """Draws the lesion NAME: three cuts, lung and soft-tissue window, and its matte."""
     from HiResMedSynthLib.aside import written_aside
     from HiResMedSynthLib.export.image_file import MARK, save_png
@@ -67,6 +69,7 @@ def show_command(name: str, out: Path) -> None:
     from HiResMedSynthLib.lesion.sheet import lesion_sheet
     from HiResMedSynthLib.lesion.trained import own_bank
 
+    check_free(out, overwrite)
     own = name not in load_bank().cards and name in {card.name for card in _own_cards()[0]}
     lesion = own_bank((name,)).lesion(name) if own else load_bank().lesion(name)
     card = lesion.card

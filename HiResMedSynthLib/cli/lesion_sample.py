@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from HiResMedSynthLib.aside import new_name_beside
+from HiResMedSynthLib.aside import bring_back, new_name_beside, swap
 from HiResMedSynthLib.cli.options import NumberRange, progress_line
+from HiResMedSynthLib.cli.outputs import OutputFolder
 from HiResMedSynthLib.errors import BankError, ExportError, SettingsError
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ Examples:
 
 @click.command("sample", epilog=EXAMPLES)
 @click.argument("name")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to make.")
+@click.option("--out", type=OutputFolder(), required=True, help="Folder to make.")
 @click.option("--count", type=click.IntRange(1, 10_000), default=20, show_default=True, help="How many.")
 @click.option(
     "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="The same seed, the same samples."
@@ -179,6 +180,7 @@ def _check_model(model: str, name: str, chosen: str, *, in_bank: bool) -> None:
 def _check_target(out: Path, overwrite: bool) -> None:
     if not out.absolute().parent.is_dir():
         raise SettingsError("the folder of the output doesn't exist", where=out.parent, remedy="Make it first.")
+    bring_back(out)
     if not out.exists():
         return
     own = _own_files(out)
@@ -212,10 +214,10 @@ class _Written:
     """The samples that are whole, in a folder beside the target until `finish` puts it in its place."""
 
     def __init__(self, out: Path) -> None:
-        self.out = out
+        self.out = out.resolve()
         self.facts: list[dict[str, Any]] = []
         try:
-            self.aside = new_name_beside(out, ".part")
+            self.aside = new_name_beside(self.out, ".part")
             self.aside.mkdir()
             self.values = (self.aside / VALUES).open("wb")
         except OSError as error:
@@ -269,7 +271,7 @@ class _Written:
             save_png(sample_sheet(tiles), self.aside / SHEET)
             del values, tiles
             (self.aside / VALUES).unlink()
-            _swap(self.aside, self.out)
+            _put(self.aside, self.out)
         except (OSError, RuntimeError) as error:
             raise _unwritable(self.out) from error
 
@@ -280,21 +282,14 @@ class _Written:
         shutil.rmtree(self.aside, ignore_errors=True)
 
 
-def _swap(fresh: Path, out: Path) -> None:
-    """Puts the fresh folder in the place of an earlier one, whose own files go; others stay."""
-    if not out.exists():
-        fresh.replace(out)
-        return
-    own, old = _own_files(out), fresh.with_suffix(".old")
-    out.replace(old)
-    fresh.replace(out)
-    for path in old.iterdir():
-        if path.name in own and path.is_file():
-            path.unlink()
-        elif not (out / path.name).exists():
-            path.replace(out / path.name)
-    with contextlib.suppress(OSError):
-        old.rmdir()
+def _put(fresh: Path, out: Path) -> None:
+    """Puts the fresh folder in the place of an earlier one; what somebody else put there meanwhile stays."""
+    swap(fresh, out)
+    if fresh.exists():  # the earlier one
+        own = _own_files(fresh)
+        for path in fresh.iterdir():
+            if path.name not in own and not (out / path.name).exists():
+                path.rename(out / path.name)
 
 
 def _unwritable(out: Path) -> ExportError:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, get_args
 
 import click
 
-from HiResMedSynthLib.cli.options import NumberRange, Numbers, check_device, device_option, image_options
+from HiResMedSynthLib.cli.options import NumberRange, Numbers, check_device, device_option, image_options, warn
 from HiResMedSynthLib.errors import BankError, SettingsError
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def train_command(image: Path, name: str | None, preset: str, seed: int, **optio
     origin = "cut out by the user"
     if is_synthetic(lesion.card):
         origin = "cut out of a synthetic image by the user"
-        click.echo("Note: the image is itself synthetic: the lesion isn't listed as a real one.", err=True)
+        warn("the image is itself synthetic: the lesion isn't listed as a real one.")
     name = weights.check_name(name or _default_name(lesion))
     lesion = dataclasses.replace(lesion, card=dataclasses.replace(lesion.card, name=name))
     _refuse_taken(name)

@@ -32,6 +32,9 @@ class NumberRange(click.ParamType[tuple[float, float]]):
             numbers = [float(part) for part in str(value).split(":")]
         except ValueError:
             numbers = []
+        if len(numbers) == 2 and numbers[0] > numbers[1]:
+            low, high = reversed(str(value).split(":"))
+            self.fail(f"'{value}' is reversed: the smaller number comes first, {low}:{high}", param, ctx)
         if not 1 <= len(numbers) <= 2 or not numbers[0] <= numbers[-1]:
             self.fail(f"'{value}' is not LOW:HIGH, for example 4:12", param, ctx)
         return numbers[0], numbers[-1]
@@ -170,6 +173,12 @@ class Quota(click.ParamType[tuple[str, int]]):
         if zone not in ZONE_NAMES or not count.isdigit() or int(count) < 1:
             self.fail(f"'{value}' is not ZONE=COUNT with a zone of {', '.join(ZONE_NAMES)}", param, ctx)
         return zone, int(count)
+
+
+def warn(text: str) -> None:
+    """Says what a user should beware of, on the error stream, on a line of its own."""
+    cleared = "\r\x1b[K" if sys.stderr.isatty() else ""  # a line of progress may stand there
+    click.echo(f"{cleared}WARNING: {text}", err=True)
 
 
 def progress_line(done: int, total: int, what: str) -> None:

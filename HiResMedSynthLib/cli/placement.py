@@ -16,14 +16,15 @@ from HiResMedSynthLib.cli.options import (
     placement_of,
     prior_options,
     progress_line,
+    warn,
     where_options,
 )
+from HiResMedSynthLib.cli.outputs import MAP_ENDINGS, OutputFile, check_free
 from HiResMedSynthLib.errors import ExportError, SettingsError
 
 if TYPE_CHECKING:
     from HiResMedSynthLib.ground import Ground
 
-MAP_SUFFIXES = (".nrrd", ".nii", ".nii.gz", ".mha")
 DANGER_EXAMPLES = """\b
 Examples:
   hiresmedsynth danger CT_FOLDER --out danger.nrrd --preview danger.png
@@ -52,8 +53,8 @@ def map_options(command: Callable[..., Any]) -> Callable[..., Any]:
         image_options,
         click.option("--overwrite", is_flag=True, help="Replace existing files."),
         preview_slice_option,
-        click.option("--preview", type=click.Path(path_type=Path), help="Also draw it over the image, as PNG."),
-        click.option("--out", type=click.Path(path_type=Path), required=True, help="Map to write (.nrrd, .nii.gz)."),
+        click.option("--preview", type=OutputFile(".png"), help="Also draw it over the image, as PNG."),
+        click.option("--out", type=OutputFile(*MAP_ENDINGS), required=True, help="Map to write (.nrrd, .nii.gz)."),
         click.argument("path", type=click.Path(path_type=Path)),
     ):
         command = option(command)
@@ -110,8 +111,8 @@ def prior_command(path: Path, out: Path, preview: Path | None, overwrite: bool, 
     multiple=True,
     help="Judge this place; repeatable.",
 )
-@click.option("--out", type=click.Path(path_type=Path), help="Write them too: .csv, .json, or .mrk.json for Slicer.")
-@click.option("--preview", type=click.Path(path_type=Path), help="Also draw them over the image, as PNG.")
+@click.option("--out", type=OutputFile(".csv", ".json"), help="Write them too: .csv, .json, or .mrk.json for Slicer.")
+@click.option("--preview", type=OutputFile(".png"), help="Also draw them over the image, as PNG.")
 @preview_slice_option
 @click.option("--overwrite", is_flag=True, help="Replace existing files.")
 @image_options
@@ -121,16 +122,14 @@ def candidates_command(
     path: Path, out: Path | None, preview: Path | None, overwrite: bool, checked: tuple[Any, ...], **options: Any
 ) -> None:
     """Proposes places for lesions in the image in PATH, or judges places of your own (--check)."""
-    from HiResMedSynthLib.cli.candidates_file import check_suffix, judged, write_places
+    from HiResMedSynthLib.cli.candidates_file import judged, write_places
     from HiResMedSynthLib.propose import propose
 
     if checked and not (out is None and preview is None):
         raise SettingsError("--check writes nothing", remedy="Leave --out and --preview out.")
     for file in (out, preview):
         if file is not None:
-            _check_free(file, overwrite)
-    if out is not None:
-        check_suffix(out)
+            check_free(file, overwrite)
     ground = _ground(path, options)
     if checked:
         click.echo(judged(ground, checked, options["diameter_mm"]))
@@ -182,24 +181,13 @@ def _ground(path: Path, options: dict[str, Any]) -> Ground:
         progress=progress_line,
     )  # fmt: skip
     for text in ground.warnings:
-        click.echo(f"note: {text}", err=True)
+        warn(text)
     return ground
 
 
 def _check_targets(out: Path, preview: Path | None, overwrite: bool) -> None:
-    if not out.name.lower().endswith(MAP_SUFFIXES):
-        raise SettingsError(
-            f"'{out.name}' names no format for maps", remedy=f"End it in one of {', '.join(MAP_SUFFIXES)}."
-        )
     for file in (out, *([] if preview is None else [preview])):
-        _check_free(file, overwrite)
-
-
-def _check_free(file: Path, overwrite: bool) -> None:
-    if not file.absolute().parent.is_dir():
-        raise SettingsError("the folder of the output doesn't exist", where=file.parent, remedy="Make it first.")
-    if file.exists() and not overwrite:
-        raise ExportError("the output already exists", where=file, remedy="Choose another name, or add --overwrite.")
+        check_free(file, overwrite)
 
 
 def _write_map(array: Any, ground: Ground, out: Path) -> None:
@@ -213,7 +201,7 @@ def _write_map(array: Any, ground: Ground, out: Path) -> None:
     except OSError as error:
         raise _unwritable("map", out, error) from error
     if note is not None:
-        click.echo(f"note: {note}", err=True)
+        warn(note)
 
 
 def _write_picture(picture: Any, file: Path, ground: Ground) -> None:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from HiResMedSynthLib.cli.options import progress_line
+from HiResMedSynthLib.cli.options import progress_line, warn
+from HiResMedSynthLib.cli.outputs import OutputFile
 from HiResMedSynthLib.errors import ExportError, HiResMedSynthError, ReadError, SettingsError
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def privacy_group() -> None:
 @privacy_group.command("check", epilog=EXAMPLES)
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--model", "model_name", help="Whose training films (hiresmedsynth models list) [default: cxr].")
-@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the verdicts to this file too.")
+@click.option("--json", "json_file", type=OutputFile(".json"), help="Write the verdicts to this file too.")
 @click.pass_context
 def check_command(context: click.Context, folder: Path, model_name: str | None, json_file: Path | None) -> None:
     """Tells which films in FOLDER (or a single file) are near copies of films that the model learned from.
@@ -55,7 +56,7 @@ def check_command(context: click.Context, folder: Path, model_name: str | None, 
     if json_file is not None:
         _refuse_unwritable(json_file)
     files, passed = _films(folder)
-    found = find_background(model_name, on_note=lambda note: click.echo(f"Note: {note}", err=True))
+    found = find_background(model_name, on_note=warn)
     descriptors = descriptors_of(found.card.name)
     if descriptors is None:
         raise SettingsError(

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from HiResMedSynthLib.cli.options import Numbers, progress_line
+from HiResMedSynthLib.cli.options import Numbers, progress_line, warn
+from HiResMedSynthLib.cli.outputs import OutputFolder
 
 if TYPE_CHECKING:
     from HiResMedSynthLib.image import Window
@@ -32,7 +33,7 @@ def study_group() -> None:
 )
 @click.argument("real", type=click.Path(path_type=Path))
 @click.argument("synthetic", type=click.Path(path_type=Path))
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the study; must not exist.")
+@click.option("--out", required=True, type=OutputFolder(), help="Folder of the study; must not exist.")
 @click.option(
     "--design",
     type=click.Choice(["yes-no", "2afc", "4afc"]),
@@ -69,12 +70,12 @@ def new_command(real: Path, synthetic: Path, out: Path, key: Path | None, **opti
         ring=options["ring"],
     )
     study, held = new_study(real, synthetic, out, plan, key=key, progress=progress_line)
+    for note in held.notes:
+        warn(note)
     design = study.design
     click.echo(f"study       {out}: {len(design.images)} images of {design.rows} x {design.columns}")
     click.echo(f"readers     {', '.join(design.readers)}, {plan.count} trials each")
     click.echo(f"key         {key or out / 'key.json'}: don't show it to a reader")
-    for note in held.notes:
-        click.echo(f"note        {note}")
     click.echo(f"next        hiresmedsynth study serve {out}")
 
 
@@ -109,7 +110,7 @@ def serve_command(folder: Path, port: int, as_json: bool, end_with_stdin: bool) 
     "--interval", type=click.Choice(["exact", "wilson"]), default="exact", show_default=True, help="Of shares."
 )
 @click.option("--margin", type=float, default=0.1, show_default=True, help="Of accuracy, that counts as guessing.")
-@click.option("--report", type=click.Path(path_type=Path), help="Folder for scores.html and scores.json.")
+@click.option("--report", type=OutputFolder(), help="Folder for scores.html and scores.json.")
 @click.option("--overwrite", is_flag=True, help="Replace earlier scores.")
 def score_command(folder: Path, report: Path | None, **options: Any) -> None:
     """Scores the answers to the study in FOLDER.

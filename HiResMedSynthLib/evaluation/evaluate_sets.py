@@ -188,7 +188,8 @@ def _of_sets(
     """(rows, nearest real of each synthetic picture, Frechet distances between halves)."""
     rows: list[Row] = []
     told = shared and not settings.allow_shared
-    pools = {space: Pool(real.features[space], synthetic.features[space]) for space in settings.spaces}
+    groups = real.groups, synthetic.groups
+    pools = {space: Pool(real.features[space], synthetic.features[space], groups) for space in settings.spaces}
     for space, pool in pools.items():
         if told:
             rows.append(Row.missing("sets", f"distances ({space})", SHARED_WHY))

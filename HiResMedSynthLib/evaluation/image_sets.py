@@ -10,7 +10,6 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -29,6 +28,7 @@ from HiResMedSynthLib.image import MedicalImage
 from HiResMedSynthLib.read import read_image
 from HiResMedSynthLib.read_bounds import refuse_deflated_bomb
 from HiResMedSynthLib.read_dicom import looks_like_dicom
+from HiResMedSynthLib.read_quietly import quietly
 
 CASE_FILE, CASE_SERIES, CASE_BACKGROUND, CASE_MASK = "case.json", "dicom", "dicom_background", "instance_mask.nii.gz"
 MANIFEST = "manifest.csv"  # of a data set
@@ -241,8 +241,7 @@ def _read_files(path: Path, names: tuple[str, ...], described: bool) -> Loaded:
 
     files = [path / name for name in names]
     where = files[0].parent
-    with warnings.catch_warnings():  # what matters of them is told as an oddity
-        warnings.simplefilter("ignore")
+    with quietly():
         image = read_dicom_files(files, where=where, spacing_mm=None, series=None, slice_index=None)
     return Loaded(image=image, described=described)
 
@@ -263,8 +262,7 @@ def _header(file: Path) -> dict[str, str]:
         with file.open("rb") as stream:
             if not looks_like_dicom(stream.read(132)):
                 return {}
-        with warnings.catch_warnings(), pydicom.config.disable_value_validation():
-            warnings.simplefilter("ignore")
+        with quietly():
             refuse_deflated_bomb(file)
             data = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=tags, force=True)
             return {tag: str(data.get(tag) or "") for tag in tags}

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from HiResMedSynthLib.evaluation.lesion_features import feature_table
-from HiResMedSynthLib.evaluation.reader_training import read, teach
+from HiResMedSynthLib.evaluation.reader_training import read, taught_in_folds
 from HiResMedSynthLib.evaluation.reading import (
     FOLDS,
     Reading,
@@ -99,17 +99,11 @@ def cnn_reader(
     rng = np.random.default_rng(seed)
     fold, scores = dealt(groups, label, FOLDS, rng), np.empty(len(label))
     grids = _with_detail(torch.from_numpy(np.concatenate([real, fake]).astype(np.float32)).to(device))
-    for held in range(FOLDS):
-        train = np.flatnonzero(fold != held)
-        inner = dealt(groups[train], label[train], FOLDS, rng)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(rng.integers(2**31)))
-            network = _network().to(device)
-            teach(
-                network, grids, label, train[inner > 0], train[inner == 0], rng,
-                epochs=epochs, patience=patience, turned=_turned,
-            )  # fmt: skip
-        scores[fold == held] = read(network, grids[torch.from_numpy(np.flatnonzero(fold == held)).to(device)])
+    networks = taught_in_folds(
+        _network, grids, groups, label, fold, rng, epochs=epochs, patience=patience, turned=_turned
+    )
+    for held, network in networks:
+        scores[held] = read(network, grids[torch.from_numpy(held).to(device)])
     return reading_of([(fold, scores)], groups, label)
 
 

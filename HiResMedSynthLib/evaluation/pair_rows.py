@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from HiResMedSynthLib.evaluation.findings import DIFFERS, NO_DIFFERENCE, Row, patients
+from HiResMedSynthLib.evaluation.findings import DIFFERS, NO_DIFFERENCE, TOO_FEW, Row, patients
 from HiResMedSynthLib.evaluation.metrics import PAPER_BITS, PAPER_DB
 from HiResMedSynthLib.evaluation.pairs import (
     LPIPS,
@@ -22,7 +23,14 @@ from HiResMedSynthLib.evaluation.pairs import (
     finite,
 )
 from HiResMedSynthLib.evaluation.perceptual import SIDE
-from HiResMedSynthLib.evaluation.resampling import ALPHA, bonferroni, mean_interval, paired_p, patient_means
+from HiResMedSynthLib.evaluation.resampling import (
+    ALPHA,
+    bonferroni,
+    mean_interval,
+    paired_p,
+    patient_means,
+    smallest_paired_p,
+)
 
 ORDER = [(metric, place) for metric in (PSNR, NMSE, SSIM) for place in PLACES]
 ORDER += [(MS_SSIM, "whole"), (ST_LPIPS, "whole"), (LPIPS, "whole")]
@@ -143,7 +151,11 @@ def method_rows(one: Sequence[PairNumbers], other: Sequence[PairNumbers], *, nam
         first, second = (np.array([row[k] for row in held]) for k in (0, 1))
         groups = [row[2] for row in held]
         low, high = mean_interval(second - first, groups, seed=0)
-        p = bonferroni(paired_p(first, second, groups), len(found))
+        few = smallest_paired_p(len(set(groups))) * len(found) >= ALPHA
+        p = math.nan if few else bonferroni(paired_p(first, second, groups), len(found))
+        told = f"p {p:.2g} after correction for {len(found)} tests"
+        if few:
+            told = f"{len(found)} tests need {_needed(len(found))} patients"
         rows.append(
             Row(
                 family="methods",
@@ -153,10 +165,14 @@ def method_rows(one: Sequence[PairNumbers], other: Sequence[PairNumbers], *, nam
                 low=low,
                 high=high,
                 unit="dB" if metric == PSNR else "",
-                verdict=DIFFERS if p < ALPHA else NO_DIFFERENCE,
-                note=f"{names[1]} minus {names[0]}, mean of patients; Wilcoxon signed ranks, p {p:.2g} after "
-                f"correction for {len(found)} tests",
+                verdict=TOO_FEW if few else DIFFERS if p < ALPHA else NO_DIFFERENCE,
+                note=f"{names[1]} minus {names[0]}, mean of patients; Wilcoxon signed ranks, {told}",
                 p=p,
             )
         )
     return rows
+
+
+def _needed(tests: int) -> int:
+    """The smallest number of patients at which so many corrected tests can be significant at all."""
+    return next(n for n in itertools.count(2) if smallest_paired_p(n) * tests < ALPHA)

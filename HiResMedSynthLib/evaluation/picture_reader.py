@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from HiResMedSynthLib.errors import SettingsError
-from HiResMedSynthLib.evaluation.reader_training import read, teach
+from HiResMedSynthLib.evaluation.reader_training import read, taught_in_folds
 from HiResMedSynthLib.evaluation.reading import BATCH, FOLDS, Reading, dealt, labels, patients_of, reading_of
 
 if TYPE_CHECKING:
@@ -76,18 +76,12 @@ def picture_reader(
     fold, scores = dealt(groups, label, FOLDS, rng), np.empty(len(label))
     pictures = torch.from_numpy(np.concatenate([real, made]).astype(np.float32))[:, np.newaxis].to(device)
     saliency = np.empty((len(label), *real.shape[1:]), np.float32)
-    for held in range(FOLDS):
-        train = np.flatnonzero(fold != held)
-        inner = dealt(groups[train], label[train], FOLDS, rng)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(rng.integers(2**31)))
-            network = _network().to(device)
-            teach(
-                network, pictures, label, train[inner > 0], train[inner == 0], rng,
-                epochs=epochs, patience=patience, turned=_turned,
-            )  # fmt: skip
-        out = pictures[torch.from_numpy(np.flatnonzero(fold == held)).to(device)]
-        scores[fold == held], saliency[fold == held] = read(network, out), _saliency(network, out)
+    networks = taught_in_folds(
+        _network, pictures, groups, label, fold, rng, epochs=epochs, patience=patience, turned=_turned
+    )
+    for held, network in networks:
+        out = pictures[torch.from_numpy(held).to(device)]
+        scores[held], saliency[held] = read(network, out), _saliency(network, out)
     return PictureReading(reading=reading_of([(fold, scores)], groups, label), scores=scores, saliency=saliency)
 
 

@@ -3,18 +3,53 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from HiResMedSynthLib.evaluation.reading import BATCH, balanced_batches, class_weights
+from HiResMedSynthLib.evaluation.reading import BATCH, FOLDS, balanced_batches, class_weights, dealt
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 RATE, DECAY = 3e-3, 0.02
+
+
+def taught_in_folds(
+    make: Callable[[], nn.Module],
+    grids: Tensor,
+    groups: NDArray[np.str_],
+    label: NDArray[np.bool_],
+    fold: NDArray[np.int64],
+    rng: np.random.Generator,
+    *,
+    epochs: int,
+    patience: int,
+    turned: Callable[[Tensor, np.random.Generator], Tensor],
+) -> Iterator[tuple[NDArray[np.int64], nn.Module]]:
+    """(numbers of those held out, a network that was taught by the others) of each fold.
+
+    Args:
+        make: a new network.
+        grids, groups, label, fold: of all; a fifth of the other patients of a fold says when to stop.
+        rng: of weights, order and turns.
+        epochs, patience, turned: see `teach`.
+    """
+    import torch
+
+    for held in range(FOLDS):
+        train = np.flatnonzero(fold != held)
+        inner = dealt(groups[train], label[train], FOLDS, rng)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int(rng.integers(2**31)))
+            network = make().to(grids.device)
+            teach(
+                network, grids, label, train[inner > 0], train[inner == 0], rng,
+                epochs=epochs, patience=patience, turned=turned,
+            )  # fmt: skip
+        yield np.flatnonzero(fold == held), network
 
 
 def teach(

@@ -132,7 +132,7 @@ def as_html(found: Evaluation) -> str:
 
 
 def write_report(found: Evaluation, folder: Path, *, overwrite: bool = False) -> None:
-    """Writes report.html and report.json into the new folder, both or neither.
+    """Writes report.html and report.json into the folder: each whole, and neither where there is no room for both.
 
     Raises:
         ExportError: it exists and may not be replaced, or can't be written.

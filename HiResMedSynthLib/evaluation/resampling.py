@@ -88,6 +88,24 @@ def mean_interval(
     return float(low), float(high)
 
 
+def exact_interval(share: float, n: int) -> tuple[float, float]:
+    """95 % interval (Clopper-Pearson) of a share 0..1 of n, rounded to a whole number of them."""
+    from scipy.stats import binomtest
+
+    found = binomtest(round(min(share, 1.0) * n), n).proportion_ci(method="exact")
+    return float(found.low), float(found.high)
+
+
+def share_interval(hits: NDArray[np.float64], groups: Sequence[str], *, seed: int) -> tuple[float, float]:
+    """95 % interval by patient of the mean of the patients' own shares of `hits` (0 or 1).
+
+    By bootstrap, no narrower than the exact one of so many patients: a share of 0 or 1 has no spread in a bootstrap.
+    """
+    shares = patient_means(hits, groups)
+    ends = mean_interval(hits, groups, seed=seed), exact_interval(float(shares.mean()), len(shares))
+    return min(low for low, _ in ends), max(high for _, high in ends)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Difference:
     """Of a number between two sets.
@@ -141,6 +159,11 @@ def difference(
         floor=floor,
         p=float(mannwhitneyu(one, other).pvalue),
     )
+
+
+def smallest_paired_p(patients: int) -> float:
+    """What `paired_p` gives where all patients differ in the same direction."""
+    return 2.0 ** (1 - patients)
 
 
 def bonferroni(p: float, tests: int) -> float:

@@ -18,6 +18,7 @@ from HiResMedSynthLib.evaluation.resampling import (
     FEWEST_GROUPS,
     Index,
     comparable_groups,
+    exact_interval,
     resamples,
     shifted_interval,
     splits,
@@ -75,20 +76,26 @@ def kernel(one: NDArray[np.float64], other: NDArray[np.float64]) -> NDArray[np.f
 
 
 def kid(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
-    """Unbiased squared maximum mean discrepancy of two sets of feature vectors; may be below zero.
+    """Unbiased squared maximum mean discrepancy of two sets of independent feature vectors; may be below zero.
 
     Raises:
         SettingsError: fewer than two vectors a side.
     """
-    return _unbiased(kernel(one, one), kernel(other, other), kernel(one, other))
+    tables = kernel(one, one), kernel(other, other), kernel(one, other)
+    return _unbiased(*tables, np.arange(len(one)), np.arange(len(other)))
 
 
-def _unbiased(xx: NDArray[np.float64], yy: NDArray[np.float64], xy: NDArray[np.float64]) -> float:
-    n, m = xy.shape
-    if min(n, m) < 2:
-        raise SettingsError("KID needs two images a side", remedy="Give more images.")
-    within = [(float(table.sum()) - float(np.trace(table))) / (k * (k - 1)) for table, k in ((xx, n), (yy, m))]
-    return float(within[0] + within[1] - 2 * xy.mean())
+def _unbiased(
+    xx: NDArray[np.float64], yy: NDArray[np.float64], xy: NDArray[np.float64], x_patients: Index, y_patients: Index
+) -> float:
+    """From the kernel of all pairs; within a set pairs of one patient are left out, as an image and itself are."""
+    within = 0.0
+    for table, patients in ((xx, x_patients), (yy, y_patients)):
+        apart = patients[:, None] != patients[None, :]
+        if not apart.any():
+            raise SettingsError("KID needs images of two patients a side", remedy="Give more images.")
+        within += float(table[apart].mean())
+    return float(within - 2 * xy.mean())
 
 
 def manifold(
@@ -125,9 +132,17 @@ class Pool:
     are both strangers to the scale, and the floor is fair (measured: docs/evaluation.md).
     """
 
-    def __init__(self, real: NDArray[np.floating], synthetic: NDArray[np.floating]) -> None:
+    def __init__(
+        self,
+        real: NDArray[np.floating],
+        synthetic: NDArray[np.floating],
+        groups: tuple[Sequence[str], Sequence[str]] | None = None,
+    ) -> None:
+        """`groups`: the patient of each real and of each synthetic image; None: each has its own."""
         self.first = len(real)
         self._features = np.concatenate([real, synthetic]).astype(np.float64)
+        names = np.arange(len(self._features)) if groups is None else [*groups[0], *groups[1]]
+        self._patients = np.unique(np.asarray(names), return_inverse=True)[1]
 
     def measures(self, one: Index, other: Index, *, neighbours: int = NEIGHBOURS) -> NDArray[np.float64]:
         """[6] the distances of two draws, in the order of `NAMES`."""
@@ -140,7 +155,8 @@ class Pool:
         for table in squares[:2]:
             np.fill_diagonal(table, -1.0)  # an image is its own nearest neighbour, whatever the rounding
         near = manifold(squares[0], squares[1], squares[2], neighbours)
-        return np.array([frechet(x, y), _unbiased(*cubes), *near])
+        kid = _unbiased(cubes[0], cubes[1], cubes[2], self._patients[one], self._patients[other])
+        return np.array([frechet(x, y), kid, *near])
 
     def frechet(self, one: Index, other: Index) -> float:
         """The Frechet distance of two draws."""
@@ -168,8 +184,6 @@ def set_distances(
     Raises:
         SettingsError: too few patients; says how many are needed.
     """
-    from scipy.stats import binomtest
-
     count = comparable_groups(real_groups, synthetic_groups)
     if count < FEWEST_GROUPS:
         counts = f"{len(set(real_groups))} real and {len(set(synthetic_groups))} synthetic patients"
@@ -191,8 +205,8 @@ def set_distances(
     for name, value, floor, boot in zip(NAMES, *(np.array(part).T for part in (values, floors, drawn)), strict=True):
         low, high = shifted_interval(float(value.mean()), boot)
         if name in SHARES:  # a share of 0 or 1 has no spread in a bootstrap, but is not known that well
-            exact = binomtest(round(min(float(value.mean()), 1.0) * count), count).proportion_ci(method="exact")
-            low, high = min(low, float(exact.low)), max(high, float(exact.high))
+            exact = exact_interval(float(value.mean()), count)
+            low, high = min(low, exact[0]), max(high, exact[1])
         elif low == high:
             low = high = np.nan  # draws without any spread say nothing of it
         middle = np.median(value)  # not the mean: shares of few images are coarse, and often all 1

@@ -153,9 +153,14 @@ def new_study(
             made = Path(place) / "study"
             (made / IMAGES).mkdir(parents=True)
             held = _write(made, plan, grid, chosen, tokens, tuple(notes), progress)
-            if key is not None:  # first, so that a study never lies there with its key
-                shutil.move(made / KEY_FILE, key)
-            made.rename(out)
+            try:
+                if key is not None:  # first, so that a study never lies there with its key
+                    shutil.move(made / KEY_FILE, key)
+                made.rename(out)
+            except OSError:
+                if key is not None:
+                    key.unlink(missing_ok=True)
+                raise
     except OSError as error:
         raise ExportError(
             f"the study can't be written ({error.strerror or error})",

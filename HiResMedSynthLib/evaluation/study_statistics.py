@@ -110,11 +110,12 @@ def detectability(hits: int, signals: int, false_alarms: int, noises: int) -> De
 def choice_d_prime(correct: int, n: int, alternatives: int) -> Estimate:
     """d' of a forced choice among `alternatives`, of an observer who takes the one that looks most synthetic.
 
-    The share correct is (correct + .5) / (n + 1); the interval is that of the exact share, carried over to d'.
+    The share correct is (correct + 1 / alternatives) / (n + 1), which leaves chance at d' = 0; the interval is that of
+    the exact share, carried over to d'.
     """
     rates = share(correct, n)
     assert rates.low is not None and rates.high is not None
-    value = _d_prime_of((correct + 0.5) / (n + 1), alternatives)
+    value = _d_prime_of((correct + 1 / alternatives) / (n + 1), alternatives)
     low = -math.inf if rates.low <= 0 else _d_prime_of(rates.low, alternatives)
     high = math.inf if rates.high >= 1 else _d_prime_of(rates.high, alternatives)
     return Estimate(

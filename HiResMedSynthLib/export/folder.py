@@ -13,7 +13,6 @@ import errno
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,12 +20,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from HiResMedSynthLib.aside import new_name_beside
+from HiResMedSynthLib.aside import bring_back, new_name_beside, swap
 from HiResMedSynthLib.case_file import case_sha256, write_case
 from HiResMedSynthLib.compose import Composition
 from HiResMedSynthLib.errors import ExportError
 from HiResMedSynthLib.export.boxes import write_boxes
-from HiResMedSynthLib.export.burned_in import burned_in_warning
+from HiResMedSynthLib.export.burned_in import WARNING, burned_in_warning
 from HiResMedSynthLib.export.dicom_series import Compression, series_datasets, write_series
 from HiResMedSynthLib.export.identity import OutputIdentity
 from HiResMedSynthLib.export.image_file import save_png
@@ -68,7 +67,9 @@ class ExportedFolder:
     notes: tuple[str, ...]
 
     def summary(self) -> str:
-        """Where everything is, several lines."""
+        """What to beware of, where everything is, and what else to know, several lines."""
+        warnings = [note for note in self.notes if note.startswith(WARNING)]
+        notes = [f"note           {note}" for note in self.notes if note not in warnings]
         lines = [
             f"DICOM series   {self.folder / 'dicom'} ({self.slices} file(s))",
             f"DICOM SEG      {self.folder / 'segmentation.dcm'}",
@@ -77,7 +78,9 @@ class ExportedFolder:
             f"preview        {self.folder / 'preview.png'}",
             f"case           {self.folder / 'case.json'}",
         ]
-        return "\n".join([*lines, *(f"note           {note}" for note in self.notes)])
+        if (self.folder / "dicom_background").is_dir():
+            lines.insert(1, f"without lesions {self.folder / 'dicom_background'}")
+        return "\n".join([*warnings, *lines, *notes])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +103,7 @@ def check_target(out: Path, *, overwrite: bool) -> None:
         ExportError: it exists and may not be replaced, or its parent can't be written.
     """
     try:
+        bring_back(out)
         if out.exists() and not overwrite:
             raise ExportError(
                 "the output already exists", where=out, remedy="Choose another --out, or add --overwrite."
@@ -168,7 +172,7 @@ def export(
     if not composition.lesions:
         raise ExportError("the case holds no lesion", where=out, remedy="Draw it anew with at least one lesion.")
     check_target(out, overwrite=overwrite)
-    out = out.absolute()
+    out = out.resolve()
     made = _missing_parents(out)
     aside: Path | None = None
     try:
@@ -186,13 +190,12 @@ def export(
         )
         study = SyntheticStudy.of_case(case_sha256(composition.case), choices.labels, identity)
         exported = _write(composition, aside, out, choices, study, progress or (lambda _d, _t, _w: None))
-        _move_in_place(aside, out)
+        check_target(out, overwrite=overwrite)  # whatever came there meanwhile
+        swap(aside, out)
     except OSError as error:
-        _clean_up(aside, made)
         raise _refusal(out, error) from error
-    except BaseException:
+    finally:
         _clean_up(aside, made)
-        raise
     return exported
 
 
@@ -213,7 +216,7 @@ def _write(
     progress: Progress,
 ) -> ExportedFolder:
     image = composition.image
-    kind = object_kind(image)
+    kind = object_kind(image, composition.case.settings.modality)
     notes = [f"written as {_name(kind.sop_class_uid)}: {kind.reason}"]
     warning = burned_in_warning(image)
     notes += [warning] if warning else []
@@ -285,24 +288,6 @@ def _name(sop_class_uid: str) -> str:
     from pydicom.uid import UID
 
     return str(UID(sop_class_uid).name)
-
-
-def _move_in_place(aside: Path, out: Path) -> None:
-    if not out.exists():
-        aside.rename(out)
-        return
-    old = Path(tempfile.mkdtemp(prefix=f".{out.name[:40]}-old-", dir=out.parent))
-    moved = False
-    try:
-        out.rename(old / out.name)
-        moved = True
-        aside.rename(out)
-    except BaseException:
-        if moved and not out.exists():
-            (old / out.name).rename(out)
-        shutil.rmtree(old, ignore_errors=True)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def _missing_parents(out: Path) -> list[Path]:

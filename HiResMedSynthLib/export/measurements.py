@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from highdicom.sr import Comprehensive3DSR, ComprehensiveSR, FindingSite, Measurement
     from pydicom import Dataset
 
+# whose diameter is told: (code value, meaning)
+BALL, DISC = ("equal-volume", "Sphere of the volume of the mask"), ("equal-area", "Circle of the area of the mask")
 SITES = {"lung-ct": "Lung", "cxr": "Lung", "kub": "UrinarySystem"}  # SNOMED CT, by pydicom's names; of MR: unknown
 
 
@@ -161,7 +163,10 @@ def _measurements(values: LesionMeasures, modality: str, units: str) -> list[Mea
     from pydicom.sr.codedict import codes
     from pydicom.sr.coding import Code
 
-    found = [Measurement(name=codes.SCT.Diameter, value=_rounded(values.diameter_mm), unit=codes.UCUM.Millimeter)]
+    value, meaning = DISC if values.volume_mm3 is None else BALL
+    method = Code(value, "99HIRESMEDSYNTH", meaning)
+    diameter = _rounded(values.diameter_mm)
+    found = [Measurement(name=codes.SCT.Diameter, value=diameter, unit=codes.UCUM.Millimeter, method=method)]
     if values.volume_mm3 is not None:
         found.append(
             Measurement(name=codes.SCT.Volume, value=_rounded(values.volume_mm3), unit=codes.UCUM.CubicMillimeter)

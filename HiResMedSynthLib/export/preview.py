@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 PANEL = 520  # longest side of each of the three pictures of a row, in pixels
 MOST_LESIONS = 12  # shown; the text says how many more there are
 ZOOM_MM = (40.0, 3.0)  # side of the enlarged square: at least this, or so many diameters
+FILMS = ("cxr", "kub")  # domains: a window of the whole spans chest and abdomen, where a nodule has a few grey levels
 CAPTION = 26
 OUTLINE = (255, 190, 60)
 
@@ -40,8 +41,8 @@ def _row(composition: Composition, lesion: PlacedLesion) -> Image:
 
     index = lesion.corner[0] + int((lesion.alpha >= HALF).sum(axis=(1, 2)).argmax())
     whole = _outlined(composition, index)
-    window = composition.background.display_window()
     box = _zoom_box(composition.image, lesion)
+    window = zoom_window(composition, index, slice(box[0], box[0] + box[2]), slice(box[1], box[1] + box[3]))
     zooms = [_picture(image, window, index, box) for image in (composition.background, composition.image)]
     pictures = [_labelled(whole), zooms[0], _labelled(zooms[1])]
     row = Image.new("RGB", (3 * (PANEL + 4), PANEL + CAPTION), "black")
@@ -50,10 +51,23 @@ def _row(composition: Composition, lesion: PlacedLesion) -> Image:
     where = f", slice {index}" if composition.image.slices > 1 else ""
     more = len(composition.lesions) - MOST_LESIONS
     rest = f"; {more} more lesions not shown" if more > 0 else ""
-    texts = (f"SYNTHETIC, research only{where}{rest}", "before", f"after: {lesion.type}, {lesion.diameter_mm:.1f} mm")
+    windowed = ", in a window of its own" if composition.case.background.domain in FILMS else ""
+    texts = (
+        f"SYNTHETIC, research only{where}{rest}",
+        f"before{windowed}",
+        f"after: {lesion.type}, {lesion.diameter_mm:.1f} mm{windowed}",
+    )
     for place, text in enumerate(texts):
         ImageDraw.Draw(row).text((place * (PANEL + 4) + 6, 4), text, fill="white", font=ImageFont.load_default(15))
     return row
+
+
+def zoom_window(composition: Composition, index: int, rows: slice, columns: slice) -> Window:
+    """The window that a part of a slice is shown in, before and after: of a film the part's own."""
+    if composition.case.background.domain not in FILMS:
+        return composition.background.display_window()
+    both = [image.pixels[index, rows, columns] for image in (composition.background, composition.image)]
+    return Window.spanning(np.stack(both))
 
 
 def _labelled(picture: Image) -> Image:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from HiResMedSynthLib.export.defined_terms import MR_SCANNING_SEQUENCES, MR_SEQUENCE_VARIANTS, terms
-from HiResMedSynthLib.image import MedicalImage
+from HiResMedSynthLib.image import ORIENTATION_UNKNOWN, MedicalImage
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 ENHANCED_CT = "1.2.840.10008.5.1.4.1.1.2.1"
@@ -25,12 +26,18 @@ class ObjectKind:
     reason: str
 
 
-def object_kind(image: MedicalImage) -> ObjectKind:
+def object_kind(image: MedicalImage, said: Literal["CT"] | None = None) -> ObjectKind:
     """The source's own class where all that the class demands is known; else Computed Radiography for a radiograph.
 
     What neither fits becomes a Secondary Capture, which demands nothing of how a picture was taken.
+
+    Args:
+        image: what is written.
+        said: what the user says of a source that can't tell.
     """
     source = image.facts.sop_class_uid
+    if source is None and image.units == "HU":
+        return _undescribed_ct_kind(image, said)
     if source in (CT, ENHANCED_CT) and image.units == "HU" and image.pixels.dtype.name in ("int16", "int32", "float32"):
         if image.bits_stored is not None and 12 <= image.bits_stored <= 16:
             return ObjectKind(CT, "the source is a CT series")
@@ -45,6 +52,17 @@ def object_kind(image: MedicalImage) -> ObjectKind:
         None: "the source is no DICOM object, so how it was taken is unknown",
     }
     return ObjectKind(SECONDARY_CAPTURE, reasons.get(source, f"this class of {image.modality} object is not rebuilt"))
+
+
+def _undescribed_ct_kind(image: MedicalImage, said: str | None) -> ObjectKind:
+    """Of values in HU from a file that isn't DICOM: all type 1 attributes of a CT Image may be known (PS3.3 A.3)."""
+    if said != "CT":
+        unsaid = "the source is no DICOM object, and nobody said that it is a CT scan (--modality CT)"
+        return ObjectKind(SECONDARY_CAPTURE, unsaid)
+    if image.pixel_spacing_mm is None or ORIENTATION_UNKNOWN in image.oddities:
+        lacking = "the source doesn't tell how its voxels lie in the patient, which a CT object must"
+        return ObjectKind(SECONDARY_CAPTURE, lacking)
+    return ObjectKind(CT, "its user says that the source is a CT scan, and its file tells HU and geometry")
 
 
 def _mr_kind(image: MedicalImage) -> ObjectKind:

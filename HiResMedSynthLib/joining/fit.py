@@ -18,7 +18,7 @@ ALPHA_ONE, ALPHA_HALF = 65535, 32768
 SMALLEST_ALPHA = 1 / 512  # less of a lesion in a voxel is nothing
 FULL_STEP_HU = 900.0  # from lung to a solid lesion: scale on which the edge of a matte is measured
 VESSEL_HU = (-550.0, -450.0)  # between them a voxel of the background begins to count as vessel
-SOLID_ALPHA, AIRY_HU = 0.95, -200.0  # where more of a denser lesion than that lies, it has absorbed the vessel
+AIRY_HU = (-300.0, -100.0)  # below the first a vessel shows through the lesion, above the second it is absorbed
 THINNEST = 0.02  # share of lesion from which on noise is carried
 BLUNTEST = 1.15  # of the scan's usual edge: a matte that is blunter comes from a softer scan, or was enlarged
 STEEPER = (1.25, 1.5, 2.0, 2.5, 3.0)  # how much steeper a matte is made, until its edge is as wide as it should be
@@ -123,13 +123,14 @@ def _steepened(alpha: NDArray[np.uint16], times: float) -> NDArray[np.uint16]:
 def with_vessels(
     values: NDArray[np.float64], alpha: NDArray[np.uint16], background: NDArray[Any]
 ) -> NDArray[np.float64]:
-    """The lesion's HU, at least those of a vessel that crosses its rim or shows through its airy part.
+    """The lesion's HU, at least those of a vessel that shows through its airy part.
 
-    A solid lesion absorbs what lies inside it.
+    A solid lesion absorbs what lies inside it; at its rim the vessel ends as gently as the lesion begins.
     """
     vessel = np.clip((background - VESSEL_HU[0]) / (VESSEL_HU[1] - VESSEL_HU[0]), 0.0, 1.0)
-    kept = (alpha < SOLID_ALPHA * ALPHA_ONE) | (values < AIRY_HU)
-    return np.asarray(values + np.where(kept, vessel * np.maximum(background - values, 0.0), 0.0))
+    airy = np.clip((AIRY_HU[1] - values) / (AIRY_HU[1] - AIRY_HU[0]), 0.0, 1.0)
+    kept = np.maximum(airy, 1.0 - alpha / ALPHA_ONE)
+    return np.asarray(values + kept * vessel * np.maximum(background - values, 0.0))
 
 
 def with_noise(

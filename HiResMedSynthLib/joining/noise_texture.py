@@ -1,11 +1,12 @@
-"""The grain of a CT's noise: how alike it is from pixel to pixel and from slice to slice, and fields drawn like it.
+"""The grain of a scan's noise: how alike it is from pixel to pixel and from slice to slice, and fields drawn like it.
 
-Measured on quiet parenchyma less its local mean, so that anatomy counts as little as may be. Only the form is used: the
-strength is measured at each place.
+Measured on quiet parenchyma (of an MR: quiet tissue) less its local mean, so that anatomy counts as little as may be.
+Only the form is used: the strength is measured at each place.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +26,7 @@ FEWEST_FOR_SPREAD = 60  # pixels: enough to tell how coarse the grain is, not ho
 DEFAULT_SIGMA_PX = 0.6  # of the blur that gives white noise the grain of a usual chest kernel
 LARGEST_LIKENESS = 0.95
 IMMERKAER_GRID = 64
+Quiet = Callable[[NDArray[Any]], NDArray[np.bool_]]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -45,7 +47,7 @@ class NoiseTexture:
     @property
     def source(self) -> str:
         """Where the grain comes from, for case.json."""
-        return f"{self.pixels} pixels of parenchyma" if self.pixels else "default: too little quiet parenchyma"
+        return f"{self.pixels} quiet pixels" if self.pixels else "default: too few quiet pixels"
 
     def field(self, shape: tuple[int, int, int], rng: np.random.Generator) -> NDArray[np.float64]:
         """A random field `[slice, row, column]` of which `measure.noise` reads 1."""
@@ -73,26 +75,34 @@ class NoiseTexture:
         return float(np.sqrt(np.mean(response**2 * self._power(IMMERKAER_GRID, IMMERKAER_GRID))))
 
 
-def noise_texture(hu: NDArray[Any]) -> NoiseTexture:
-    """The grain of a chest CT's noise, from a few of its slices; the same image always gives the same.
+def parenchyma(plane: NDArray[Any]) -> NDArray[np.bool_]:
+    """What may be parenchyma in a slice of a chest CT."""
+    return np.asarray((plane > PARENCHYMA_HU[0]) & (plane < PARENCHYMA_HU[1]))
+
+
+def noise_texture(hu: NDArray[Any], quiet_in: Quiet = parenchyma) -> NoiseTexture:
+    """The grain of a scan's noise, from a few of its slices; the same image always gives the same.
 
     Args:
         hu: `[slice, row, column]`.
+        quiet_in: the part of a slice `[row, column]` in which nothing but noise is looked for.
     """
     total, weight = np.zeros((2 * LAGS + 1,) * 2), np.zeros((2 * LAGS + 1,) * 2)
     along = np.zeros(3)
     pixels, squares, fine = 0, 0.0, 0.0
     for k in np.unique(np.linspace(0, len(hu) - 1, min(len(hu), SLICES_READ)).round().astype(int)):
-        crop = _airy_box(hu[k])
+        airy = quiet_in(hu[k])
+        crop = _box(airy)
         if crop is None:
             continue
-        here, quiet = _grain(hu[k][crop])
+        here, quiet = _grain(hu[k][crop], airy[crop])
         pixels += int(quiet.sum())
         squares += float(np.vdot(here, here))
         fine += int(quiet.sum()) * measure.noise(hu[k][crop], quiet)
         _correlate(here, quiet.astype(np.float32), total, weight)
         if len(hu) > 1:
-            there, also = _grain(hu[k + 1 if k + 1 < len(hu) else k - 1][crop])
+            beside = hu[k + 1 if k + 1 < len(hu) else k - 1]
+            there, also = _grain(beside[crop], quiet_in(beside)[crop])
             both = quiet & also
             along += (here * there)[both].sum(), (here**2)[both].sum(), (there**2)[both].sum()
     if pixels < FEWEST_PIXELS or total[LAGS, LAGS] <= 0 or weight.min() <= 0:
@@ -123,21 +133,20 @@ def _sigma_of(spread: float) -> float:
     return float(np.interp(spread, [1.0 / texture._immerkaer_reading() for texture in textures], tried))
 
 
-def _airy_box(plane: NDArray[Any]) -> tuple[slice, slice] | None:
+def _box(airy: NDArray[np.bool_]) -> tuple[slice, slice] | None:
     """The bounding box of what may be parenchyma; None if there is none."""
-    airy = (plane > PARENCHYMA_HU[0]) & (plane < PARENCHYMA_HU[1])
     rows, columns = np.flatnonzero(airy.any(axis=1)), np.flatnonzero(airy.any(axis=0))
     if min(len(rows), len(columns)) < 4 * LAGS:
         return None
     return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
 
 
-def _grain(plane: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+def _grain(plane: NDArray[Any], airy: NDArray[np.bool_]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """(the plane less its local mean, 0 where it isn't quiet parenchyma; where it is)."""
     from scipy.ndimage import binary_erosion, gaussian_filter
 
     values = plane.astype(np.float32)
-    airy = binary_erosion((plane > PARENCHYMA_HU[0]) & (plane < PARENCHYMA_HU[1]), np.ones((3, 3)))
+    airy = binary_erosion(airy, np.ones((3, 3)))
     quiet = np.asarray(airy)
     residual = np.zeros_like(values)
     for _ in range(2):  # the second time without vessels, which would lift the mean beside them

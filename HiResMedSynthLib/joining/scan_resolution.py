@@ -26,7 +26,7 @@ class ScanResolution:
     """The in-plane resolution of a scan as its edges show it.
 
     Args:
-        edge_width_mm: 10-90 % width of a sharp edge between lung and soft tissue: nothing natural is much sharper.
+        edge_width_mm: 10-90 % width of a sharp edge (CT: from lung to soft tissue): nothing natural is much sharper.
         usual_width_mm: the same of a usual edge (the median); real solid nodules have 1.14 of it.
         count: edges measured; 0: too few were found, the width is a default.
     """
@@ -44,7 +44,7 @@ class ScanResolution:
     def source(self) -> str:
         """Where the width comes from, for case.json."""
         if not self.count:
-            return "default: too few edges between lung and tissue in this image"
+            return "default: too few edges in this image"
         return f"{self.count} edges of the image"
 
 

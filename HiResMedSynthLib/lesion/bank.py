@@ -146,7 +146,7 @@ def _parse(packed: bytes, file: Path, repair: str) -> Bank:
         found = [checked_card(entry["card"]) for entry in entries]
         cards = {card.name: card for card in found}
         voxels = {card.name: float(entry["voxel_mm"]) for card, entry in zip(found, entries, strict=True)}
-    except (SafetensorError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+    except (SafetensorError, KeyError, TypeError, ValueError, AttributeError, RecursionError, OverflowError) as error:
         raise BankError(f"this is no lesion bank ({type(error).__name__})", where=file, remedy=repair) from error
     missing = [n for n in cards if f"{n}.alpha" not in arrays or f"{n}.intensity_hu" not in arrays]
     if missing:

@@ -197,7 +197,7 @@ def load_learned(path: Path) -> LearnedGenerator:
             licence=described["licence"],
             attribution=described["attribution"],
         )
-    except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as problem:
+    except (OSError, KeyError, TypeError, ValueError, RuntimeError, OverflowError, SafetensorError) as problem:
         raise BankError(
             f"this is no learned lesion generator ({str(problem)[:120]})",
             where=path,

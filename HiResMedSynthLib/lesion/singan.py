@@ -209,7 +209,7 @@ class SinGan:
             return cls(settings, values, states, header["amplitudes"], start, finished=bool(header["finished"]))
         except BankError:
             raise
-        except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError, OverflowError) as error:
             raise BankError(
                 f"this model can't be read ({type(error).__name__}: {str(error)[:120]})", where=path, remedy=REPAIR
             ) from error

@@ -21,6 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from HiResMedSynthLib.aside import written_aside
 from HiResMedSynthLib.errors import BankError, HiResMedSynthError, SettingsError
 from HiResMedSynthLib.lesion import singan_settings
 from HiResMedSynthLib.lesion.singan import (
@@ -376,7 +377,8 @@ class _Run:
         """Drops what was logged after the checkpoint: those iterations come again."""
         log = self.out / LOG
         kept = log.read_text(encoding="utf-8").splitlines(keepends=True)[:lines] if log.exists() else []
-        log.write_text("".join(kept), encoding="utf-8")
+        with written_aside(log) as aside:
+            aside.write_text("".join(kept), encoding="utf-8")
         self.lines = len(kept)
 
 

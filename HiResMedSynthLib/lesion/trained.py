@@ -143,7 +143,16 @@ def _source(path: Path, name: str) -> Lesion:
             voxel_mm=float(entry["voxel_mm"]),
             card=card,
         )
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+    except (
+        OSError,
+        SafetensorError,
+        KeyError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        RecursionError,
+        OverflowError,
+    ) as error:
         raise BankError(f"the model '{name}' holds no lesion ({type(error).__name__})", remedy=again) from error
 
 

@@ -25,9 +25,10 @@ CENTRAL_AIRWAYS = "trachea and main bronchi"
 VESSELS = "vessels and airways"
 PLEURA_MARGIN = "pleura margin"
 CONSOLIDATION = "consolidation or effusion"
+BESIDE_HEART = "beside heart or mediastinum"
 SPINE = "spine"
 PELVIS = "pelvis and hips"
-LUNG_CLASSES = (PLEURA_MARGIN, VESSELS, CONSOLIDATION)  # lie inside the lung
+LUNG_CLASSES = (PLEURA_MARGIN, VESSELS, CONSOLIDATION, BESIDE_HEART)  # lie inside the lung
 
 PERMITTED = 0
 LARGEST_VIEW_MM = 1100.0

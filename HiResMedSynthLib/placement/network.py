@@ -84,7 +84,7 @@ class NetworkPlan:
                 channels=int(told["channels"]),
                 facts={str(key): float(value) for key, value in told["facts"].items()},
             )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise ModelError(f"the network's plan is incomplete ({error})", remedy="Train and pack it anew.") from error
         plan.check()
         return plan
@@ -220,7 +220,7 @@ def stored_task(name: str, *, words: tuple[str, ...]) -> str:
     try:
         with safe_open(path, framework="np") as file:
             return str(json.loads((file.metadata() or {})[ENTRY])["task"])
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise ModelError(
             f"the model '{name}' doesn't say what it is for ({type(error).__name__})", remedy="Train it anew."
         ) from error
@@ -234,7 +234,7 @@ def _loaded(path: Path, name: str, _sha256: str, engine: Engine) -> PlacementNet
         with safe_open(path, framework="np") as file:
             plan = NetworkPlan.from_json(json.loads((file.metadata() or {})[ENTRY]))
             arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (it is no dict)
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
+    except (OSError, SafetensorError, KeyError, ValueError, RecursionError) as error:
         raise ModelError(
             f"the model '{name}' holds no network of placement ({type(error).__name__})",
             remedy="Train it anew: python -m Training.train_danger --help.",

@@ -42,6 +42,10 @@ OPEN_SHARE = 0.2  # of the rim of a piece of lung that may touch what is outside
 GAS_HU = -975.0  # median of the air of a piece of lung; below it is free gas, as for the rule
 SMALLEST_LUNG_MM2 = 50.0  # a speck of lung in one slice
 LEAST_LUNG_MM2 = 150.0  # of lung in the best slice; less is no chest
+FAT_HU = (-150.0, -50.0)  # on the smoothed picture; consolidation and effusion lie above, ground glass below
+FAT_BLUR_HU = (-190.0, -10.0)  # what belongs to fat beside it
+FAT_RADIUS_MM = 2.0  # of a disc that fat holds: the rim of a consolidation passes through its HU
+LEAST_FAT_MM2 = 400.0  # in one slice; smaller patches occur in diseased lungs
 
 
 def danger_network_ct(
@@ -77,8 +81,9 @@ def find_regions_by_both(
     """The network's regions with the rule's lungs added, and without air that the rule knows to be no lung.
 
     The rule is right wherever lung is aerated, the network also where disease fills it; air that the network alone
-    calls lung and that touches no lung of the rule's is gas, or lies beside an arm. Where the rule finds no lung (a
-    crop, a white lung) the network stands alone.
+    calls lung and that touches no lung of the rule's is gas, or lies beside an arm. In a slice without lung of the
+    rule's there is none: what is dense there is abdomen. Where the rule finds no lung in the whole image (a crop, a
+    white lung) the network stands alone.
 
     Args, Raises: as `find_regions_by_network`.
     """
@@ -106,6 +111,8 @@ def _with_rule(learned: NDArray[np.bool_], ruled: NDArray[np.bool_], smooth_hu: 
     """The lungs of one slice by both, without the network's pieces of air that lie apart from the rule's lungs."""
     import cv2
 
+    if not ruled.any():
+        return ruled
     count, parts = cv2.connectedComponents(learned.astype(np.uint8), connectivity=8)
     near = cv2.dilate(ruled.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
     lungs = ruled.copy()
@@ -149,8 +156,12 @@ def find_regions_by_network(
             index, picture = start + offset, part[offset]
             picture = cv2.GaussianBlur(picture, (0, 0), sigmaX=SMOOTH_MM / mm[1], sigmaY=SMOOTH_MM / mm[0])
             smooth[index] = np.rint(picture)
-            named = _in_patient(_argmax(logits, rows, columns))
+            named = _argmax(logits, rows, columns)
+            if max(logits.shape[1:]) < MIRRORED_PX:
+                _name_lung_by_hu(named, smooth[index])
+            named = _in_patient(named)
             lungs = _refined_lungs(named, smooth[index], mm)
+            lungs &= ~_fat(lungs, smooth[index], mm)
             airways, parenchyma = _airways(named, smooth[index], lungs, mm)
             lungs |= parenchyma
             masks["lungs"][index] = lungs
@@ -211,6 +222,20 @@ def _argmax(logits: NDArray[np.float32], rows: int, columns: int) -> NDArray[np.
     return named
 
 
+def _name_lung_by_hu(named: NDArray[np.uint8], smooth_hu: NDArray[np.int16]) -> None:
+    """Names lung what the network calls the air of the room in a small crop, though it is denser than air.
+
+    A crop that holds nothing but lung looks like air with noise to it; in whole slices it makes no such mistake.
+    """
+    import cv2
+
+    count, parts = cv2.connectedComponents((named == OUTSIDE).astype(np.uint8), connectivity=4)
+    for number in range(1, count):
+        piece = parts == number
+        if GAS_HU < np.median(smooth_hu[piece]) < AIR_HU:
+            named[piece] = LUNG
+
+
 def _in_patient(named: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """The classes with all that is apart from the patient (table, cushions) outside the body, and so is "lung" there.
 
@@ -262,6 +287,20 @@ def _airways(
             airways[box][pool] = False
             parenchyma[box][pool & (named[box] != OUTSIDE)] = True
     return airways, parenchyma
+
+
+def _fat(lungs: NDArray[np.bool_], smooth_hu: NDArray[np.int16], mm: tuple[float, float]) -> NDArray[np.bool_]:
+    """Large areas of fat in what the network calls lung of one slice: beside the kidneys, in the axilla."""
+    import cv2
+
+    seed = (lungs & (smooth_hu > FAT_HU[0]) & (smooth_hu < FAT_HU[1])).astype(np.uint8)
+    disc = _disc(FAT_RADIUS_MM, mm)
+    blurred = (lungs & (smooth_hu > FAT_BLUR_HU[0]) & (smooth_hu < FAT_BLUR_HU[1])).astype(np.uint8)
+    fat = cv2.dilate(cv2.morphologyEx(seed, cv2.MORPH_OPEN, disc), disc) & blurred
+    _, parts, stats, _ = cv2.connectedComponentsWithStats(fat, connectivity=4)
+    large = stats[:, cv2.CC_STAT_AREA] * mm[0] * mm[1] >= LEAST_FAT_MM2
+    large[0] = False
+    return np.asarray(large[parts])
 
 
 def _refined_lungs(

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from HiResMedSynthLib.errors import PlacementError
 from HiResMedSynthLib.image import MedicalImage
 from HiResMedSynthLib.placement.danger import (
+    BESIDE_HEART,
     MEDIASTINUM,
     OUTSIDE_LUNGS,
     PELVIS,
@@ -44,7 +45,9 @@ LOCAL_PX = 16.0  # sigma of the local mean and contrast
 SMALLEST_LUNGS, SMALLEST_LUNG = 0.08, 0.01  # share of the film: both lungs; one of them
 LARGEST_PIECES = 0.6  # share of all that is called lung that lies in its two largest pieces
 LEAST_SHARED = 0.65  # Dice of the lungs with the mean shape that the rule lays over the film
-HEART_ABOVE = 0.2  # probability from which heart is forbidden: on the safe side (docs/results/danger_film.md)
+# on the safe side (docs/results/danger_film.md): from which probability lung is permitted and heart forbidden, and how
+# far, as a share of the lungs' width, a lesion keeps off the heart
+LUNGS_ABOVE, HEART_ABOVE, HEART_DISTANCE = 0.7, 0.2, 0.02
 MEDIASTINUM_SHARE = 0.2  # of the lungs' width, on each side of the middle; beyond it lies abdomen
 BORDER_SHARE = 1 / 12  # of each side: not counted in the percentiles
 
@@ -107,10 +110,20 @@ class FilmRegions:
 
         logits = self.logits[STRUCTURES.index(structure)]
         wide = cv2.resize(logits, (self.shape[1], self.shape[0]), interpolation=cv2.INTER_LINEAR)
-        return np.asarray(wide > np.log(above / (1 - above)))
+        return np.asarray(wide > _logit(above))
 
-    def lungs(self) -> NDArray[np.bool_]:
-        """bool `[row, column]` of the film: the two lungs, without holes.
+    def heart(self) -> NDArray[np.bool_]:
+        """bool `[row, column]` of the film: heart and mediastinum."""
+        return self.seen("mediastinum and heart", above=HEART_ABOVE)
+
+    def near_heart(self, lungs: NDArray[np.bool_], spacing_mm: tuple[float, float]) -> NDArray[np.bool_]:
+        """bool `[row, column]` of the film: heart and mediastinum with a margin; the `lungs` give the scale."""
+        columns = np.flatnonzero(lungs.any(axis=0))
+        reach_mm = HEART_DISTANCE * float(columns[-1] - columns[0] + 1) * spacing_mm[1]
+        return np.asarray(within_mm(self.heart()[np.newaxis], reach_mm, spacing_mm=(1.0, *spacing_mm))[0])
+
+    def lungs(self, *, above: float = LUNGS_ABOVE) -> NDArray[np.bool_]:
+        """bool `[row, column]` of the film: the two lungs, without holes, where they are more probable than `above`.
 
         Raises:
             PlacementError: too little of them, or in too many pieces: no frontal chest film.
@@ -125,10 +138,14 @@ class FilmRegions:
         if kept < SMALLEST_LUNGS or kept < LARGEST_PIECES * float(areas.sum()):
             raise _no_chest(f"lung on {kept:.0%} of it, in {count - 1} pieces")
         piece = [part for part in largest if areas[part - 1] > SMALLEST_LUNG]
-        outlines, _ = cv2.findContours(np.isin(parts, piece).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+        sure = self.logits[0] - np.float32(_logit(above))
+        kept_sure = (np.isin(parts, piece) & (sure > 0)).astype(np.uint8)
+        outlines, _ = cv2.findContours(kept_sure, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
         filled = np.zeros_like(found)
         cv2.drawContours(filled, outlines, -1, 1, thickness=cv2.FILLED)
-        inside = np.where(filled > 0, np.maximum(self.logits[0], 1e-3), np.minimum(self.logits[0], -1e-3))
+        if filled.mean() < SMALLEST_LUNG:
+            raise _no_chest(f"lung on {kept:.0%} of it, hardly any of it sure")
+        inside = np.where(filled > 0, np.maximum(sure, 1e-3), np.minimum(sure, -1e-3))
         wide = cv2.resize(inside, (self.shape[1], self.shape[0]), interpolation=cv2.INTER_LINEAR)
         return np.asarray(wide > 0)
 
@@ -168,11 +185,15 @@ def chest_lungs(image: MedicalImage, regions: FilmRegions) -> NDArray[np.bool_]:
     _, row_mm, column_mm = image.spacing_mm
     film = image.pixels[0].astype(np.float32)
     fit = fit_chest(film if image.bright_is_dense else -film, pixel_spacing_mm=(row_mm, column_mm))
-    lungs, shape = regions.lungs(), fit.lungs > 0.5
-    shared = 2 * float((lungs & shape).sum()) / float(lungs.sum() + shape.sum())
+    likely, shape = regions.lungs(above=0.5), fit.lungs > 0.5
+    shared = 2 * float((likely & shape).sum()) / float(likely.sum() + shape.sum())
     if shared < LEAST_SHARED:
         raise _no_chest(f"network and mean lung shape share {shared:.0%}")
-    return lungs
+    return regions.lungs()
+
+
+def _logit(probability: float) -> float:
+    return float(np.log(probability / (1 - probability)))
 
 
 def _no_chest(why: str) -> PlacementError:
@@ -188,9 +209,9 @@ def danger_network_film(
 ) -> DangerMap:  # fmt: skip
     """The danger map of a frontal film by a network.
 
-    On a chest film the lungs are the network's, heart and mediastinum are taken off them and also fill what lies
-    between them, as `rule_cxr` does. On an abdominal film what the network calls spine or pelvis is added to
-    `rule_kub`'s map: it has seen one abdomen.
+    On a chest film the lungs are the network's, heart and mediastinum are taken off them, with a margin of their own,
+    and also fill what lies between them, as `rule_cxr` does. On an abdominal film what the network calls spine or
+    pelvis is added to `rule_kub`'s map: it has seen one abdomen.
 
     Args:
         image: one film of known spacing.
@@ -206,7 +227,7 @@ def danger_network_film(
     if domain == "kub":
         return _kub(image, margins, regions, network)
     lungs = chest_lungs(image, regions)
-    heart = regions.seen("mediastinum and heart", above=HEART_ABOVE)
+    heart, near_heart = regions.heart(), regions.near_heart(lungs, image.spacing_mm[1:])
     labels = np.full(image.shape, 1, dtype=np.uint8)
     left = np.logical_or.accumulate(lungs, axis=1)
     right = np.logical_or.accumulate(lungs[:, ::-1], axis=1)[:, ::-1]
@@ -215,9 +236,10 @@ def danger_network_film(
     aside = np.abs(np.arange(image.columns) - middle) < MEDIASTINUM_SHARE * width
     labels[:, (left & right & ~lungs & aside) | heart] = 2
     labels[:, lungs & ~heart] = 0
-    names = {1: OUTSIDE_LUNGS, 2: MEDIASTINUM, 3: PLEURA_MARGIN}
+    names = {1: OUTSIDE_LUNGS, 2: MEDIASTINUM, 3: PLEURA_MARGIN, 4: BESIDE_HEART}
     margin = within_mm(~lungs[np.newaxis], margins.pleura_mm, spacing_mm=image.spacing_mm)[0]
     labels[:, margin & lungs & ~heart] = 3
+    labels[:, near_heart & lungs & ~heart] = 4
     return DangerMap(labels=labels, names=names, method=f"network {network.name}: lungs and heart of a chest film")
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import io
 import secrets
-import tempfile
 import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -31,6 +30,7 @@ from HiResMedSynthLib.export.segmentation import CATEGORY, NODULE, STONE, new_se
 from HiResMedSynthLib.export.sop_class import object_kind
 from HiResMedSynthLib.image import HeaderFacts, MedicalImage
 from HiResMedSynthLib.service.client import BackendError, plain_header, unpack_folder
+from HiResMedSynthLib.service.job_folder import job_folder
 from HiResMedSynthLib.service.jobs import Result, Step
 from HiResMedSynthLib.service.messages import arrays_result, header_of, parameters_of, zip_result
 from HiResMedSynthLib.service.protocol import LARGEST_ARRAYS, ProtocolError, unpack_arrays
@@ -97,8 +97,8 @@ def save_annotations(work: Work, step: Step) -> Result:
         if not isinstance(image, MedicalImage):
             raise SettingsError(f"the backend doesn't hold image {number}", remedy="Send it again.")
         images.append(AnnotatedImage(image=image, marks=tuple(_mark(mark, image, work.store) for mark in sent.marks)))
-    with tempfile.TemporaryDirectory(prefix="hiresmedsynth-") as place:
-        folder = Path(place) / "annotations"
+    with job_folder() as place:
+        folder = place / "annotations"
         step.progress(0, len(images) + 1, "writing images, masks and boxes")
         write_annotations(images, folder)
         for number, one in enumerate(images if wanted.seg else (), start=1):
@@ -137,8 +137,8 @@ def load_annotations(work: Work, step: Step) -> Result:
     if not isinstance(content, bytes):
         raise SettingsError("the backend doesn't hold this folder", remedy="Send it again.")
     step.progress(0, 2, "reading the annotations")
-    with tempfile.TemporaryDirectory(prefix="hiresmedsynth-") as place:
-        folder = Path(place) / "annotations"
+    with job_folder() as place:
+        folder = place / "annotations"
         _unpack(content, folder)
         inside = list(folder.iterdir())
         if len(inside) == 1 and inside[0].is_dir():  # the folder itself was packed, not what it holds

@@ -46,7 +46,7 @@ def make_app(*, token: str, hosts: frozenset[str], origin: str, memory_bytes: in
         device: where networks compute.
     """
     store = Store(memory_bytes)
-    jobs = JobQueue(device=device, free_memory=store.drop_all)
+    jobs = JobQueue(device=device, free_memory=store.drop_made)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:

@@ -17,6 +17,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from HiResMedSynthLib.aside import new_name_beside
 from HiResMedSynthLib.service.protocol import (
     ARRAYS_TYPE,
     BYTES_TYPE,
@@ -46,6 +47,18 @@ class BackendError(Exception):
         self.info = info
         place = f" [{info.where}]" if info.where else ""
         super().__init__(f"{info.what}{place}. {info.remedy}")
+
+
+class SilentBackendError(BackendError):
+    """The backend can't be reached, or broke off its answer."""
+
+    def __init__(self, problem: Exception) -> None:
+        super().__init__(
+            ErrorInfo(
+                what=f"the backend doesn't answer ({type(problem).__name__})",
+                remedy="It is started again at the next action; if that fails, look at its log.",
+            )
+        )
 
 
 class BackendClient:
@@ -166,9 +179,16 @@ class BackendClient:
 
     def fetch_export(self, job: str, out: Path) -> None:
         """Unpacks the export of a job into the new folder `out`, all or nothing."""
+        import requests
+
         with tempfile.TemporaryFile() as spool:
-            for chunk in self._request("GET", f"/jobs/{job}/result", stream=True).iter_content(1 << 20):
-                spool.write(chunk)
+            try:
+                for chunk in self._request("GET", f"/jobs/{job}/result", stream=True).iter_content(1 << 20):
+                    spool.write(chunk)
+            except requests.RequestException as error:
+                raise SilentBackendError(error) from error
+            except OSError as error:
+                raise _unwritable(error, Path(tempfile.gettempdir())) from error
             spool.seek(0)
             unpack_folder(spool, out)
 
@@ -196,12 +216,7 @@ class BackendClient:
                 allow_redirects=False,
             )
         except requests.RequestException as error:
-            raise BackendError(
-                ErrorInfo(
-                    what=f"the backend doesn't answer ({type(error).__name__})",
-                    remedy="It is started again at the next action; if that fails, look at its log.",
-                )
-            ) from error
+            raise SilentBackendError(error) from error
         if answer.ok or (missing_is_fine and answer.status_code == 404):
             return answer
         try:
@@ -239,9 +254,9 @@ def unpack_folder(stream: Any, out: Path) -> None:
     """
     if out.exists():
         raise BackendError(ErrorInfo(what="the output already exists", where=str(out), remedy="Choose another folder."))
-    out.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=f".{out.name[:40]}-", dir=out.parent))
+    aside = new_name_beside(out)
     try:
+        aside.mkdir(parents=True)
         with zipfile.ZipFile(stream) as archive:
             entries = archive.infolist()
             if len(entries) > MOST_EXPORT_FILES or sum(entry.file_size for entry in entries) > LARGEST_EXPORT:
@@ -257,13 +272,17 @@ def unpack_folder(stream: Any, out: Path) -> None:
                     shutil.copyfileobj(source, sink)
         aside.rename(out)
     except OSError as error:
-        what = f"the export can't be written here ({error.strerror or type(error).__name__})"
-        remedy = "Choose a disk with space, that you may write; nothing was left behind."
-        raise BackendError(ErrorInfo(what=what, where=str(out), remedy=remedy)) from error
+        raise _unwritable(error, out) from error
     except (zipfile.BadZipFile, ValueError, RuntimeError) as error:
         raise _unsafe(f"it can't be unpacked: {error}") from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def _unwritable(error: OSError, where: Path) -> BackendError:
+    what = f"the export can't be written here ({error.strerror or type(error).__name__})"
+    remedy = "Choose a disk with space, that you may write; nothing was left behind."
+    return BackendError(ErrorInfo(what=what, where=str(where), remedy=remedy))
 
 
 def _check_name(entry: zipfile.ZipInfo) -> None:

@@ -6,7 +6,6 @@ assembled by the code that reads files. So an export from Slicer equals the comm
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from HiResMedSynthLib.image import MedicalImage
 from HiResMedSynthLib.read import with_assumed_spacing
 from HiResMedSynthLib.read_dicom import assembled
 from HiResMedSynthLib.read_header import KEYWORDS, SliceHeader, slice_headers
+from HiResMedSynthLib.read_quietly import quietly
 
 SEQUENCES = ("ModalityLUTSequence", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
 MOST_TEXT = 1024  # characters of one tag
@@ -59,12 +59,11 @@ def is_left_out(oddity: str) -> bool:
 
 
 def _header(tags: Mapping[str, str]) -> SliceHeader:
-    from pydicom import Dataset, config
+    from pydicom import Dataset
     from pydicom.datadict import dictionary_VR
 
     data = Dataset()
-    with warnings.catch_warnings(), config.disable_value_validation():
-        warnings.simplefilter("ignore")
+    with quietly():
         for keyword, text in tags.items():
             if keyword not in KEYWORDS or keyword in SEQUENCES or not text or len(text) > MOST_TEXT:
                 continue

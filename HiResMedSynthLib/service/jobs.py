@@ -110,6 +110,7 @@ class JobQueue:
         job.cancel.set()
         if job.status.state == "queued":
             job.status = replace(job.status, state="cancelled")
+            job.task = _done_already
         return True
 
     def close(self) -> None:
@@ -135,7 +136,7 @@ class JobQueue:
             except Exception as problem:  # whatever a job meets must not end the backend
                 logger.exception("job %s failed", job.status.kind)
                 state, error = "failed", _told(problem)
-            job.task = _done_already  # it holds its image
+            job.task = _done_already
             self._drop_old_results(job)
             job.status = replace(job.status, state=state, error=error)
 
@@ -150,7 +151,7 @@ class JobQueue:
                         job.result = None
 
     def _run(self, job: _Job) -> Result:
-        """The task's result; out of memory it is tried once more, on the CPU, with everything else let go."""
+        """The task's result; out of memory it is tried once more, on the CPU, after `free_memory`."""
         step = Step(self._device, job)
         try:
             return job.task(step)
@@ -159,11 +160,12 @@ class JobQueue:
                 raise
         self._free_memory()
         step.device = "cpu"
-        step.note("memory ran out: everything loaded was let go and the job was done again on the CPU")
+        step.note("memory ran out: models and maps were let go and the job was done again on the CPU")
         return job.task(step)
 
 
 def _done_already(_step: Step) -> Result:
+    """Takes the place of a task that isn't needed any more, since that holds its image."""
     raise JobCancelledError
 
 

@@ -67,7 +67,7 @@ def _written(path: Path, entry: str, name: str) -> str:
     try:
         with safe_open(path, framework="np") as file:
             value = json.loads((file.metadata() or {})[entry])[name]
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError):
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RecursionError):
         return ""
     return value if isinstance(value, str) else ""
 

@@ -14,9 +14,11 @@ from pathlib import Path
 
 from HiResMedSynthLib.errors import SettingsError
 from HiResMedSynthLib.service.guards import LARGEST_HEADERS, Guards
+from HiResMedSynthLib.service.job_folder import remove_folders_in_use, remove_folders_left
 from HiResMedSynthLib.service.protocol import TOKEN_VARIABLE
 
 SHORTEST_TOKEN = 32
+GRACE_S = 1.0  # to end in good order; the panel kills after 1.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +72,7 @@ def serve(settings: ServerSettings) -> None:
     """Listens until it is told to stop; the first line on standard output is {"port": N}."""
     from HiResMedSynthLib.service.app import make_app
 
+    remove_folders_left()
     with listen(settings.host, settings.port) as listener:
         port = listener.getsockname()[1]
         names = [f"[{settings.host}]" if ":" in settings.host else settings.host]
@@ -152,5 +155,6 @@ def _end_with_stdin(server: object) -> None:
     while sys.stdin.buffer.read(4096):
         pass
     server.should_exit = True  # type: ignore[attr-defined]
-    threading.Event().wait(3.0)
+    threading.Event().wait(GRACE_S)
+    remove_folders_in_use()
     os._exit(0)

@@ -10,6 +10,8 @@ from typing import Any
 
 from HiResMedSynthLib.errors import SettingsError
 
+SENT = ("image ", "blob ")  # so begin the names of what a client has sent
+
 
 @dataclass
 class _Held:
@@ -70,7 +72,8 @@ class Store:
         with self._lock:
             return sum(held.bytes for held in self._held.values())
 
-    def drop_all(self) -> None:
-        """Lets everything go (memory is short)."""
+    def drop_made(self) -> None:
+        """Lets go of all that can be made again (memory is short); a job under way still needs what it was sent."""
         with self._lock:
-            self._held.clear()
+            for name in [name for name in self._held if not name.startswith(SENT)]:
+                del self._held[name]

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import tempfile
 from collections.abc import Callable
-from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
@@ -27,6 +25,7 @@ from HiResMedSynthLib.placement.method import PlacementMethod
 from HiResMedSynthLib.placement.zones import Zone
 from HiResMedSynthLib.service import annotation_jobs, background_tasks, lesion_tasks, model_jobs
 from HiResMedSynthLib.service.dicom_tags import is_left_out
+from HiResMedSynthLib.service.job_folder import job_folder
 from HiResMedSynthLib.service.jobs import Result, Step
 from HiResMedSynthLib.service.messages import LengthMm, Seed, arrays_result, parameters_of, zip_result
 from HiResMedSynthLib.service.store import Store
@@ -220,8 +219,7 @@ def export_job(work: Work, step: Step) -> Result:
     lesions = work.store.get(f"blob {wanted.lesions}")
     if not isinstance(lesions, bytes):
         raise SettingsError("the backend doesn't hold the drawn lesions of this case", remedy="Send them first.")
-    with tempfile.TemporaryDirectory(prefix="hiresmedsynth-") as place:
-        folder = Path(place)
+    with job_folder() as folder:
         (folder / CASE_FILE).write_text(json.dumps(wanted.case), encoding="utf-8")
         (folder / ARRAYS_FILE).write_bytes(lesions)
         case: Case = read_case(folder / CASE_FILE)

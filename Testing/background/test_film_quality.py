@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
+from time import sleep
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from click.testing import CliRunner
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
+from HiResMedSynthLib.background.make import OnStep
 from HiResMedSynthLib.errors import HiResMedSynthError, SettingsError
 from HiResMedSynthLib.evaluation import perceptual
 from HiResMedSynthLib.evaluation.feature_cache import FeatureCache
@@ -22,6 +24,7 @@ from Testing.background.tiny_cascade import write_tiny
 from Testing.benchmarks import film_quality_rows, film_structure
 from Testing.benchmarks.film_quality import LARGEST_SHEET, main
 from Testing.benchmarks.film_quality_sets import Pictures, Unit
+from Testing.benchmarks.film_speed import timed
 from Testing.test_privacy import chest
 from Training.film_data import Film, FilmSet, is_held_out
 
@@ -86,6 +89,22 @@ def test_the_command_measures_a_model_and_says_what_cannot_be_measured(
     assert len(list(out.glob("rebuilt-*.png"))) == 4
     refused = CliRunner().invoke(main, ["--films", str(folder), "--model", str(model), "--preset", "better"])
     assert refused.exit_code != 0
+
+
+def test_the_steps_of_a_film_add_up_to_its_whole() -> None:
+    def work(told: OnStep) -> None:
+        sleep(0.01)
+        told("film")
+        sleep(0.03)
+        told("detail")
+
+    found = timed(work)
+    assert list(found) == ["whole", "preparation", "film", "detail"]
+    wall, *parts = (clock for clock, _ in found.values())
+    assert sum(parts) == pytest.approx(wall)
+    assert parts[0] >= 0.01
+    assert parts[1] >= 0.03
+    assert found["whole"][1] < 0.03  # sleep is no work
 
 
 @pytest.mark.usefixtures("without_st_lpips")

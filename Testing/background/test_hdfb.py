@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from HiResMedSynthLib.background.flow_unet import FlowUNet, FlowUNetShape
-from HiResMedSynthLib.background.hdfb import BETTER, HDFB, PAPER, DropPath, MSConvFE, initialise_as_paper
+from HiResMedSynthLib.background.hdfb import BETTER, HDFB, PAPER, BlockReading, DropPath, MSConvFE, initialise_as_paper
 from HiResMedSynthLib.flow import sample, sampling_times, spread_times
 from Training.draws import Draws
 
@@ -92,6 +92,21 @@ def test_better_block_starts_as_identity_and_follows_its_modulation() -> None:
     assert not torch.allclose(block(image, torch.ones(2, 3)), block(image, torch.zeros(2, 3)))
 
 
+@pytest.mark.parametrize("reading", [BETTER, PAPER, dataclasses.replace(PAPER, first_convolution=False)])
+@pytest.mark.parametrize("images", [1, 2])
+def test_drawing_is_training_s_arithmetic_and_leaves_its_input_alone(reading: BlockReading, images: int) -> None:
+    torch.manual_seed(0)
+    block = HDFB(8, reading=reading, modulation=3).eval()
+    for parameter in block.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    image, modulation = torch.randn(images, 8, 9, 7), torch.randn(images, 3)
+    given = image.clone()
+    expected = block(image, modulation).detach()
+    with torch.no_grad():
+        torch.testing.assert_close(block(image, modulation), expected, atol=1e-5, rtol=1e-5)
+    assert torch.equal(image, given)
+
+
 def test_drop_path_drops_whole_samples_in_training_only() -> None:
     torch.manual_seed(0)
     drop = DropPath(0.5)
@@ -120,6 +135,18 @@ def test_network_keeps_the_size_and_starts_at_zero() -> None:
     velocity = network(image, torch.rand(3), condition=torch.ones_like(image), label=torch.tensor([0, 1, 2]))
     assert velocity.shape == image.shape
     assert float(velocity.detach().abs().max()) == pytest.approx(0, abs=0.2)
+
+
+def test_a_condition_seen_once_tells_the_same() -> None:
+    torch.manual_seed(0)
+    network = FlowUNet(SHAPE).eval()
+    torch.nn.init.normal_(network.last.weight, std=0.1)
+    condition, time = torch.randn(2, 1, 16, 24), torch.tensor([0.2, 0.7])
+    seen = network.see(condition)
+    for noisy in torch.randn(2, 2, 1, 16, 24):
+        expected = network(noisy, time, condition=condition)
+        torch.testing.assert_close(network(noisy, time, seen=seen), expected, atol=1e-5, rtol=1e-4)
+    assert not torch.allclose(network(noisy, time, condition=-condition), expected, atol=1e-3)
 
 
 def test_precondition_is_the_best_linear_guess() -> None:
@@ -160,3 +187,10 @@ def test_times_are_logit_normal() -> None:
     assert float(drawn.median()) == pytest.approx(0.5, abs=0.01)
     assert torch.allclose(spread_times(9).flip(0), 1 - spread_times(9), atol=1e-6)
     assert float(torch.logit(drawn).std()) == pytest.approx(1, abs=0.03)
+
+
+def test_bent_times_crowd_towards_the_jump_and_end_where_even_ones_do() -> None:
+    even, bent = (sampling_times(6, jump=0.9, bend=bend) for bend in (1.0, 2.0))
+    assert even.tolist() == pytest.approx([0, 0.18, 0.36, 0.54, 0.72, 0.9, 1])
+    assert bent.tolist() == pytest.approx([0, 0.324, 0.576, 0.756, 0.864, 0.9, 1])  # .9 (1 - (1 - k / 5)^2)
+    assert sampling_times(2, bend=2.0).tolist() == [0, 0.75, 1]

@@ -214,6 +214,26 @@ def test_an_image_is_rebuilt_on_its_own_grid_and_grey_range(films: BackgroundMod
     assert not np.array_equal(reconstruct(films, given, seed=2).image.pixels, made.pixels)
 
 
+def test_a_film_of_known_codes_takes_a_third_of_the_evaluations(
+    films: BackgroundModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[float] = []
+    flow = films.cascade.first.flow
+    walk = flow.forward
+
+    def counted(noisy: Any, time: Any, **told: Any) -> Any:
+        asked.append(float(time[0]))
+        return walk(noisy, time, **told)
+
+    monkeypatch.setattr(flow, "forward", counted)
+    generate(films, seed=1)
+    new, asked[:] = list(asked), []
+    reconstruct(films, film(), seed=1)
+    assert (len(new), len(asked)) == (39, 13)
+    assert (max(new), max(asked)) == pytest.approx((0.97, 0.96))
+    assert np.diff(asked[::2]).min() < 0.05 < np.diff(asked[::2]).max()  # late steps are shorter than early ones
+
+
 def test_bright_and_dark_films_are_the_same_film(films: BackgroundModel) -> None:
     given = film()
     inverse = film(pixels=4095 - given.pixels[0], photometric="MONOCHROME1")

@@ -207,3 +207,16 @@ def test_a_spacing_is_for_files_that_do_not_tell_theirs(scans: Path, tmp_path: P
     film, scan = (read_source(found) for found in find_backgrounds(wanted, tmp_path))
     assert (film.pixel_spacing_mm, film.spacing_source) == ((0.2, 0.2), "assumed")
     assert (scan.pixel_spacing_mm, scan.spacing_source) == ((3.367, 3.367), "header")
+
+
+def test_a_copy_without_a_patient_belongs_to_the_patient_of_its_original(tmp_path: Path) -> None:
+    for k in range(3):
+        stored = np.random.default_rng(k).integers(0, 4000, (24, 20)).astype(np.uint16)
+        write_slice(tmp_path / f"{k}.dcm", stored, modality="DX", sop_class=DX, PatientID=f"P{k}")
+    copied = np.random.default_rng(1).integers(0, 4000, (24, 20)).astype(np.uint16)
+    write_slice(tmp_path / "copy.dcm", copied, modality="DX", sop_class=DX, PatientID=None)
+    write_slice(tmp_path / "other.dcm", copied[::-1].copy(), modality="DX", sop_class=DX, PatientID=None)
+    found = find_backgrounds(Backgrounds(files=("*.dcm",)), tmp_path)
+    owners = {background.name: background.patient for background in found}
+    assert owners["copy.dcm"] == owners["1.dcm"]
+    assert len(set(owners.values())) == 4

@@ -8,15 +8,18 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import distance_transform_edt, gaussian_filter
 
 from HiResMedSynthLib.errors import PlacementError
-from HiResMedSynthLib.inpaint import inpaint
 from HiResMedSynthLib.placement.danger import PLEURA_MARGIN
 from HiResMedSynthLib.placement.network import PlacementNetwork
-from HiResMedSynthLib.placement.network_ct import danger_network_ct
+from HiResMedSynthLib.placement.network_ct import AIR_HU, SMOOTH_MM, danger_network_ct
 from Testing.benchmarks.danger_ct_disease import healthy_slices
 from Testing.benchmarks.danger_ct_measures import MARGINS, Ways, as_image, dice, interval, wilson
-from Training.nodule_source import nodules
+from Training.erased_pairs import erase
+from Training.nodule_source import SourceNodule, nodules
+
+PARENCHYMA_HU = 200.0  # above the median of the lung around; more is a vessel, or the blurred border of one
 
 
 def veto(data: Path, networks: dict[str, PlacementNetwork]) -> dict[str, Any]:
@@ -26,10 +29,8 @@ def veto(data: Path, networks: dict[str, PlacementNetwork]) -> dict[str, Any]:
         odd = int(nodule.patient_id[-4:]) % 2 == 1
         if nodule.patient_id == "LIDC-IDRI-0001":
             continue  # network A learned from this patient
-        held = nodule.readers > 0
-        grown = np.stack([cv2.dilate(part.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0 for part in held])
         spacing = nodule.spacing_mm
-        erased = inpaint(np.maximum(nodule.hu, -1024), grown, spacing_mm=spacing)
+        erased = without_nodule(nodule)
         centre = tuple(round(value) for value in np.argwhere(nodule.majority).mean(axis=0))
         size = nodule.rating("diam_equiv_mm")
         for way, found in Ways(networks["A" if odd else "B"]).maps(as_image(erased, spacing)).items():
@@ -53,6 +54,28 @@ def veto(data: Path, networks: dict[str, PlacementNetwork]) -> dict[str, Any]:
     result["vetoed by the rule only"] = sum(a and not b for a, b in zip(*only, strict=True))
     result["vetoed by the network only"] = sum(b and not a for a, b in zip(*only, strict=True))
     return result
+
+
+def without_nodule(nodule: SourceNodule) -> NDArray[np.int16]:
+    """The nodule's volume with parenchyma in its place.
+
+    What most readers marked lies in the lung and is filled. The rim around is filled where the nearest tissue beyond it
+    is aerated; where that is chest wall, heart or a vessel, it stays. The fill comes from lung alone: one that reaches
+    into the wall leaves a ramp of soft tissue where the nodule was, which is no vessel.
+    """
+    hu = np.maximum(nodule.hu, -1024).astype(np.float32)
+    _, row_mm, column_mm = nodule.spacing_mm
+    grown = np.stack([cv2.dilate(part, np.ones((5, 5), np.uint8)) > 0 for part in np.minimum(nodule.readers, 1)])
+    smooth = gaussian_filter(hu, (0, SMOOTH_MM / row_mm, SMOOTH_MM / column_mm))
+    air = smooth < AIR_HU
+    parenchyma = smooth < min(AIR_HU, float(np.median(smooth[air & ~grown])) + PARENCHYMA_HU)  # without blurred borders
+    nearest = distance_transform_edt(grown, sampling=nodule.spacing_mm, return_distances=False, return_indices=True)
+    place = nodule.majority | (grown & air[tuple(nearest)])
+    hu[place] = erase(
+        hu, place, lung=air | grown, dense=~parenchyma & ~grown, spacing_mm=nodule.spacing_mm,
+        rng=np.random.default_rng(int(nodule.row["index"])),
+    )  # fmt: skip
+    return np.rint(hu).astype(np.int16)
 
 
 def moved(data: Path, network: PlacementNetwork, folders: tuple[str, ...]) -> dict[str, Any]:

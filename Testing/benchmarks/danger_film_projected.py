@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from HiResMedSynthLib.placement.margins import Margins
 from HiResMedSynthLib.placement.network import PlacementNetwork
 from HiResMedSynthLib.placement.regions_film import (
-    HEART_ABOVE,
+    LUNGS_ABOVE,
     STRUCTURES,
+    FilmRegions,
     film_channels,
     find_film_regions,
 )
@@ -45,7 +46,9 @@ def projected(volume: LabelledVolume, trained: Trained, cache: Path | None) -> d
                 rows[name].append(scores(answer[number] > 0, truth, counted))
         if not film.chest:
             continue
-        permitted = (answer[LUNG] > 0) & ~(answer[HEART] > np.log(HEART_ABOVE / (1 - HEART_ABOVE)))
+        regions = FilmRegions(logits=answer, shape=picture.shape)
+        lungs = regions.seen("lungs", above=LUNGS_ABOVE)
+        permitted = lungs & ~regions.near_heart(lungs, (1.0, 1.0))
         for name, mask in (
             ("mediastinum", there[HEART] & sure[HEART]),
             ("spine", there[SPINE_AT] & sure[SPINE_AT] & ~there[LUNG]),

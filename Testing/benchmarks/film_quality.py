@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import json
 import os
-import time
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -23,7 +21,6 @@ import numpy as np
 import torch
 from PIL import Image
 
-from HiResMedSynthLib.background import make
 from HiResMedSynthLib.background.domain_values import values_of
 from HiResMedSynthLib.background.find_model import BackgroundModel, find_background
 from HiResMedSynthLib.errors import HiResMedSynthError, SettingsError
@@ -42,34 +39,11 @@ from Testing.benchmarks.film_quality_sets import (
     sampled_pictures,
 )
 from Testing.benchmarks.film_quality_table import markdown
+from Testing.benchmarks.film_speed import seconds
 from Training.film_data import FilmSet
 from Training.train_background import load_set, read_preset
 
 ACROSS, TILE, LARGEST_SHEET = 8, 192, 200_000  # films in a row of the sheet; px; bytes
-REPEATS = 3
-MATRIX = 2048  # side of the matrices whose product is the reference of speed
-
-
-def seconds(model: BackgroundModel, real: Pictures) -> dict[str, list[float]]:
-    """(median wall, median CPU) seconds of each way, and of a product of two float32 matrices of 2048 x 2048."""
-    image = as_image(real.units[0], values_of(model.cascade.domain), real.spacing_mm)
-    square = torch.rand(MATRIX, MATRIX)
-    canvas = np.zeros((model.cascade.side,) * 2, dtype=np.float32)
-    ways: dict[str, Callable[[], Any]] = {
-        "encode": lambda: model.cascade.encode(canvas),
-        "encode and decode": lambda: make.reconstruct(model, image),
-        "a new film": lambda: make.generate(model, seed=1),
-        "reference: 2048 x 2048 float32 product": lambda: square @ square,
-    }
-    found = {}
-    for name, way in ways.items():
-        spent = []
-        for _ in range(REPEATS + 1):
-            wall, busy = time.perf_counter(), time.process_time()
-            way()
-            spent.append((time.perf_counter() - wall, time.process_time() - busy))
-        found[name] = np.median(spent[1:], axis=0).tolist()  # the first one sets up
-    return found
 
 
 def sheet(rows: list[list[Unit]], side: int) -> Image.Image:
@@ -164,7 +138,8 @@ def _measure(model: BackgroundModel, data: Path, preset: str, cache: Path, out: 
         compared = film_structure.compare(ranges, dict(zip(names, tables, strict=True)))
         result["anatomy"] = asdict(compared)
     if speed:
-        result["seconds, wall and CPU"] = seconds(model, held_out)
+        image = as_image(held_out.units[0], values_of(model.cascade.domain), held_out.spacing_mm)
+        result["seconds, wall and CPU"] = seconds(model, image)
     rows = [list(one.units[:ACROSS]) for one in (some[0], again[0], made)]
     sheet(rows, model.cascade.side).save(out / "sheet-full.png")
     save_small(sheet(rows, TILE), out / "sheet.jpg")

@@ -110,7 +110,9 @@ def distances(
         known, *tested = (kept(cache, one, f"{space} {version}", measure) for one in (real, *others))
         for one, features in zip(others, tested, strict=True):
             try:
-                found = set_distances(Pool(known, features), real.patients, one.patients, seed=seed)
+                found = set_distances(
+                    Pool(known, features, (real.patients, one.patients)), real.patients, one.patients, seed=seed
+                )
                 result[one.name][space] = {row.name: vars(row) for row in found}
             except SettingsError as problem:
                 result[one.name][space] = f"not measurable at this n: {problem.what}"

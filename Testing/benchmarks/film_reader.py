@@ -8,6 +8,7 @@ a reader that can't tell that sees nothing.
 
 from __future__ import annotations
 
+import itertools
 import time
 from pathlib import Path
 
@@ -83,7 +84,7 @@ def windows(folder: Path, films: Path, limit: int | None) -> dict[str, NDArray[n
     prepared, rng = grounds(films), np.random.default_rng(SEED)
     seen: dict[str, list[NDArray[np.float32]]] = {way: [] for way in ("real", "ball", *WAYS)}
     patients: list[str] = []
-    for k, (host, shadow, donor) in enumerate(matched(list(nodules(folder)))[:limit]):
+    for k, (host, shadow, donor) in enumerate(itertools.islice(matched(list(nodules(folder))), limit)):
         for other in range(FILMS_EACH):
             ground = prepared[(FILMS_EACH * k + other) % len(prepared)]
             try:

@@ -38,6 +38,7 @@ from HiResMedSynthLib.lesion.matte import pull_matte
 from HiResMedSynthLib.measure import lesion_measures, lesion_region, parenchyma_noise
 from HiResMedSynthLib.placement.danger import DangerMap
 from HiResMedSynthLib.placement.margins import Margins
+from Testing.benchmarks import fusion_saliency
 from Testing.benchmarks.fusion_sheets import Crop, sheet, strand_sheet
 from Testing.benchmarks.fusion_tables import strand_table, table
 from Training.build_bank import entry, judge
@@ -250,7 +251,7 @@ def sheets(kept: list[tuple[Place, str, dict[str, Composed]]], file: Path) -> li
     def drawn(made: dict[str, Composed]) -> NDArray[np.int64]:
         return np.asarray(np.maximum(made["better"].hu.astype(np.int64) - made["bare"].hu, 0).sum(axis=(1, 2)))
 
-    worst = sorted((row for row in kept if row[2]["better"].excess > 0), key=lambda row: -row[2]["better"].excess)
+    worst = sorted((row for row in kept if row[2]["better"].outside), key=lambda row: -row[2]["better"].excess)
     most = sorted(kept, key=lambda row: -int(drawn(row[2]).sum()))[:STRAND_ROWS]
     strand_sheet(
         [
@@ -289,7 +290,7 @@ def sheets(kept: list[tuple[Place, str, dict[str, Composed]]], file: Path) -> li
     "--sheet",
     "sheet_file",
     type=click.Path(path_type=Path),
-    help="PNG of pairs to write, another of the worst; prints keys.",
+    help="JPEG of pairs to write, others of the worst and of strands; prints keys.",
 )
 @click.option("--cnn", is_flag=True, help="Let the small network read too (minutes).")
 def main(
@@ -373,6 +374,8 @@ def read(kept: list[tuple[Place, str, dict[str, Composed]]], *, cnn: bool) -> No
         for way in ("better", "alpha", "paper", "paste", "own"):
             reading = cnn_reader(seen, grids(way, bare=False), groups, groups, 0)
             click.echo(f"| real, {way} | network | {len(kept)} + {len(kept)} | {_auc(reading)} |")
+        shown = {way: grids(way, bare=False) for way in ("real", "better", "bare", "alpha", "own")}
+        click.echo("\n".join(fusion_saliency.table(shown, groups)))
 
 
 def _auc(reading: object) -> str:

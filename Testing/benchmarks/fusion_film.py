@@ -12,8 +12,10 @@ both: how bright a nodule would be on that film is not tested here, only how its
 from __future__ import annotations
 
 import csv
+import itertools
 import math
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,6 +52,7 @@ DEEP = 8  # slices of the window that the 3-D features see; all are alike
 SEED = 3
 SEEN_MM = 10.0  # smaller ones are hardly seen on a film: the sheet shows larger ones
 TILE_MM, FINEST_MM = 30.0, 0.34
+FULL_QUALITY = 80  # JPEG, of whole films
 GREYS = 5  # steps of the sheets: a small file
 
 
@@ -69,12 +72,11 @@ class Pair:
     redrawn: int
 
 
-def matched(found: list[SourceNodule]) -> list[tuple[SourceNodule, Shadow, Lesion]]:
+def matched(found: list[SourceNodule]) -> Iterator[tuple[SourceNodule, Shadow, Lesion]]:
     """(host, its shadow, donor): same type, like size, each donor used once; donors are no test patients."""
     donors = [entry(one, f"donor-{k}") for k, one in enumerate(map(judge, found)) if one is not None]
     donors = [donor for donor in donors if not is_test_patient(str(donor.card.patient_id))]
     rng = np.random.default_rng(SEED)
-    pairs = []
     for k in rng.permutation(len(found)):
         host = found[k]
         if not is_test_patient(host.patient_id) or (shadow := shadow_of(host)) is None:
@@ -87,16 +89,15 @@ def matched(found: list[SourceNodule]) -> list[tuple[SourceNodule, Shadow, Lesio
             if donor.card.type == host.type
         }
         if apart and min(apart.values()) <= math.log(LIKE_SIZE):
-            pairs.append((host, shadow, donors.pop(min(apart, key=apart.__getitem__))))
-    return pairs
+            yield host, shadow, donors.pop(min(apart, key=apart.__getitem__))
 
 
-def grounds(folder: Path) -> list[Ground]:
-    """Clean films, prepared; those on which no lungs are found are left out."""
+def grounds(folder: Path, limit: int | None = None) -> list[Ground]:
+    """Clean films, prepared; those on which no lungs are found are left out. At most `limit` are looked at."""
     with (folder / "index.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))
     found = []
-    for row in rows[:: max(len(rows) // FILMS, 1)]:
+    for row in rows[:: max(len(rows) // FILMS, 1)][:limit]:
         spacing = [float(row[f"orig_{side}"]) * float(row[f"orig_spacing_{axis}_mm"]) / 1024
                    for side, axis in (("height", "y"), ("width", "x"))]  # fmt: skip
         image = MedicalImage(
@@ -235,6 +236,27 @@ def sheet(pairs: list[Pair], file: Path) -> list[str]:
     return key
 
 
+def full_size(pair: Pair, file: Path) -> str:
+    """Writes both whole films of a pair, a pixel a pixel (the wider side stretched), in random order; gives the key."""
+    import cv2
+
+    real_left = bool(np.random.default_rng(SEED).integers(2))
+    low, high = np.percentile(pair.film, [0.5, 99.5])
+    films = []
+    for way in ("real", "better") if real_left else ("better", "real"):
+        grey = (np.clip((pair.made[way] - low) / (high - low), 0, 1) * 255).astype(np.uint8)
+        size = [round(n * step / min(pair.spacing_mm)) for n, step in zip(grey.shape, pair.spacing_mm, strict=True)]
+        films.append(cv2.resize(grey, (size[1], size[0]), interpolation=cv2.INTER_CUBIC))
+    part = file.with_name("part-" + file.name)
+    cv2.imwrite(str(part), np.hstack(films), [cv2.IMWRITE_JPEG_QUALITY, FULL_QUALITY, cv2.IMWRITE_JPEG_OPTIMIZE, 1])
+    part.replace(file)
+    row, column = (round(c) for c in pair.center)
+    return (
+        f"{pair.host.row['key']}, {pair.host.type}, {pair.diameter_mm:.0f} mm at row {row}, column {column} of the "
+        f"film: real {'left' if real_left else 'right'}"
+    )
+
+
 def median(values: NDArray[np.float64], rng: np.random.Generator) -> str:
     """The median with its 95 % interval by bootstrap, in words."""
     values = values[np.isfinite(values)]
@@ -282,14 +304,20 @@ def read(pairs: list[Pair]) -> None:
 @click.argument("films", type=click.Path(path_type=Path, exists=True))
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for the sheets.")
 @click.option("--limit", type=int, help="At most so many pairs.")
+@click.option("--full", "full_mm", type=float, help="Only the first pair of that many mm, as whole films: full.jpg.")
 @click.option("--reader/--no-reader", default=True, help="Whether the machine reader reads them.")
-def main(folder: Path, films: Path, out: Path, limit: int | None, reader: bool) -> None:
+def main(folder: Path, films: Path, out: Path, limit: int | None, full_mm: float | None, reader: bool) -> None:
     """Prints the tables as Markdown and writes two sheets into OUT."""
     out.mkdir(parents=True, exist_ok=True)
     begun = time.process_time()
-    prepared, rng = grounds(films), np.random.default_rng(SEED)
+    rng, chosen = np.random.default_rng(SEED), matched(list(nodules(folder)))
+    if full_mm is not None:
+        host, shadow, donor = next(one for one in chosen if one[1].diameter_mm >= full_mm)
+        click.echo(full_size(paired(grounds(films, 1)[0], host, shadow, donor, rng), out / "full.jpg"))
+        return
+    prepared = grounds(films)
     pairs: list[Pair] = []
-    for k, (host, shadow, donor) in enumerate(matched(list(nodules(folder)))[:limit]):
+    for k, (host, shadow, donor) in enumerate(itertools.islice(chosen, limit)):
         try:
             pairs.append(paired(prepared[k % len(prepared)], host, shadow, donor, rng))
         except HiResMedSynthError as error:

@@ -16,7 +16,7 @@ EDGE_PX, ENLARGED = 36, 4
 LUNG, SOFT = (-600.0, 1500.0), (40.0, 400.0)
 OUTSIDE_HU = -2000.0  # where the crop has no slice: black in either window
 SEED = 3
-STEPS = 4  # grey levels that make one: the file stays small
+QUALITY = 80  # JPEG
 
 Crop = tuple[NDArray[np.int16], tuple[int, int, int], tuple[float, float, float]]  # HU, lesion's centre, spacing in mm
 
@@ -43,8 +43,8 @@ def _write(rows: list[NDArray[np.uint8]], file: Path) -> None:
     import cv2
 
     part = file.with_name(f"{file.stem}.part{file.suffix}")
-    sheet_ = np.vstack([np.pad(row, ((0, 6), (0, 0))) for row in rows]) // STEPS * STEPS
-    cv2.imwrite(str(part), sheet_, [cv2.IMWRITE_PNG_COMPRESSION, 9])
+    sheet_ = np.vstack([np.pad(row, ((0, 6), (0, 0))) for row in rows])
+    cv2.imwrite(str(part), sheet_, [cv2.IMWRITE_JPEG_QUALITY, QUALITY, cv2.IMWRITE_JPEG_OPTIMIZE, 1])
     part.replace(file)
 
 

@@ -5,11 +5,11 @@ python -m Testing.benchmarks.matte FOLDER_OF_lidc_nodule_voi_hu
 
 from __future__ import annotations
 
-import sys
 import time
 from collections import defaultdict
 from pathlib import Path
 
+import click
 import numpy as np
 from scipy.ndimage import distance_transform_edt
 
@@ -30,10 +30,12 @@ def rmse(nodule: SourceNodule, recomposed: np.ndarray) -> tuple[float, float]:
     return float(np.sqrt((error[inside] ** 2).mean())), float(np.sqrt((error[rim] ** 2).mean()))
 
 
-def main() -> None:
-    """Prints a table by type."""
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path, exists=True))
+def main(folder: Path) -> None:
+    """Prints a table by type, of the nodules in FOLDER."""
     found: dict[str, list[tuple[float, float, float]]] = defaultdict(list)
-    for nodule in nodules(Path(sys.argv[1])):
+    for nodule in nodules(folder):
         if judge(nodule) is None:
             continue
         start = time.perf_counter()
@@ -47,7 +49,7 @@ def main() -> None:
         inside, rim, seconds = np.median(rows, axis=0)
         worst = max(row[2] for row in rows)
         lines.append(f"| {kind} | {len(rows)} | {inside:.1f} | {rim:.1f} | {seconds:.2f}, {worst:.2f} |")
-    sys.stdout.write("\n".join(lines) + "\n")
+    click.echo("\n".join(lines))
 
 
 if __name__ == "__main__":

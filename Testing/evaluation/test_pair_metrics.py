@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from HiResMedSynthLib.errors import SettingsError
+from HiResMedSynthLib.evaluation.findings import DIFFERS, TOO_FEW
 from HiResMedSynthLib.evaluation.metrics import PAPER_DB, ms_ssim, nmse, psnr, ssim, ssim_map
-from HiResMedSynthLib.evaluation.pair_rows import pair_rows
+from HiResMedSynthLib.evaluation.pair_rows import method_rows, pair_rows
 from HiResMedSynthLib.evaluation.pairs import PairNumbers, pair_numbers
 from HiResMedSynthLib.torchvision_guard import import_torchvision
 from Testing.evaluation.films import film
@@ -119,3 +120,14 @@ def test_what_cannot_be_measured_is_refused() -> None:
         ms_ssim(np.zeros((160, 400)), np.zeros((160, 400)), data_range=1)
     with pytest.raises(SettingsError, match="empty"):
         psnr(small, small, data_range=1, mask=small > 0)
+
+
+@pytest.mark.parametrize(("count", "verdict"), [(5, TOO_FEW), (6, DIFFERS)])
+def test_a_paired_test_that_cannot_be_significant_is_not_made(count: int, verdict: str) -> None:
+    def pairs(better: float) -> list[PairNumbers]:
+        return [PairNumbers(name=f"i{k}", group=f"p{k}", values={("PSNR", "whole"): 30 + better * (1 + 0.1 * k)})
+                for k in range(count)]  # fmt: skip
+
+    (row,) = method_rows(pairs(0.0), pairs(2.0), names=("one", "other"))
+    assert row.verdict == verdict
+    assert ("1 tests need 6 patients" in row.note) == (verdict == TOO_FEW) == math.isnan(row.p)

@@ -150,11 +150,21 @@ def test_without_a_place_for_its_key_no_study_is_left(tmp_path: Path, monkeypatc
     with pytest.raises(ExportError, match="the study's own name"):
         new_study(*folders, plan, key=tmp_path / "study", progress=quiet)
 
-    def full(*_: object) -> None:
+    def full(_source: Path, target: Path) -> None:
+        target.write_text("{")  # as far as the other disk had room
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(shutil, "move", full)
-    with pytest.raises(ExportError, match="No space left"):
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "move", full)
+        with pytest.raises(ExportError, match="No space left"):
+            new_study(*folders, plan, key=tmp_path / "k.json", progress=quiet)
+    assert {path.name for path in tmp_path.iterdir()} == {"real", "made"}
+
+    def refused(*_: object) -> None:
+        raise OSError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "rename", refused)
+    with pytest.raises(ExportError, match="Permission denied"):
         new_study(*folders, plan, key=tmp_path / "k.json", progress=quiet)
     assert {path.name for path in tmp_path.iterdir()} == {"real", "made"}
 

@@ -87,6 +87,7 @@ def test_forced_choice_gives_back_the_d_prime_of_a_simulated_observer(alternativ
     assert found.low is not None and found.high is not None
     assert found.low < d_prime < found.high
     assert choice_d_prime(10, 10, alternatives).high is None  # always right: no upper end
+    assert choice_d_prime(3, 3 * alternatives, alternatives).value == pytest.approx(0, abs=1e-6)  # guessing is no skill
 
 
 def test_the_area_counts_pairs_and_its_interval_has_the_spread_of_simulation() -> None:

@@ -15,7 +15,9 @@ from HiResMedSynthLib.evaluation.resampling import (
     mean_interval,
     paired_p,
     resamples,
+    share_interval,
     shifted_interval,
+    smallest_paired_p,
     splits,
 )
 from HiResMedSynthLib.evaluation.set_distances import (
@@ -51,6 +53,22 @@ def test_kid_has_no_bias() -> None:
     drawn = [kid(*rng.normal(size=(2, 12, 6))) for _ in range(300)]
     assert abs(np.mean(drawn)) < 3 * np.std(drawn) / math.sqrt(300)
     assert min(drawn) < 0 < max(drawn)
+
+
+def test_several_images_of_a_patient_make_no_set_look_apart_from_its_like() -> None:
+    """Slices of one patient are like each other: counted as strangers they add to KID, the more the more there are."""
+    rng = np.random.default_rng(4)
+    drawn: dict[bool, list[float]] = {True: [], False: []}
+    for _ in range(40):
+        centres = np.repeat(rng.normal(size=(48, 6)), 4, axis=0)
+        slices = centres + 0.2 * rng.normal(size=centres.shape)
+        groups = patients(24, 4), patients(24, 4, name="s")
+        for told, values in drawn.items():
+            pool = Pool(slices[:96], slices[96:], groups if told else None)
+            values.append(float(pool.measures(np.arange(96), np.arange(96, 192))[1]))
+    told, untold = (np.mean(drawn[key]) for key in (True, False))
+    assert abs(told) < 0.2 * untold
+    assert untold > 6 * np.std(drawn[False]) / math.sqrt(40)
 
 
 def test_precision_recall_density_coverage_by_hand() -> None:
@@ -181,6 +199,19 @@ def test_rounding_of_arithmetic_is_no_difference() -> None:
     assert one is not None and exact is not None
     assert one.p == exact.p == 1.0
     assert one.synthetic - one.real == pytest.approx(0.0, abs=1e-12)
+
+
+def test_an_interval_of_a_share_goes_by_patient_and_is_never_empty() -> None:
+    hits = np.array([1.0] * 40 + [0.0] * 5)  # forty lesions of one patient, one of each of five others
+    low, high = share_interval(hits, ["many"] * 40 + patients(5), seed=0)
+    assert (low, high) == (0, pytest.approx(0.6412, abs=1e-4))  # the bootstrap's end, and Clopper-Pearson's for 1 of 6
+    assert share_interval(np.zeros(3), patients(3), seed=0) == (0, pytest.approx(1 - 0.025 ** (1 / 3)))
+
+
+@pytest.mark.parametrize("count", [2, 5, 9])
+def test_the_smallest_p_of_a_paired_test_is_that_of_scipy(count: int) -> None:
+    one = np.arange(count, dtype=np.float64)
+    assert paired_p(one, one + np.linspace(1, 2, count), patients(count)) == pytest.approx(smallest_paired_p(count))
 
 
 def test_paired_tests_and_their_correction() -> None:

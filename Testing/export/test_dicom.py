@@ -9,9 +9,11 @@ import numpy as np
 import pydicom
 import pytest
 
+from HiResMedSynthLib.case_file import read_case
+from HiResMedSynthLib.compose import compose
 from HiResMedSynthLib.export.folder import export
 from HiResMedSynthLib.export.sop_class import CR, CT, DX_PRESENTATION, MR, SECONDARY_CAPTURE, object_kind
-from HiResMedSynthLib.image import HeaderFacts, MedicalImage
+from HiResMedSynthLib.image import ORIENTATION_UNKNOWN, HeaderFacts, MedicalImage
 from HiResMedSynthLib.read import read_image
 from Testing.export.cases import composition_in, ct_image, film_image, mr_image
 
@@ -132,6 +134,34 @@ def test_the_object_class_follows_the_source_and_the_reason_is_in_the_file(
     data = read_series(tmp_path / "case" / "dicom")[0]
     assert data.SOPClassUID == uid
     assert kind.reason in data.DerivationDescription
+
+
+UNDESCRIBED = ct_image(facts=HeaderFacts(), bits_stored=None, rescale=(1.0, 0.0))
+
+
+@pytest.mark.parametrize(
+    ("image", "uid", "why"),
+    [
+        (UNDESCRIBED, CT, "its user says"),
+        (UNDESCRIBED.single_slice(3), CT, "its user says"),
+        (replace(UNDESCRIBED, pixels=UNDESCRIBED.pixels.astype(np.float32) + np.float32(0.5)), CT, "its user says"),
+        (replace(UNDESCRIBED, oddities=(ORIENTATION_UNKNOWN,)), SECONDARY_CAPTURE, "how its voxels lie"),
+        (mr_image(facts=HeaderFacts()), SECONDARY_CAPTURE, "no DICOM object"),
+        (film_image(), DX_PRESENTATION, "a digital radiograph"),
+    ],
+)
+def test_a_file_that_tells_no_class_is_a_ct_on_its_users_word_alone(
+    image: MedicalImage, uid: str, why: str, tmp_path: Path
+) -> None:
+    composition = composition_in(image)
+    settings = replace(composition.case.settings, modality="CT")
+    said = compose(image, replace(composition.case, settings=settings))
+    exported = export(said, tmp_path / "case", with_preview=False, pair=True)
+    for name in ("dicom", "dicom_background"):
+        assert {data.SOPClassUID for data in read_series(tmp_path / "case" / name)} == {uid}
+    assert why in read_series(tmp_path / "case" / "dicom")[0].DerivationDescription
+    assert why in exported.notes[0]
+    assert read_case(tmp_path / "case").settings.modality == "CT"
 
 
 def test_a_dx_says_what_its_values_and_its_orientation_mean(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from PIL import Image
 
 from HiResMedSynthLib.errors import ExportError
 from HiResMedSynthLib.export.folder import export
+from HiResMedSynthLib.export.preview import zoom_window
 from Testing.export.cases import CORNER, SIZE, composition_in, ct_image, film_image
 
 
@@ -70,6 +71,22 @@ def test_the_preview_shows_the_lesion_and_the_true_aspect(tmp_path: Path) -> Non
     rows, columns = np.nonzero(coloured[:, :520])
     assert len(rows) > 20, "no outline"
     assert columns.max() < 520
+
+
+def test_an_enlarged_part_of_a_film_has_a_window_of_its_own() -> None:
+    """A nodule of some grey levels is lost in a window that spans a whole film; a CT keeps its lung window."""
+    grey = np.full((200, 240), 4000, np.uint16)
+    grey[:40, :40] = np.random.default_rng(0).integers(90, 110, (40, 40))
+    film = composition_in(film_image(pixels=grey))
+    part = slice(0, 30), slice(0, 30)
+    window = zoom_window(film, 0, *part)
+    assert film.background.display_window().width > 3000
+    assert window.width < 60
+    before, after = (window.to_unit(image.pixels[0][part]) for image in (film.background, film.image))
+    inside = film.instance_mask[0][part] > 0
+    assert before[inside].mean() - after[inside].mean() > 0.3  # of 77 among 90 to 110
+    scan = composition_in(ct_image())
+    assert zoom_window(scan, 3, *part) == scan.background.display_window()
 
 
 def test_the_preview_says_synthetic_in_the_corner_of_what_is_synthetic(tmp_path: Path) -> None:

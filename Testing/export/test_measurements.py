@@ -26,6 +26,11 @@ def groups_in(report: Any) -> list[Any]:
     return [*content.get_volumetric_roi_measurement_groups(), *content.get_planar_roi_measurement_groups()]
 
 
+def methods_of(group: Any) -> dict[str, str]:
+    """How each of its measurements that says so was made."""
+    return {m.name.meaning: m.method.meaning for m in group.get_measurements() if m.method is not None}
+
+
 def values_of(group: Any) -> dict[str, tuple[float, str]]:
     return {m.name.meaning: (float(m.value), m.unit.value) for m in group.get_measurements()}
 
@@ -56,6 +61,7 @@ def test_a_report_on_a_ct_measures_volume_diameter_and_mean_of_each_segment(lesi
         volume = float(np.prod(SIZE)) * VOXEL_MM3
         assert values["Volume"] == (pytest.approx(volume), "mm3")
         assert values["Diameter"] == (pytest.approx((6 * volume / math.pi) ** (1 / 3), rel=1e-5), "mm")
+        assert methods_of(group) == {"Diameter": "Sphere of the volume of the mask"}
         assert values["Attenuation Coefficient"] == (pytest.approx(composition.image.pixels[inside].mean()), "[hnsf'U]")
         reference = referenced(group)
         assert reference.ReferencedSOPInstanceUID == seg.SOPInstanceUID
@@ -89,6 +95,7 @@ def test_a_single_picture_has_an_area_and_names_the_frame_that_shows_it(kind: st
         area = inside.sum() * row_mm * column_mm
         assert values["Area"] == (pytest.approx(area, rel=1e-5), "mm2")
         assert values["Diameter"] == (pytest.approx(math.sqrt(4 * area / math.pi), rel=1e-5), "mm")
+        assert methods_of(group) == {"Diameter": "Circle of the area of the mask"}
         assert "Volume" not in values
         mean = "Stored value" if kind == "film" else "Attenuation Coefficient"
         assert values[mean][0] == pytest.approx(composition.image.pixels[0][inside].mean(), rel=1e-5)

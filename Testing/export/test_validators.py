@@ -17,6 +17,7 @@ import numpy as np
 import pydicom
 import pytest
 
+from HiResMedSynthLib.compose import compose
 from HiResMedSynthLib.export.folder import export
 from HiResMedSynthLib.export.sop_class import CR, CT
 from HiResMedSynthLib.image import HeaderFacts
@@ -70,6 +71,18 @@ def test_dciodvfy_finds_no_error_but_the_young_tag(kind: str, tmp_path: Path) ->
         assert YOUNG_TAG in said, "the validator did not read the file"
         errors = [line for line in said if line.startswith("Error") and line != YOUNG_TAG]
         assert not errors, f"{file.name}: {errors}"
+
+
+def test_dciodvfy_finds_no_error_in_a_ct_that_only_its_user_calls_one(tmp_path: Path) -> None:
+    dciodvfy = need("dciodvfy")
+    composition = composition_in(KINDS["NRRD volume"])
+    settings = replace(composition.case.settings, modality="CT")
+    export(compose(composition.background, replace(composition.case, settings=settings)), tmp_path / "case")
+    for file in sorted((tmp_path / "case").rglob("*.dcm")):
+        done = subprocess.run([dciodvfy, "-new", str(file)], capture_output=True, text=True, check=False)
+        errors = [line for line in (done.stdout + done.stderr).splitlines() if line.startswith("Error")]
+        assert errors == [YOUNG_TAG], file.name
+    assert pydicom.dcmread(tmp_path / "case" / "dicom" / "IM0001.dcm").SOPClassUID == CT
 
 
 @pytest.fixture(scope="module")

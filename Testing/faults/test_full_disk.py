@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from HiResMedSynthLib import weights
 from HiResMedSynthLib.annotations import read_annotations, write_annotations
@@ -20,6 +23,7 @@ from HiResMedSynthLib.export.identity import OutputIdentity
 from HiResMedSynthLib.export.image_file import write_image_file
 from HiResMedSynthLib.image import MedicalImage
 from HiResMedSynthLib.read import read_image
+from Testing.background.tiny_cascade import write_tiny
 from Testing.batch.small_scans import files_in, plan_of, write_scans, write_spec
 from Testing.batch.test_run import run_here
 from Testing.evaluation.study_folders import ct_slice, picture_folder, small_study
@@ -116,6 +120,9 @@ def commands(data: Path, out: Path) -> dict[str, tuple[object, ...]]:
         "lesion sample": ("lesion", "sample", "solid-10mm-a", "--count", 1, "--out", out / "samples"),
         "study new": ("study", "new", data / "real", data / "made", "--count", 8, "--readers", "A", "--out", out / "s"),
         "models add": ("models", "add", data / "model.safetensors"),
+        "generate": ("generate", "--model", "ours", "--count", 2, "--out", out / "films"),
+        "reconstruct": ("reconstruct", data / "film.png", "--model", "ours", "--out", out / "again.dcm"),
+        "evaluate": ("evaluate", data / "real", data / "made", "--perceptual-pairs", 0, "--report", out / "report"),
     }  # fmt: skip
 
 
@@ -131,18 +138,29 @@ def data(ct_series_folder: Path, cxr_file: Path, tmp_path_factory: pytest.TempPa
     picture_folder(folder / "made", 8, first=100)
     card = weights.Card(name="mine", kind="lesion-singan", data="-", licence="CC0-1.0", attribution="-")
     weights.write_model(folder / "model.safetensors", {"a": np.zeros(20_000, np.uint8)}, card)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(weights.STORE_VARIABLE, str(folder / "store"))
+        weights.add(write_tiny(folder, name="ours"))
     return folder
+
+
+@pytest.fixture
+def places(data: Path, disk: Path, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: Any) -> None:
+    """What else commands write: models are added on the small disk, found on a roomy one; figures are cached there."""
+    store = disk if request.node.callspec.params["name"] == "models add" else data / "store"
+    monkeypatch.setenv(weights.STORE_VARIABLE, str(store))
+    monkeypatch.setenv("HIRESMEDSYNTH_CACHE", str(tmp_path / "cache"))
 
 
 COMMANDS = tuple(commands(Path(), Path()))
 SMALL = ("danger", "prior")  # a page may hold all that they write
 
 
+@pytest.mark.usefixtures("places")
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_command_on_a_full_disk_says_so(
     name: str, data: Path, disk: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv(weights.STORE_VARIABLE, str(disk))
     inputs = files_in(data)
     for free in (0, 4) if name not in SMALL else (0,):
         with all_but(disk, free * 1024):
@@ -154,17 +172,42 @@ def test_a_command_on_a_full_disk_says_so(
     assert files_in(data) == inputs
 
 
+@pytest.mark.usefixtures("places")
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_command_on_a_read_only_disk_says_so(
     name: str, data: Path, disk: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv(weights.STORE_VARIABLE, str(disk))
     with read_only(disk):
         code, told = run(monkeypatch, *commands(data, disk)[name]), capsys.readouterr().err
     assert code == 1, told
     assert "Read-only" in told or "can't be" in told
     assert "bug" not in told
     assert left_on(disk) == []
+
+
+@pytest.mark.parametrize("name", ["generate"])
+@pytest.mark.usefixtures("places")
+def test_films_that_were_whole_before_the_disk_was_full_stay(
+    name: str, data: Path, disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    assert run(monkeypatch, *commands(data, tmp_path)[name]) == 0
+    film = (tmp_path / "films" / "cxr-0000.dcm").stat().st_size
+    for more in (0, 8, 12, 60):  # beside the first film: room for nothing, or for a part of the second
+        with all_but(disk, film + more * 1024 + 4096):
+            capsys.readouterr()
+            assert run(monkeypatch, *commands(data, disk)[name]) == 1
+            told = capsys.readouterr().err
+        assert "space" in told
+        assert "1 of 2 image(s) are whole and stay" in told
+        left = files_in(disk / "films")
+        assert read_image(disk / "films" / "cxr-0000.dcm").shape == (1, 256, 256)
+        assert left.keys() <= {"cxr-0000.dcm", "generated.json", "sheet.png"}
+        if "generated.json" in left:
+            assert [one["file"] for one in json.loads(left["generated.json"])["images"]] == ["cxr-0000.dcm"]
+        if "sheet.png" in left:
+            Image.open(disk / "films" / "sheet.png").load()
+        shutil.rmtree(disk / "films")
 
 
 # -- what goes on ------------------------------------------------------------------------------------------------------

@@ -19,9 +19,11 @@ from HiResMedSynthLib.case_file import read_case, read_requests, write_case
 from HiResMedSynthLib.errors import BankError, CaseError, ReadError, SettingsError
 from HiResMedSynthLib.lesion.bank import BANK_FORMAT, bank_from_bytes
 from HiResMedSynthLib.lesion.trained import source_of
+from HiResMedSynthLib.placement.network import VERSION, NetworkPlan
+from HiResMedSynthLib.privacy import read_descriptors
 from HiResMedSynthLib.provenance import provenance_of
 from HiResMedSynthLib.read import read_image
-from HiResMedSynthLib.weights import Card, Model
+from HiResMedSynthLib.weights import Card, Model, ModelError
 from Testing.benchmarks.reader_fuzz import FINE, fuzz
 from Testing.benchmarks.reader_fuzz_targets import write_pictures
 from Testing.export.cases import composition_in, ct_image
@@ -205,6 +207,7 @@ def packed(entries: str, arrays: dict[str, np.ndarray]) -> bytes:
         json.dumps([{"card": {**CARD, "diameter_mm": "4"}, "voxel_mm": 1}]),
         json.dumps([{"card": {**CARD, "diameter_mm": -1.0}, "voxel_mm": 1}]),
         json.dumps([{"card": CARD, "voxel_mm": [1]}]),
+        json.dumps([{"card": CARD, "voxel_mm": 10**400}]),
         json.dumps([{"card": {**CARD, "name": "x" * 70_000}, "voxel_mm": 1}]),
     ],
 )
@@ -218,6 +221,25 @@ def test_entries_of_a_bank_that_are_none(entries: str, tmp_path: Path) -> None:
     card = Card(name="m", kind="lesion-singan", data="-", licence="-", attribution="-")
     with pytest.raises(BankError):
         source_of(Model(card=card, path=path, shipped=False))
+
+
+def test_a_number_in_a_model_that_no_float_holds(tmp_path: Path) -> None:
+    path, beyond = tmp_path / "m.safetensors", 10**400
+    card = Card(name="m", kind="lesion-singan", data="-", licence="-", attribution="-")
+    source = {"format": BANK_FORMAT, "card": CARD, "voxel_mm": beyond}
+    arrays = {"source.alpha": ALPHA, "source.intensity_hu": ALPHA.astype(np.int16)}
+    path.write_bytes(save(arrays, metadata={"source": json.dumps(source)}))
+    with pytest.raises(BankError, match="OverflowError"):
+        source_of(Model(card=card, path=path, shipped=False))
+    limits = {"plain": beyond, "limits": [1], "unlearned": 1}
+    arrays = {"signs": ALPHA, "scale": np.ones(1)}
+    for text in (json.dumps(limits), DEEP):
+        path.write_bytes(save(arrays, metadata={"limits": text}))
+        with pytest.raises(ModelError, match="no descriptors"):
+            read_descriptors(path)
+    plan = {"version": VERSION, "task": "-", "classes": [], "encoder": "-", "decoder": [], "channels": 1}
+    with pytest.raises(ModelError, match="incomplete"):
+        NetworkPlan.from_json({**plan, "facts": {"a": beyond}})
 
 
 def test_a_lesion_of_a_case_that_is_brighter_than_numbers_go(tmp_path: Path) -> None:

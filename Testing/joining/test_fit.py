@@ -64,11 +64,15 @@ def test_thick_slices_that_overlap_blur_along_the_slices_too() -> None:
     assert (spread[1] - spread[0]) * SPACING_MM[0] ** 2 == pytest.approx((5.0**2 - 2.0**2) / 12, rel=0.1)
 
 
-def test_a_vessel_at_the_rim_is_kept_and_one_inside_a_solid_lesion_absorbed() -> None:
-    alpha = np.array([[[10000, 65535, 65535, 10000]]], np.uint16)
+def test_a_vessel_ends_at_the_rim_of_a_solid_lesion_gently_and_shows_through_glass() -> None:
+    alpha = np.array([[[13107, 65535, 65535, 13107]]], np.uint16)
     background = np.array([[[100.0, 100.0, 100.0, -860.0]]])
     solid = with_vessels(np.full(alpha.shape, 30.0), alpha, background)
-    assert solid.tolist() == [[[100, 30, 30, 30]]]
+    assert solid.tolist() == [[[pytest.approx(30 + 0.8 * 70), 30, 30, 30]]]
+    ramp = np.round(np.linspace(0, 65535, 40)).astype(np.uint16)[np.newaxis, np.newaxis]
+    crossing = with_vessels(np.full(ramp.shape, 30.0), ramp, np.full(ramp.shape, 250.0))
+    joined = 250 + ramp / 65535 * (crossing - 250)
+    assert np.abs(np.diff(joined)).max() < 0.06 * 220
     glass = with_vessels(np.full(alpha.shape, -600.0), alpha, background)
     assert glass.tolist() == [[[100, 100, 100, -600]]]
 

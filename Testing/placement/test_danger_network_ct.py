@@ -83,11 +83,11 @@ def name_at(found: DangerMap, row: int, column: int) -> str:
     return found.names.get(int(found.labels[0, row, column]), "permitted")
 
 
-def with_effusion(image: MedicalImage) -> MedicalImage:
+def with_effusion(image: MedicalImage, hu: int = 10) -> MedicalImage:
     """The right lung of the phantom filled with fluid below its middle."""
     row, column = np.mgrid[:128, :128] * 2.5 - 160.0
     fluid = (((column + 70) / 45) ** 2 + (row / 70) ** 2 < 1) & (row > 20)
-    return image.with_pixels(np.where(fluid, np.int16(10), image.pixels))
+    return image.with_pixels(np.where(fluid, np.int16(hu), image.pixels))
 
 
 @pytest.mark.parametrize("slices", [1, 10])
@@ -122,6 +122,49 @@ def test_an_effusion_is_a_class_of_its_own_which_the_rule_calls_chest_wall() -> 
     ruled = danger(image, domain="lung-ct", margins=Margins())
     assert CONSOLIDATION not in ruled.names.values()
     assert not ruled.region(LUNG_CLASSES)[0, 80, 36]
+
+
+def test_fat_that_the_network_takes_for_a_filled_lung_is_no_lung() -> None:
+    found = danger_network_ct(with_effusion(chest_ct(1), hu=-100), margins=Margins(), network=NETWORK)
+    assert name_at(found, 80, 36) == SOFT_WALL
+    assert name_at(found, 60, 30) == "permitted"
+    pixels = with_effusion(chest_ct(1)).pixels.copy()
+    pixels[0, 78:82, 34:38] = -100  # 1 cm2: the HU of fat occur in diseased lungs too
+    found = danger_network_ct(chest_ct(1).with_pixels(pixels), margins=Margins(), network=NETWORK)
+    assert name_at(found, 80, 36) == CONSOLIDATION
+
+
+@pytest.mark.parametrize(("hu", "side", "is_lung"), [(-850, 50, True), (-1000, 50, False), (-850, 200, False)])
+def test_a_small_crop_that_is_denser_than_air_is_lung(hu: int, side: int, is_lung: bool) -> None:
+    def only_air(pictures: NDArray[np.float32]) -> NDArray[np.float32]:
+        logits = np.full((len(pictures), len(CLASSES), *pictures.shape[2:]), -9.0, dtype=np.float32)
+        logits[:, OUTSIDE] = 5
+        return logits
+
+    noise = np.random.default_rng(0).normal(hu, 30, (1, side, side))
+    image = MedicalImage(
+        pixels=np.rint(noise).astype(np.int16), modality="CT", units="HU", pixel_spacing_mm=(0.6, 0.6),
+        spacing_source="header",
+    )  # fmt: skip
+    network = PlacementNetwork(PLAN, only_air, name="x", engine="torch")
+    if is_lung:
+        assert not danger_network_ct(image, margins=Margins(), network=network).forbidden()[0, 25, 25]
+    else:
+        with pytest.raises(PlacementError, match="no lung"):
+            danger_network_ct(image, margins=Margins(), network=network)
+
+
+def test_a_slice_of_abdomen_in_a_chest_has_no_filled_lung() -> None:
+    chest = chest_ct(3)
+    pixels = chest.pixels.copy()
+    pixels[0][pixels[0] < -200] = 40
+    pixels[0][chest.pixels[0] == -1000] = -1000
+    pixels[0, 50:64, 60:69] = 40  # the trachea
+    found = danger_network_ct(chest.with_pixels(pixels), margins=Margins(), network=NETWORK)
+    assert CONSOLIDATION not in found.classes_in((slice(0, 1), slice(None), slice(None)))
+    assert found.labels[1, 60, 30] == 0
+    alone = danger_network_ct(chest.with_pixels(pixels).single_slice(0), margins=Margins(), network=NETWORK)
+    assert CONSOLIDATION in alone.classes_in((slice(None), slice(None), slice(None)))  # a white lung could look so
 
 
 def test_a_vessel_is_no_consolidation() -> None:

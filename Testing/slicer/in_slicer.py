@@ -58,7 +58,7 @@ def run(folder):
     panel.background.sample_film.click()
     until(lambda: studio.parameters.prior is not None, "the overlays")
     settle(studio)
-    assert studio.parameters.danger.GetSegmentation().GetNumberOfSegments() == 3
+    assert studio.parameters.danger.GetSegmentation().GetNumberOfSegments() == 4
     points = studio.parameters.points
     points.AddControlPointWorld(*studio.image.world_of(RIGHT_LUNG))
     settle(studio)

@@ -195,3 +195,23 @@ def test_every_binding_works_both_ways(bench: Workbench) -> None:
             assert getattr(parameters, name) == widget.value, name
             setattr(parameters, name, value)
             assert widget.value == pytest.approx(value), name
+
+
+def test_an_mr_is_offered_and_a_new_lesion_in_it_asks_for_a_contrast(bench: Workbench) -> None:
+    rows, columns = np.mgrid[:96, :96]
+    body = (rows - 48) ** 2 + (columns - 48) ** 2 < 40**2
+    noise = np.random.default_rng(4).normal(0, 6, (9, 96, 96))
+    pixels = np.abs(np.where(body, 300.0, 0.0) + noise).astype(np.int16)
+    node = slicer.util.addVolumeFromArray(pixels, np.diag([-1.0, -1.0, 2.5, 1.0]), "made-up MR")
+    bench.studio.parameters.background = node
+    box = bench.panel.background.domain
+    box.setCurrentIndex(box.findData("mr"))
+    bench.until(lambda: bench.studio.domain == "mr")
+    bench.settle()
+    points = bench.studio.parameters.points
+    points.AddControlPointWorld(*bench.studio.image.world_of((4, 48, 48)))
+    bench.settle()
+    drawn = bench.studio.composition.drawn(1)
+    assert drawn["request"]["cnr"] == [20.0, 20.0]
+    assert drawn["cnr"] == pytest.approx(20, rel=0.05)
+    assert not bench.studio.refused

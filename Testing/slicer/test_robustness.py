@@ -30,24 +30,24 @@ def test_a_killed_backend_is_told_within_two_seconds_and_starts_again(bench: Wor
     assert time.monotonic() - killed < 2.0, bench.panel.status.text
     assert studio.composition.drawn(1) == lesion, "the scene is as it was"
     bench.settle()
-    studio.edit(1, "size", size_mm=(24.0, 24.0))
+    studio.edit(1, "size", size_mm=(18.0, 18.0))
     bench.settle()
-    assert studio.composition.drawn(1)["diameter_mm"] == pytest.approx(24)
+    assert studio.composition.drawn(1)["diameter_mm"] == pytest.approx(18)
 
 
 def test_cancel_ends_what_is_under_way_and_the_preview_goes_on(bench: Workbench) -> None:
     bench.place(bench.load("film"), RIGHT_LUNG)
     studio, apply = bench.studio, bench.panel.compose.apply
     studio.update_where()
-    studio.edit(1, "size", size_mm=(22.0, 22.0))
+    studio.edit(1, "size", size_mm=(16.0, 16.0))
     bench.until(lambda: apply.text == "Cancel")
     apply.click()
     bench.settle()
     assert apply.text == "Apply"
     assert any("cancelled" in text for text, _problem in bench.said)
-    studio.edit(1, "size", size_mm=(24.0, 24.0))
+    studio.edit(1, "size", size_mm=(18.0, 18.0))
     bench.settle()
-    assert studio.composition.drawn(1)["diameter_mm"] == pytest.approx(24)
+    assert studio.composition.drawn(1)["diameter_mm"] == pytest.approx(18)
     assert not studio.stale
 
 
@@ -250,9 +250,9 @@ def test_every_setting_of_the_case_is_in_the_preview(bench: Workbench) -> None:
 def test_a_point_moved_by_other_means_is_followed(bench: Workbench) -> None:
     bench.place(bench.load("film"), RIGHT_LUNG)
     studio = bench.studio
-    studio.parameters.points.SetNthControlPointPositionWorld(0, *studio.image.world_of((0, 470, 350)))
+    studio.parameters.points.SetNthControlPointPositionWorld(0, *studio.image.world_of((0, 440, 330)))
     bench.settle()
-    assert studio.composition.drawn(1)["center"][1:] == pytest.approx([470, 350])
+    assert studio.composition.drawn(1)["center"][1:] == pytest.approx([440, 330])
 
 
 def test_an_image_that_changes_is_taken_anew(bench: Workbench) -> None:
@@ -395,6 +395,8 @@ def test_remedies_name_fields_not_options() -> None:
     assert "--" not in in_panel_words("Ask for a smaller lesion (--size-mm), or smaller margins.")
     told = in_panel_words("Train one: hiresmedsynth lesion train IMAGE --mask MASK.")
     assert told == "Train one: hiresmedsynth lesion train."
+    told = in_panel_words("Give it: --contrast LOW:HIGH, below zero where it is darker, or --cnr LOW:HIGH, in noises.")
+    assert told == "Give it: the field Contrast, below zero where it is darker, or the field Contrast (CNR), in noises."
     told = in_panel_words("Add one: hiresmedsynth models add FILE, or use --generator deform.")
     assert told == "Add one: hiresmedsynth models add FILE, or use 'a bank lesion, deformed'."
     for told in (

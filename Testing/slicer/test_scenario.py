@@ -46,8 +46,8 @@ def test_from_an_empty_scene_to_an_export_and_back(bench: Workbench, tmp_path: P
     photograph(bench, bench.view("Green"), "panel_empty", tmp_path)
 
     view = bench.load("film")
-    names = [s.GetName() for s in map(studio.parameters.danger.GetSegmentation().GetNthSegment, range(3))]
-    assert names == ["outside the lungs", "mediastinum, heart or spine", "pleura margin"]
+    names = [s.GetName() for s in map(studio.parameters.danger.GetSegmentation().GetNthSegment, range(4))]
+    assert names == ["outside the lungs", "mediastinum, heart or spine", "pleura margin", "beside heart or mediastinum"]
     without = view.picture()
     panel.where.show_prior.setChecked(True)
     with_prior = view.picture()
@@ -121,7 +121,7 @@ def test_from_an_empty_scene_to_an_export_and_back(bench: Workbench, tmp_path: P
     assert bench.positions() == points
     assert [studio.composition.drawn(1), studio.composition.drawn(2)] == drawn
     assert (slicer.util.arrayFromVolume(studio.parameters.composed) == kept).all()
-    assert studio.parameters.danger.GetSegmentation().GetNumberOfSegments() == 3
+    assert studio.parameters.danger.GetSegmentation().GetNumberOfSegments() == 4
     assert studio.parameters.patientName == "Übung"
     bench.finish(panel.export.export)
     first, second = (read(folder / f"synthetic-000{k}") for k in (1, 2))

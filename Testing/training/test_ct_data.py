@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -187,6 +188,23 @@ def test_patients_all_on_one_side_give_one_held_out(tmp_path: Path, capsys: pyte
     chosen = min(TRAINING[:3], key=lambda patient: hashlib.sha256(patient.encode()).hexdigest())
     assert {film.patient for film in slices.films if film.held_out} == {chosen}
     assert "one was chosen to be held out" in capsys.readouterr().err
+
+
+def test_a_preparation_that_is_cut_off_leaves_no_half_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for patient in (TRAINING[0], HELD_OUT[0]):
+        series(tmp_path / "scans" / patient, patient, [chest()])
+    whole = np.lib.format.write_array
+
+    def cut(stream: Any, array: NDArray[Any], **options: Any) -> None:
+        if array.dtype != np.uint16:
+            raise KeyboardInterrupt
+        whole(stream, array, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(np.lib.format, "write_array", cut)
+        with pytest.raises(KeyboardInterrupt):
+            load(tmp_path)
+    assert len(load(tmp_path).films) == 2
 
 
 def test_packed_set_reads_back_the_same(tmp_path: Path) -> None:

@@ -6,18 +6,15 @@ import csv
 import json
 import shutil
 import sys
-import threading
-import time
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
 from HiResMedSynthLib.errors import ReadError
-from HiResMedSynthLib.image import MedicalImage
-from HiResMedSynthLib.read import read_image
 from Testing.slices import DX, SECONDARY, write_slice
 from Training.film_data import NEEDED, Film, FilmSet, is_held_out, load_films
 
@@ -60,20 +57,13 @@ def test_dicom_films_of_any_depth_get_spacing_sex_and_patient(tmp_path: Path) ->
     assert flat.field[2:] == (30, 45)  # the calibrated Pixel Spacing comes before that of the detector
 
 
-def test_dicom_films_are_read_one_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    busy = threading.Lock()
-
-    def alone(path: Path) -> MedicalImage:
-        assert busy.acquire(blocking=False), "another film is being read"
-        time.sleep(0.02)
-        image = read_image(path)
-        busy.release()
-        return image
-
-    monkeypatch.setattr("HiResMedSynthLib.read.read_image", alone)
+def test_dicom_films_are_read_in_threads_and_pydicom_is_afterwards_as_before(tmp_path: Path) -> None:
     for patient in (*TRAINING[:4], HELD_OUT[0]):
         write_film(tmp_path / "films" / patient, patient, chest())
+    settings = pydicom.config.settings
+    before = settings.reading_validation_mode, settings.writing_validation_mode
     assert len(load_films(tmp_path / "films", tmp_path / "cache", canvas_px=64, spacing_mm=2.0).films) == 5
+    assert (settings.reading_validation_mode, settings.writing_validation_mode) == before
 
 
 def test_monochrome1_is_inverted(tmp_path: Path) -> None:

@@ -15,15 +15,17 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from HiResMedSynthLib.errors import HiResMedSynthError, SettingsError
 from HiResMedSynthLib.flow import FlowBatch
 from Training.checkpoint import CHECKPOINT, best_weights
 from Training.flow_loop import train
-from Training.loop import BAD_STEPS_ALLOWED, LoopSettings, _rate_share
+from Training.loop import BAD_STEPS_ALLOWED, LoopSettings
 from Training.objective import Shortcut
 from Training.precision import faster_precision
+from Training.schedule import rate_share
 
 
 class OneWeight(nn.Module):
@@ -100,6 +102,15 @@ def test_a_loss_that_is_no_number_is_never_the_best(tmp_path: Path, monkeypatch:
         assert json.loads(file.metadata()["state"])["step"] == 8
 
 
+@pytest.mark.parametrize("metadata", [None, {"state": json.dumps({"progress": {"of a later version": 1}})}])
+def test_a_file_that_is_no_checkpoint_is_refused(tmp_path: Path, metadata: dict[str, str] | None) -> None:
+    network = OneWeight()
+    state = {f"{part}.{name}": value for name, value in network.state_dict().items() for part in ("weights", "average")}
+    save_file({name: value.clone() for name, value in state.items()}, tmp_path / CHECKPOINT, metadata=metadata)
+    with pytest.raises(SettingsError, match="The checkpoint doesn't fit"):
+        train(network, Constant(), LoopSettings(steps=1), out=tmp_path, description={}, resume=True)
+
+
 def test_time_limit_ends_a_run(tmp_path: Path) -> None:
     stage = Constant()
     train(
@@ -117,7 +128,10 @@ def test_time_limit_ends_a_run(tmp_path: Path) -> None:
     ("step", "used", "share"), [(0, 0.0, 0.02), (100, 0.0, 1.0), (500, 0.0, 1.0), (850, 0.0, 0.5), (500, 0.94, 0.2)]
 )
 def test_rate_warms_up_and_falls_at_the_end_of_steps_or_of_time(step: int, used: float, share: float) -> None:
-    assert _rate_share(step, used, LoopSettings(steps=1000)) == pytest.approx(share)
+    assert rate_share(step, LoopSettings(steps=1000), used=used) == pytest.approx(share)
+    assert rate_share(step, LoopSettings(steps=1000, warm_up=0), used=used) == pytest.approx(
+        max(share, float(step == 0))
+    )
 
 
 def test_the_weights_with_the_lowest_held_out_loss_are_kept(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from Training.erased_store import load_erased
 from Training.location_crops import INNER_MM, SIDE_PX, draw_shams, draw_window, render
 from Training.location_data import SIDE, LungPatch, fold_of, grey_to_hu, load_patches
 from Training.train_location import draw_crop, main
+from Training.train_yolo import main as train_yolo
 from Training.train_yolo import write_crops
 
 SPACING = 0.7
@@ -190,6 +192,23 @@ def test_the_detectors_crops_and_boxes(folder: Path, cache: Path, tmp_path: Path
         side = np.asarray(Image.open(tmp_path / "crops" / "images" / f"{label.stem}.png"))
         assert side[int(row * len(side)), int(column * len(side))] > 200
         assert width * SIDE_PX * 0.7 == pytest.approx(5.0, abs=1.0)
+
+
+def test_crops_of_two_lesions_of_a_patient_of_any_id_are_all_there(folder: Path, cache: Path, tmp_path: Path) -> None:
+    items, _ = load_erased(folder, cache)
+    named = [replace(item, patch=replace(item.patch, patient_id="../Doe/John")) for item in items[:2]]
+    count = write_crops(named, tmp_path / "out" / "crops", crops=2, visible=True, seed=0)
+    assert len(list((tmp_path / "out" / "crops" / "labels").glob("*.txt"))) == count == 4
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert not any("Doe" in str(path) for path in tmp_path.rglob("*"))
+
+
+def test_a_folder_with_crops_of_another_run_is_refused(folder: Path, cache: Path, tmp_path: Path) -> None:
+    (tmp_path / "run" / "crops").mkdir(parents=True)
+    options = ["--data", str(folder), "--out", str(tmp_path / "run"), "--cache", str(cache)]
+    result = CliRunner().invoke(train_yolo, options)
+    assert result.exit_code == 1
+    assert "holds a run" in result.output
 
 
 def test_crops_without_room_for_a_sham_are_skipped() -> None:

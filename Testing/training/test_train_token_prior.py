@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,13 @@ from HiResMedSynthLib.background.cascade import build_network, load_cascade
 from HiResMedSynthLib.background.token_layers import PriorShape
 from HiResMedSynthLib.background.token_prior import build_prior, encoder_fingerprint, load_prior
 from HiResMedSynthLib.errors import HiResMedSynthError
+from Testing.training.interrupted import interrupted_after
 from Testing.training.two_processes import run_in_two_processes
 from Training.checkpoint import CHECKPOINT
 from Training.film_data import NEEDED, FilmSet, is_held_out, load_films
 from Training.film_tokens import FilmEncoder
 from Training.loop import BAD_STEPS_ALLOWED, LoopSettings
+from Training.ranks import Ranks
 from Training.token_loop import PRIOR, PriorTraining, train_prior
 from Training.train_background import read_preset
 from Training.train_token_prior import main, make_settings
@@ -220,6 +223,35 @@ def test_a_loss_that_stays_nan_stops_the_run_and_keeps_it(films: Path, cascade: 
     assert (tmp_path / CHECKPOINT).is_file()
 
 
+def test_ctrl_c_ends_the_step_under_way_and_resume_goes_on_exactly(films: Path, cascade: Path, tmp_path: Path) -> None:
+    whole, cut, resumed = (make_training(films, cascade, steps=5) for _ in range(3))
+    interrupted_after(3, cut.optimiser)  # the network is updated, its average isn't
+    with pytest.raises(KeyboardInterrupt):
+        train_prior(cut, out=tmp_path / "cut", description={"encoder": "f"})
+    assert cut.progress.step == 3
+    train_prior(resumed, out=tmp_path / "cut", description={"encoder": "f"}, resume=True)
+    train_prior(whole, out=tmp_path / "whole", description={"encoder": "f"})
+    for part in ("network", "average"):
+        one, other = (getattr(training, part).state_dict() for training in (whole, resumed))
+        assert all(torch.equal(value, other[name]) for name, value in one.items()), part
+
+
+def test_processes_take_one_precision_whatever_each_has_timed(
+    films: Path, cascade: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else they would measure unlike surprises, and one would end while the others wait for it."""
+    training = make_training(films, cascade)
+    training.ranks, training.loop = Ranks(world=2), replace(training.loop, precision="auto")
+    monkeypatch.setattr("Training.token_loop.faster_precision", lambda *_: ("float32", {}))
+    monkeypatch.setattr("torch.distributed.all_reduce", lambda values, **_: values.fill_(1.0))  # the other: bfloat16
+    training.choose_precision()
+    assert training.progress.precision == "bfloat16"
+
+
 def test_two_processes_train_together(films: Path, cascade: Path, tmp_path: Path) -> None:
-    run_in_two_processes("Training.train_token_prior", command(films, cascade, tmp_path / "run"))
-    assert [line["processes"] for line in log_of(tmp_path / "run")] == [2, 2]  # written by the first alone
+    """Their clocks differ, and by the time that is left their rate falls: it must not differ, nor then the weights."""
+    by_time = ("--steps", "100000", "--time-limit", "0.05", "--loop", "anneal=1", "--loop", "report_every=1")
+    run_in_two_processes("Training.train_token_prior", command(films, cascade, tmp_path / "run", *by_time))
+    lines = log_of(tmp_path / "run")
+    assert {line["processes"] for line in lines} == {2}
+    assert [line["step"] for line in lines] == list(range(1, len(lines) + 1))  # written by the first alone

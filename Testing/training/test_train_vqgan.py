@@ -19,12 +19,14 @@ from HiResMedSynthLib.background.vqgan_file import load_vqgan
 from HiResMedSynthLib.errors import HiResMedSynthError, ReadError, SettingsError
 from Testing.benchmarks.convergence import main as convergence
 from Testing.benchmarks.convergence_results import Curve, table
+from Testing.training.interrupted import interrupted_after
 from Testing.training.two_processes import run_in_two_processes
 from Training.film_data import Film
 from Training.ranks import Ranks
+from Training.schedule import rate_share
 from Training.train_vqgan import main, make_settings, make_shape, read_vqgan_preset
 from Training.vqgan_data import FilmTensors, load_film_tensors
-from Training.vqgan_loop import rate_share, train
+from Training.vqgan_loop import train
 from Training.vqgan_state import CHECKPOINT
 from Training.vqgan_step import BAD_STEPS_ALLOWED, VqganSettings, VqganTraining
 
@@ -146,6 +148,28 @@ def test_resumed_run_equals_an_uninterrupted_one(films: Path, tmp_path: Path) ->
         assert torch.equal(value, cut[name]), name
 
 
+def test_ctrl_c_ends_the_step_under_way_and_resume_goes_on_exactly(films: Path, tmp_path: Path) -> None:
+    whole, cut, resumed = (tiny_training(films, steps=6, adversarial_start=0) for _ in range(3))
+    interrupted_after(3, cut.state.optimiser)  # the network is updated, its adversary and average aren't
+    with pytest.raises(KeyboardInterrupt):
+        train(cut, out=tmp_path / "cut", description={})
+    assert cut.state.progress.step == 3
+    train(resumed, out=tmp_path / "cut", description={}, resume=True)
+    train(whole, out=tmp_path / "whole", description={})
+    for part in ("network", "adversary"):
+        one, other = (getattr(training.state, part).state_dict() for training in (whole, resumed))
+        assert all(torch.equal(value, other[name]) for name, value in one.items()), part
+
+
+@pytest.mark.parametrize(("name", "other"), [("seed", 2), ("perceptual", True), ("data_sha256", "0")])
+def test_a_run_is_not_resumed_as_another(films: Path, tmp_path: Path, name: str, other: object) -> None:
+    first = tiny_training(films, steps=1)
+    described = {"seed": 1, "perceptual": False, "data_sha256": first.films.sha256}
+    train(first, out=tmp_path, description=described)
+    with pytest.raises(SettingsError, match="The run in this folder has another"):
+        train(tiny_training(films, steps=2), out=tmp_path, description={**described, name: other}, resume=True)
+
+
 def test_checkpoint_of_other_layers_is_refused(films: Path, tmp_path: Path) -> None:
     assert run(films, tmp_path / "run", "--steps", "1").exit_code == 0
     (tmp_path / "other.toml").write_text(MUCH)
@@ -171,6 +195,25 @@ def test_drifted_weights_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.distributed.all_reduce", lambda values, **_: values.add_(next(changed)))
     with pytest.raises(HiResMedSynthError, match="drifted"):
         Ranks(world=2).check_equal(torch.nn.Linear(2, 2))
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_processes_agree_on_clocks_and_signals_and_the_first_keeps_all_counts(
+    monkeypatch: pytest.MonkeyPatch, rank: int
+) -> None:
+    """The other process says 0.4 and 1, and has counted 5 and 0: `rank` has said 0.3 and 0, and counted 2 and 7."""
+
+    def reduced(values: torch.Tensor, op: object = torch.distributed.ReduceOp.SUM) -> None:
+        if op == torch.distributed.ReduceOp.MAX:
+            values.copy_(torch.maximum(values, torch.tensor([0.4, 1.0])))
+        else:
+            values.add_(torch.tensor([5, 0]))
+
+    monkeypatch.setattr("torch.distributed.all_reduce", reduced)
+    ranks, counts = Ranks(rank=rank, world=2), torch.tensor([2, 7])
+    assert ranks.largest(0.3, 0.0) == pytest.approx((0.4, 1.0))
+    ranks.gather_first(counts)
+    assert counts.tolist() == ([7, 7] if rank == 0 else [0, 0])
 
 
 def test_an_epoch_shows_each_training_film_once_and_ranks_share_it(films: Path) -> None:

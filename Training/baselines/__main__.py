@@ -48,7 +48,7 @@ NAMES = (*NETWORKS, "singan_film", "vqgan")
     "--time-limit",
     type=float,
     default=math.inf,
-    help="SECONDS (other trainers: minutes) until all is done, drawing too.",
+    help="Minutes until all is done, drawing too.",
 )
 @click.option("--steps", type=int, help="Steps in all, in place of the preset's.")
 @click.option("--batch", type=int, help="Films a step, in place of the preset's.")
@@ -120,6 +120,7 @@ def made(
         SettingsError: the preset's numbers can't be, or `out` holds another run.
     """
     changes = {key: value for key, value in (("steps", steps), ("batch", batch)) if value is not None}
+    time_limit_s = 60 * time_limit
     try:
         if name == "singan_film":
             shape = singan_film.SinganFilmShape(
@@ -127,7 +128,7 @@ def made(
             )
             return singan_film.make(
                 films, shape, seeds, out=out, seed=seed, resume=resume, device=device, graph=graph,
-                time_limit_s=time_limit * (1 - table["draw_share"]),
+                time_limit_s=time_limit_s * (1 - table["draw_share"]),
             )  # fmt: skip
         if name == "vqgan":
             settings = vqgan_film.VqganFilmSettings.of(
@@ -135,7 +136,7 @@ def made(
             )
             return vqgan_film.make(
                 films, settings, seeds, out=out, data_sha256=hash_of(films), resume=resume, device=device,
-                time_limit_s=time_limit * (1 - table["draw_share"]),
+                time_limit_s=time_limit_s * (1 - table["draw_share"]),
             )  # fmt: skip
         baseline_class, shape_class = NETWORKS[name]
         plain = {key: tuple(value) if isinstance(value, list) else value for key, value in table["network"].items()}
@@ -149,7 +150,7 @@ def made(
     described = {"stage": name, "data_sha256": hash_of(films), "seed": seed, "batch": loop.batch, "network": plain}
     generator, facts = train(
         baseline, DeviceFilms(films, device), loop, out=out, description=described, resume=resume,
-        time_limit_s=time_limit,
+        time_limit_s=time_limit_s,
     )  # fmt: skip
     return baseline.draw(generator, seeds), {"weights": weights, **facts}
 

@@ -25,6 +25,7 @@ from HiResMedSynthLib.errors import HiResMedSynthError, SettingsError
 from Training.baselines.films import DeviceFilms
 from Training.baselines.samples import sheet_of
 from Training.checkpoint import CHECKPOINT, check_same_run, write_tensors
+from Training.interrupts import HeldInterrupts
 
 EAGER_STEPS = 3  # before a graph is captured
 SHEET_SEEDS = range(1, 9)
@@ -105,8 +106,8 @@ def train(
     began = last_saved = time.monotonic()
     before, first = run.seconds, run.step
     training_s = time_limit_s * (1 - settings.draw_share)
-    try:
-        while run.step < settings.steps and time.monotonic() - began < training_s:
+    with HeldInterrupts() as interrupts:
+        while run.step < settings.steps and time.monotonic() - began < training_s and not interrupts.came:
             run.take()
             if run.step % settings.report_every == 0 or run.step == settings.steps:
                 values = run.values()  # waits for the device
@@ -130,12 +131,11 @@ def train(
                     last_saved = time.monotonic()
             if run.step % settings.sheet_every == 0:
                 run.write_sheet(out / f"sheet-{run.step:06d}.png")
-    except KeyboardInterrupt:
-        run.save(checkpoint, description)  # so that --resume goes on from here
-        raise
     run.values()  # the last steps are done
     run.seconds = before + time.monotonic() - began
-    run.save(checkpoint, description)
+    run.save(checkpoint, description)  # so that --resume goes on from here
+    if interrupts.came:
+        raise KeyboardInterrupt
     run.write_sheet(out / "sheet-last.png")
     facts = {"steps": run.step, "films_seen": run.step * settings.batch, "training_s": round(run.seconds, 1)}
     return run.average, facts
