@@ -62,7 +62,7 @@ def swap(fresh: Path, out: Path) -> None:
 def bring_back(out: Path) -> None:
     """Gives a folder its name again that a `swap` was killed in taking away: to be called before `out` is judged."""
     with suppress(OSError):
-        if not out.exists():
+        if not (out := out.resolve()).exists():  # a link's own target is what was swapped
             _earlier(out).rename(out)
 
 

@@ -177,6 +177,12 @@ class Ground:
         return low, high
 
     @cached_property
+    def signal_limits(self) -> tuple[float, float]:
+        """Lowest and highest value that a lesion in this MR may have: a magnitude is never below zero."""
+        low, high = self.image.value_limits
+        return (max(low, 0.0), high) if self.image.pixels.min() >= 0 else (low, high)
+
+    @cached_property
     def film(self) -> NDArray[np.float32]:
         """The film `[row, column]`, dense = high."""
         sign = np.float32(1.0 if self.image.bright_is_dense else -1.0)

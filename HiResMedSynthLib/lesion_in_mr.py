@@ -18,6 +18,8 @@ Index = tuple[int, int, int]
 NARROWEST = 20.0  # of a body's values: lesions are stored in whole steps, which would be coarser than the picture
 TEXTURE = 0.12  # SD of a lesion's texture over its contrast: chosen so that it doesn't look flat, measured on no lesion
 MOST_TEXTURE = 2.0  # of those SD: calcium in a CT must not shine in an MR
+REACHED = 0.05  # of a contrast: less is lacking where noise is cut off at the end of the image's values
+WHOLE_STEP = 1.0  # of the values
 APART = 0.5  # of a lesion's contrast: where its surroundings differ by more among themselves it lies between tissues
 TYPE_NOTE = (
     "in an MR a lesion's type only chooses whose form and texture it has: what is solid, ground-glass or calcified in "
@@ -68,6 +70,7 @@ def signal(
 ) -> tuple[NDArray[np.float64], dict[str, Any]]:
     """(signal of the lesion such that, composed, it differs from `level` by `wanted` on average; what was done).
 
+    Beyond what the image's values can be it stays at their end, so it differs by less; `notes_for_mr` tells it.
     Its texture is the CT's without its noise, as strong as `TEXTURE` says. Fusion better adds the noise of the place.
 
     Args:
@@ -94,7 +97,7 @@ def signal(
     share = alpha[mask] / fusion.ALPHA_ONE if joined_by != "paper" else np.ones(int(mask.sum()))
     beneath = ground.image.pixels[_region(corner, alpha)][mask]  # at a boundary it isn't that of the surroundings
     reached = float(np.mean(share * values[mask] + (1.0 - share) * beneath)) - level
-    return values + (wanted - reached) / float(np.mean(share)), told
+    return np.clip(values + (wanted - reached) / float(np.mean(share)), *ground.signal_limits), told
 
 
 def composed_contrast(
@@ -114,6 +117,8 @@ def notes_for_mr(lesions: Sequence[PlacedLesion]) -> tuple[str, ...]:
     """What a user should know of the lesions of a case in an MR."""
     notes = [TYPE_NOTE] if any(lesion.request.type != "any" for lesion in lesions) else []
     for lesion in lesions:
+        if short := _unreached(lesion):
+            notes.append(short)
         low, high = lesion.details["surroundings_from_to"]
         if high - low > max(APART * abs(lesion.contrast), 6.0 * lesion.details["noise"]):
             notes.append(
@@ -121,6 +126,22 @@ def notes_for_mr(lesions: Sequence[PlacedLesion]) -> tuple[str, ...]:
                 f"contrast is to their median, {lesion.details['surroundings']:.4g}"
             )
     return tuple(notes)
+
+
+def _unreached(lesion: PlacedLesion) -> str:
+    """What a lesion lacks of the contrast asked for, in words; empty where little or nothing."""
+    request, noise = lesion.request, max(lesion.details["noise"], 1e-6)
+    asked, unit = (request.contrast, 1.0) if request.cnr is None else (request.cnr, noise)
+    if asked is None:
+        return ""
+    low, high = (unit * end for end in asked)
+    lacking = max(low - lesion.contrast, lesion.contrast - high)
+    if lacking <= max(REACHED * abs(lesion.contrast), WHOLE_STEP):
+        return ""
+    return (
+        f"lesion {lesion.number} has a contrast of {lesion.contrast:.4g} where {low:.4g} to {high:.4g} was asked for: "
+        f"the image's values or the fusion allow no more (around it they are {lesion.details['surroundings']:.4g})"
+    )
 
 
 def _region(corner: Index, alpha: NDArray[np.uint16]) -> tuple[slice, slice, slice]:

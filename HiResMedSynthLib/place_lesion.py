@@ -22,6 +22,8 @@ from HiResMedSynthLib.lesion_on_film import cast
 
 Index = tuple[int, int, int]
 AIRY_HU = (-600.0, -200.0)  # below the first a lesion's voxel is mostly lung, above the second mostly tissue
+HALVINGS = 40  # of a few thousand HU: to less than a millionth
+GRAIN_SDS = 1.0  # SDs of the noise that a lesion, before it has its noise, may lie below its surroundings
 RING_MM = (1.5, 6.0)  # surroundings of a lesion: this far outside its footprint
 
 
@@ -77,6 +79,7 @@ def place_shape(
         values, level = values - base, level - base
     else:
         values = _with_own_parenchyma(values, shape, surroundings)
+    lowest = level - GRAIN_SDS * noise
     # Eq. 17 replaces and films add, only the matte blends
     weights = shape.alpha[shape.mask] / ALPHA_ONE if not ground.is_projection and fusion != "paper" else 1.0
     if asked is not None and ground.domain != "mr":
@@ -84,7 +87,7 @@ def place_shape(
         if ground.is_projection:
             values = values * (wanted * (1.0 if image.bright_is_dense else -1.0) / contrast)
         else:
-            values = values + (wanted - contrast) / np.mean(weights)
+            values = _moved(values, shape.mask, weights, wanted - contrast, lowest=lowest)
     values = _within_range(values, image, base=base, added=ground.is_projection)
     if fusion == "better" and ground.domain == "lung-ct":
         before = _contrast(values, shape.mask, weights, level)
@@ -92,7 +95,8 @@ def place_shape(
             values, shape.alpha, corner, ground, source_noise_hu=shape.source_noise_hu, noise_hu=noise, rng=noise_rng
         )
         if asked is not None:  # vessels that stay at its rim, and chance, must not move a contrast that was asked for
-            values = values + (before - _contrast(values, shape.mask, weights, level)) / np.mean(weights)
+            drift = before - _contrast(values, shape.mask, weights, level)
+            values = _moved(values, shape.mask, weights, drift, lowest=lowest)
         int16 = np.iinfo(np.int16)
         values = np.clip(values, int16.min, int16.max)  # where little of it shows, noise may pass the image's own range
     intensity = np.floor(values + 0.5).astype(np.int16)
@@ -143,6 +147,33 @@ def _contrast(
 ) -> float:
     """Mean difference to the surroundings as it will be composed, over the mask."""
     return float(np.mean(weights * (values[mask] - level)))
+
+
+def _moved(
+    values: NDArray[np.float64],
+    mask: NDArray[np.bool_],
+    weights: NDArray[np.float64] | float,
+    by: float,
+    *,
+    lowest: float,
+) -> NDArray[np.float64]:
+    """The values moved so that their weighted mean over the mask moves by so much, none that wasn't to below `lowest`.
+
+    Moved all by the same, the soft rim of a calcified lesion would be darker than lung where little contrast is asked.
+    """
+    floor = np.minimum(values, lowest)
+    moved = values + by / np.mean(weights)
+    if (moved >= floor).all():
+        return moved
+    target = float(np.mean(weights * values[mask])) + by
+    low, high = float(lowest - values.max()), 0.0
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        if np.mean(weights * np.maximum(values[mask] + middle, floor[mask])) > target:
+            high = middle
+        else:
+            low = middle
+    return np.maximum(values + (low + high) / 2, floor)
 
 
 def _within_range(values: NDArray[np.float64], image: MedicalImage, *, base: int, added: bool) -> NDArray[np.float64]:

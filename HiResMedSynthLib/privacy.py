@@ -145,8 +145,8 @@ class TrainingDescriptors:
         why = ""
         if excess[size, nearest] > 1:
             why = (
-                f"likeness {likeness[size, nearest]:.2f} of {PARTS[size]} of it to a training film, where "
-                f"{PERCENT:.0f} % of other patients' films stay below {self.limits[size]:.2f}"
+                f"likeness {likeness[size, nearest]:.2f} of {PARTS[size]} of it to a training image, where "
+                f"{PERCENT:.0f} % of other patients' stay below {self.limits[size]:.2f}"
             )
         return Nearness(likeness=tuple(float(v) for v in likeness.max(axis=1)), nearest=int(nearest), why=why)
 

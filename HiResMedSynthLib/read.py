@@ -5,8 +5,10 @@ Files are recognised by their content. What was odd is reported in `MedicalImage
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,6 +27,7 @@ PICTURE_MAGIC = (
     b"\x00\x00\x00\x0cjP  ",
     b"\xff\x4f\xff\x51",
 )
+MOST_FOLDERS = 1000  # that are looked into, to name the one that was meant
 VOLUME_SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd", ".hdr")
 
 
@@ -86,9 +89,26 @@ def _read_folder(
         files += [
             p for folder in folders for p in sorted(folder.iterdir()) if p.is_file() and not p.name.startswith(".")
         ]
+        if not any(_is_dicom(p) for p in files) and (deeper := _deeper(path)):
+            raise ReadError(
+                "its images lie deeper than one folder below, as on a patient's CD",
+                where=path,
+                remedy=f"Name the folder of one series, such as {deeper}.",
+            )
     if not files:
         raise ReadError("the folder is empty", where=path, remedy="Name a folder that holds one DICOM series.")
     return read_dicom_files(files, where=path, spacing_mm=spacing_mm, series=series, slice_index=slice_index)
+
+
+def _deeper(path: Path) -> Path | None:
+    """The first folder below that begins with a DICOM file; None if none of those looked into does."""
+    for at, folders, names in itertools.islice(os.walk(path), MOST_FOLDERS):
+        folders.sort()
+        first = next((Path(at, name) for name in sorted(names) if name != "DICOMDIR" and name[0] != "."), None)
+        with suppress(OSError):  # another folder may be readable
+            if first is not None and first.is_file() and _is_dicom(first):
+                return Path(at)
+    return None
 
 
 def _is_dicom(path: Path) -> bool:

@@ -137,7 +137,7 @@ def test_near_copies_are_drawn_again_and_told(
         assert "seed 5 was drawn again: likeness" in said.err
         assert "1 near copies" in said.out
         assert generate(patch, tmp_path / "b", *common, "--keep-copies") == 0
-        assert "seed 5 is near a training film" in capsys.readouterr().err
+        assert "seed 5 is near a training image" in capsys.readouterr().err
     finally:
         weights.remove("ours_descriptors")
     first, kept = (json.loads((tmp_path / name / "generated.json").read_text())["images"][0] for name in "ab")

@@ -52,6 +52,8 @@ def test_endings_are_known_in_any_case_and_files_are_not_replaced_unasked(tmp_pa
     assert picture.read_bytes().startswith(b"\x89PNG")
     assert "already exists" in refused(command)
     assert CliRunner().invoke(cli, [*command, "--overwrite"]).exit_code == 0
+    (tmp_path / "a.png").mkdir()
+    assert "this is a folder" in refused([*command[:-1], str(tmp_path / "a.png"), "--overwrite"])
     assert "the folder of the output doesn't exist" in refused([*command[:-1], str(tmp_path / "no" / "a.png")])
 
 

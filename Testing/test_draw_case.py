@@ -178,6 +178,22 @@ def test_contrast_and_cnr_are_met_in_the_composed_pixels(ct_ground: Ground, fusi
     assert level == pytest.approx(wanted, rel=0.3 if fusion == "paper" else 0.1)
 
 
+@pytest.mark.parametrize("fusion", ["better", "alpha"])
+@pytest.mark.parametrize("seed", [2, 5])
+def test_a_calcified_lesion_of_little_contrast_has_just_that_and_no_dark_rim(
+    ct_ground: Ground, fusion: str, seed: int
+) -> None:
+    wish = LesionRequest(size_mm=(11.0, 11.0), bank_entry="calcified-12mm-a", contrast=(200.0, 200.0), seed=seed)
+    case = draw(ct_ground, (wish,), fusion=fusion)
+    (lesion,) = case.lesions
+    assert lesion.contrast == pytest.approx(200, abs=1)
+    composed = compose(ct_ground.image, case).image.pixels[lesion.region]
+    inside, before = lesion.alpha >= HALF, ct_ground.image.pixels[lesion.region]
+    darkest = np.minimum(before, lesion.details["surroundings"]) - 4 * lesion.details["noise"]
+    assert np.mean((composed < darkest)[inside]) < 0.02
+    assert composed[inside].max() > lesion.details["surroundings"] + 500
+
+
 @pytest.mark.parametrize("wish", [{"contrast": (-300.0, -100.0)}, {"cnr": (-20.0, -20.0)}])
 def test_a_hole_is_no_lesion(ct_ground: Ground, film_ground: Ground, wish: dict) -> None:
     for ground in (ct_ground, film_ground):

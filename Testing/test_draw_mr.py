@@ -86,6 +86,25 @@ def test_the_contrast_asked_for_is_reached_whatever_the_values(contrast: float, 
     assert np.array_equal(compose(image, read_case(tmp_path)).image.pixels, composed.image.pixels)
 
 
+@pytest.mark.parametrize("cavity", [0, -40], ids=["magnitude", "with values below zero"])
+def test_no_lesion_is_darker_than_an_mr_can_be_and_what_lacks_is_told(cavity: int) -> None:
+    image = phantom()
+    pixels = image.pixels.astype(np.int16)
+    pixels[:, 2, 2] = cavity
+    image = replace(image, pixels=pixels, stored_signed=True)
+    case = draw_case(image, wish(contrast=(-500, -450), place=(4.0, 52.0, 66.0)), 5)
+    composed = compose(image, case).image.pixels
+    (lesion,) = case.lesions
+    told = [text for text in case.background.oddities if "where -500 to -450 was asked for" in text]
+    if cavity == 0:
+        assert composed.min() == 0
+        assert lesion.contrast > -lesion.details["surroundings"]
+        assert f"has a contrast of {lesion.contrast:.4g}" in told[0]
+    else:
+        assert lesion.contrast == pytest.approx(-475, abs=25)
+        assert told == []
+
+
 def two_tissues(*, noise: float, blur_px: float = 1.2) -> MedicalImage:
     """Dark tissue on the left, bright on the right, blurred by the scanner; its noise is coarser than a pixel."""
     rng = np.random.default_rng(8)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from HiResMedSynthLib.cli.candidates_file import judged
 from HiResMedSynthLib.cli.options import ZONE_NAMES
 from HiResMedSynthLib.errors import PlacementError, SettingsError
 from HiResMedSynthLib.ground import Ground, prepare_ground
@@ -156,6 +157,9 @@ def test_a_forbidden_place_is_named_with_the_nearest_free_one(ground: Ground) ->
     assert verdict.nearest is not None
     assert judge(ground, verdict.nearest, diameter_mm=8.0).touches == ()
     assert judge(ground, (0, 0, 0), diameter_mm=8.0).touches[0] == "outside the image"
+    assert "the nearest free place is row" in judged(ground, [(64, 64, 20)], 8.0)
+    with pytest.raises(SettingsError, match="a place in one of"):
+        judged(ground, [(64, 64)], 8.0)
     with pytest.raises(SettingsError, match="diameter"):
         judge(ground, (20, 64, 64), diameter_mm=0.0)
 

@@ -67,6 +67,14 @@ def two_series(folder: Path) -> Path:
     return folder
 
 
+def cd(folder: Path) -> Path:
+    (series := folder / "PT0" / "ST0" / "SE0").mkdir(parents=True)
+    write_slice(series / "IM0", GREY)
+    for name in ("DICOMDIR", "autorun.inf"):
+        file_of(folder / name, b"what else is on it")
+    return folder
+
+
 def empty(folder: Path) -> Path:
     folder.mkdir()
     return folder
@@ -77,6 +85,7 @@ BAD: dict[str, tuple[Callable[[Path], Path], str]] = {
     "missing": (lambda p: p / "absent.dcm", "no such file"),
     "empty folder": (lambda p: empty(p / "e"), "empty"),
     "empty file": (lambda p: file_of(p / "a.dcm", b""), "empty"),
+    "patient's CD": (lambda p: cd(p / "cd"), "deeper than one folder below.*PT0/ST0/SE0"),
     "folder of text": (lambda p: file_of(empty(p / "e") / "a.txt", b"hello").parent, "no DICOM picture"),
     "not an image": (lambda p: file_of(p / "a.dcm", b"hello, I am a letter" * 20), "not a medical image"),
     "DICOM magic only": (lambda p: file_of(p / "a", b"\0" * 128 + b"DICM"), "no picture"),

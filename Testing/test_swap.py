@@ -63,6 +63,13 @@ def folder(path: Path, word: str) -> Path:
     return path
 
 
+def test_a_folder_that_is_named_by_a_link_is_brought_back_to_the_place_that_the_link_names(tmp_path: Path) -> None:
+    (link := tmp_path / "link").symlink_to(folder(tmp_path / "out", "old"))
+    (tmp_path / "out").rename(tmp_path / ".out.hiresmedsynth-earlier")  # killed after the first of two renames
+    bring_back(link)
+    assert set(files_in(link).values()) == {b"old"}
+
+
 @needs_fork
 def test_whenever_it_is_killed_one_of_both_is_there_whole(system: str, tmp_path: Path) -> None:
     seen = set()

@@ -36,7 +36,8 @@ class MadeImage:
 
     Attributes:
         image: of one slice, with its pixel spacing.
-        coarse: [side, side] the first stage's film in -1..1, by which copies are looked for.
+        coarse: [side, side] the first stage's film in -1..1, by which copies are looked for first.
+        finished: [side, side] the whole canvas in -1..1, not yet resampled or cut; copies are looked for by it too.
         how: in one clause: by which model, from what, with which seed.
         seed, sex: as they were asked for.
         redrawn: why each film that was drawn before this one was refused.
@@ -45,6 +46,7 @@ class MadeImage:
 
     image: MedicalImage
     coarse: Pixels
+    finished: Pixels
     how: str
     seed: int
     sex: str | None
@@ -75,8 +77,8 @@ def generate(
         strength: share of its codes drawn anew, in connected regions; 1 keeps none.
         size: side in pixels (of the model's whole canvas); None: the model's own. Others are resampled from the
             nearest larger stage, the spacing told accordingly.
-        why_copy: says of a coarse film [side, side] why it must not stand, "" where it may; such a film is drawn again
-            from the seed's next stream. Not asked for variants of an image that is itself refused.
+        why_copy: says of a film [side, side], coarse and finished, why it must not stand, "" where it may; such a film
+            is drawn again from the seed's next stream. Not asked for variants of an image that is itself refused.
         settings: how to sample.
         on_step: told each stage's name before it starts.
 
@@ -111,19 +113,21 @@ def generate(
         film = _coarse_film(cascade, _stream(seed, TRIES, len(redrawn)), sex, codes, known, inside, settings)
         reason = "" if why_copy is None else why_copy(_pixels(film))
         if not reason:
+            detail = torch.Generator().manual_seed(_stream(seed, DETAIL, 0))
+            finished = cascade.finish(film, detail, until=last, settings=settings, on_step=on_step)
+            reason = "" if why_copy is None else why_copy(finished)  # its detail can bring a part of it nearer
+        if not reason:
             break
         redrawn.append(reason)
         if len(redrawn) == MOST_TRIES:
             raise SettingsError(
-                f"seed {seed}: {MOST_TRIES} films in a row were near copies of training films ({reason})",
+                f"seed {seed}: {MOST_TRIES} images in a row were near copies of training images ({reason})",
                 remedy="Take another seed, or --keep-copies if you may.",
             )
-    detail = torch.Generator().manual_seed(_stream(seed, DETAIL, 0))
-    made = cascade.finish(film, detail, until=last, settings=settings, on_step=on_step)
-    spacing_mm: float | None = cascade.stages[last].spacing_mm * made.shape[0] / size
+    spacing_mm: float | None = cascade.stages[last].spacing_mm * finished.shape[0] / size
     if size > cascade.side:
         notes.append(f"enlarged from {cascade.side} pixels: it holds no finer detail")
-    made = resized(made, size, size).clip(-1, 1)
+    made = resized(finished, size, size).clip(-1, 1)
     if placed is not None:
         made = made[_box_of(placed, cascade.side, size)]
         spacing_mm = None if placed.spacing_mm is None else placed.spacing_mm * cascade.side / size
@@ -133,6 +137,7 @@ def generate(
             values, made, spacing_mm=spacing_mm, spacing_source="header" if like is None else like.spacing_source
         ),
         coarse=_pixels(film),
+        finished=finished,
         how=f"{origin} by the model {model.identity}, seed {seed}" + ("" if sex is None else f", sex {sex}"),
         seed=seed,
         sex=sex,
@@ -179,6 +184,7 @@ def reconstruct(
     return MadeImage(
         image=laid_back(made, placed, replace(image, window=image.display_window())),
         coarse=_pixels(film),
+        finished=made,
         how=f"an image of the user rebuilt from its codes by the model {model.identity}, seed {seed}",
         seed=seed,
         sex=sex,

@@ -73,7 +73,7 @@ def find_backgrounds(wanted: Backgrounds, folder: Path, *, progress: Progress | 
     """
     folder = folder.absolute()
     places = dict.fromkeys(place for pattern in wanted.files for place in _matches(pattern, folder))
-    held = {place: [place] if place.is_file() else _files_of(place) for place in places}
+    held = {place: [place] if place.is_file() else files_of(place) for place in places}
     names = [_name(one, folder) for place, files in held.items() for one in (place, *files)]
     owners = _Owners(folder=folder, table=read_patients(folder, list(dict.fromkeys(names))))
     found: list[Background] = []
@@ -271,7 +271,7 @@ def _slices_in(file: Path) -> int:
     return 1 if picture else read_image(file).slices  # the reader refuses pictures of several pages
 
 
-def _files_of(folder: Path) -> list[Path]:
+def files_of(folder: Path) -> list[Path]:
     """What `read_image` looks at: the folder's files, and where none is DICOM those one level below too."""
     inside = sorted(path for path in folder.iterdir() if not path.name.startswith(".") and path.name != "DICOMDIR")
     files = [path for path in inside if path.is_file()]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from HiResMedSynthLib.batch.backgrounds import Background
+from HiResMedSynthLib.batch.backgrounds import Background, files_of
 from HiResMedSynthLib.batch.plan import Plan
 from HiResMedSynthLib.read import PICTURE_MAGIC
 from HiResMedSynthLib.read_bounds import breaks_itk
@@ -61,8 +61,8 @@ def _pixels_of(background: Background, *, made_side: int) -> int:
     path = background.path
     if path is None:
         return made_side**2
-    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
     try:
+        files = [path] if path.is_file() else files_of(path)
         kinds = {file: _head(file) for file in files}
         dicom = [file for file, head in kinds.items() if looks_like_dicom(head)]
         if dicom:
@@ -85,6 +85,8 @@ def _dicom_pixels(files: list[Path], background: Background) -> int:
     for file in files:
         with quietly():
             header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=tags, force=True)
+        if "Rows" not in header:  # a report, a presentation state
+            continue
         if background.series is not None and header.get("SeriesInstanceUID") != background.series:
             continue
         plane = int(header.Rows) * int(header.Columns)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from HiResMedSynthLib.aside import written_aside
-from HiResMedSynthLib.errors import ExportError
+from HiResMedSynthLib.errors import ExportError, SettingsError
 from HiResMedSynthLib.ground import Ground
 from HiResMedSynthLib.propose import Proposal, judge
 
@@ -55,12 +55,18 @@ def write_places(found: Sequence[Proposal], out: Path) -> None:
 
 
 def judged(ground: Ground, places: Sequence[tuple[float, ...]], diameter_mm: float) -> str:
-    """A line for each (row, column[, slice]): whether a lesion of that diameter may stand there."""
+    """A line for each (row, column[, slice]): whether a lesion of that diameter may stand there.
+
+    Raises:
+        SettingsError: a place in a volume without its slice.
+    """
     lines = []
     for row, column, *more in places:
         if ground.image.slices > 1 and not more:
-            lines.append(f"row {row:g}, column {column:g}: give its slice too, as --check ROW,COL,SLICE")
-            continue
+            raise SettingsError(
+                f"row {row:g}, column {column:g} is a place in one of {ground.image.slices} slices",
+                remedy="Give its slice too: --check ROW,COL,SLICE.",
+            )
         place = (round(more[0]) if more else 0, round(row), round(column))
         if not all(0 <= at < size for at, size in zip(place, ground.image.shape, strict=True)):
             lines.append(f"{_words(place)}: outside the image")

@@ -70,7 +70,7 @@ Examples:
 @click.option("--model", "model_name", help="Model (hiresmedsynth models list) [default: that of the domain].")
 @click.option("--size", type=click.IntRange(min=1), help="Side in pixels [default: the model's own].")
 @click.option("--watermark", is_flag=True, help="Mark all pixels invisibly (hiresmedsynth verify finds it).")
-@click.option("--keep-copies", is_flag=True, help="Keep near copies of training films, which are drawn again else.")
+@click.option("--keep-copies", is_flag=True, help="Keep near copies of training images, which are drawn again else.")
 @click.option(
     "--overwrite", is_flag=True, help="Replace the images of an earlier call, each as soon as a new one is whole."
 )
@@ -125,7 +125,7 @@ def generate_command(out: Path, like: Path | None, overwrite: bool, **options: A
     finally:
         run.close()
     run.finish(complete=True)
-    again = f", {run.redrawn} near copies of training films drawn again" if run.redrawn else ""
+    again = f", {run.redrawn} near copies of training images drawn again" if run.redrawn else ""
     click.echo(f"{out}: {len(run.films)} synthetic image(s) by the model {model.identity}{again}")
 
 
@@ -194,12 +194,12 @@ class _Run:
         if made.redrawn:
             how += f"; drawn again {len(made.redrawn)} time(s), being near a training film"
         if self.descriptors is not None:
-            near = self.descriptors.nearness(made.coarse)
+            near = self.descriptors.nearness(made.coarse, made.finished)
             entry["likeness_to_training_film"] = [round(value, 4) for value in near.likeness]
             entry["near_copy"] = bool(near.why)
             if near.why:
                 how += f"; {NEAR_COPY}"
-                notes.append(f"seed {made.seed} is near a training film: {near.why}")
+                notes.append(f"seed {made.seed} is near a training image: {near.why}")
         entry["size"] = [made.image.rows, made.image.columns]
         spacing = made.image.pixel_spacing_mm
         entry["pixel_spacing_mm"] = None if spacing is None else list(spacing)

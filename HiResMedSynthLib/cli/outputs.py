@@ -58,7 +58,9 @@ def check_free(file: Path, overwrite: bool) -> None:
     """
     if not file.absolute().parent.is_dir():
         raise SettingsError("the folder of the output doesn't exist", where=file.parent, remedy="Make it first.")
-    if file.is_dir() or (file.exists() and not overwrite):
+    if file.is_dir():
+        raise ExportError("this is a folder, and a file is written here", where=file, remedy="Choose another name.")
+    if file.exists() and not overwrite:
         raise ExportError("the output already exists", where=file, remedy="Choose another name, or add --overwrite.")
 
 

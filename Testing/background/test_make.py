@@ -113,10 +113,25 @@ def test_a_near_copy_is_drawn_again(films: BackgroundModel) -> None:
     np.testing.assert_array_equal(asked[0], plain.coarse)
     assert not np.array_equal(asked[1], asked[0])
     np.testing.assert_array_equal(asked[2], made.coarse)
+    np.testing.assert_array_equal(asked[3], made.finished)
     asked.clear()
     np.testing.assert_array_equal(generate(films, seed=2, size=32, why_copy=why).image.pixels, made.image.pixels)
-    with pytest.raises(SettingsError, match=f"{MOST_TRIES} films in a row"):
+    with pytest.raises(SettingsError, match=f"{MOST_TRIES} images in a row"):
         generate(films, seed=2, size=32, why_copy=lambda _: "too near")
+
+
+def test_detail_can_make_a_near_copy(films: BackgroundModel) -> None:
+    finished: list[np.ndarray] = []
+
+    def why(film: np.ndarray) -> str:
+        if len(film) > films.cascade.film_side:
+            finished.append(film)
+            return "too near" if len(finished) < 2 else ""
+        return ""
+
+    made = generate(films, seed=2, size=64, why_copy=why)
+    assert made.redrawn == ("too near",)
+    np.testing.assert_array_equal(finished[1], made.finished)
 
 
 def test_a_ct_slice_is_in_hounsfield_units_and_warns(slices: BackgroundModel) -> None:

@@ -241,6 +241,7 @@ def test_a_dry_run_reckons_from_headers_and_reads_no_pixel(scans: Path, tmp_path
         pixels, slices = data.Rows * data.Columns, slices + 1
         data.PixelData = data.PixelData[:2]  # a pixel that were read would be missed
         data.save_as(file)
+    shutil.copyfile(file, tmp_path / "scan0" / "DICOMDIR")
     spec = tmp_path / "whole.toml"
     spec.write_text('[backgrounds]\nfiles = "scan0"\n[cases]\ncount = 1000\n')
     done = subprocess.run([*COMMAND, str(spec), "--dry-run"], capture_output=True, text=True, check=True)
@@ -249,8 +250,11 @@ def test_a_dry_run_reckons_from_headers_and_reads_no_pixel(scans: Path, tmp_path
     assert f"about {1000 * 2 * slices * pixels / 1e6:.3g} MB of pixels" in done.stdout
     with spec.open("a") as stream:
         stream.write('[output]\nformats = ["yolo"]\n')
+    del data.Rows, data.PixelData
+    data.save_as(tmp_path / "scan0" / "0_report.dcm")
     told = subprocess.run([*COMMAND, str(spec), "--dry-run"], capture_output=True, text=True, check=True).stdout
     assert "of pixels and" not in told
+    assert "reckoned from 1 header(s)" in told
     refused = subprocess.run([*COMMAND, str(spec), "--measure"], capture_output=True, text=True, check=False)
     assert "no effect without --dry-run" in refused.stderr
 
