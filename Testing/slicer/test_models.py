@@ -62,9 +62,7 @@ def test_without_models_only_what_needs_none_is_offered(bench: Workbench) -> Non
     assert list(offered(editor.maker)) == ["deform"]
     assert "hiresmedsynth lesion train" in editor.maker.toolTip
     assert "hiresmedsynth models add" in rows.danger.toolTip
-    assert offered(bench.panel.background.new.domain) == {"cxr": "Chest film", "lung-ct": "CT of the lung"}, (
-        "as shipped"
-    )
+    assert offered(bench.panel.background.new.domain) == {"cxr": "Chest film", "lung-ct": "CT of the lung"}
 
 
 def shipped(task: str) -> set[str]:
