@@ -11,38 +11,34 @@ import numpy as np
 from numpy.typing import NDArray
 
 from HiResMedSynthLib.errors import ReadError
-from HiResMedSynthLib.image import MedicalImage, Photometric, SpacingSource, Window
+from HiResMedSynthLib.image import MedicalImage, SpacingSource, Window
 from HiResMedSynthLib.read_bounds import refuse_deflated_bomb
 from HiResMedSynthLib.read_header import (
     DECODING,
     KEYWORDS,
     OF_EACH_SLICE,
+    RADIOGRAPHS,
     SliceHeader,
-    code,
-    codes,
     header_facts,
     modality_of,
     numbers,
     slice_headers,
     whole_number,
 )
+from HiResMedSynthLib.read_oddities import is_lossy, note_header, photometric_of
 from HiResMedSynthLib.read_order import median_gap, one_stack, positions_of, sorted_along_normal
 from HiResMedSynthLib.read_pixels import stored_values, to_modality_units
 from HiResMedSynthLib.read_quietly import quietly
-from HiResMedSynthLib.synthetic_words import COMPOSED, HOLDS_COMPOSED
 
-RADIOGRAPHS = ("CR", "DX", "RG", "MG", "XA", "RF")
 RECONSTRUCTED = frozenset(  # classes of slices, whatever modality they claim (PS3.6 A)
     f"1.2.840.10008.5.1.4.1.1.{rest}"
     for rest in ("2", "2.1", "2.2", "4", "4.1", "4.3", "4.4", "13.1.1", "13.1.2", "13.1.3")  # CT, MR, X-Ray 3D
 )
-BURNED_IN_CLASSES = (*RADIOGRAPHS, "OT", "SC")
 NO_BACKGROUNDS = (  # pictures that show marks or doses, never a background
     "1.2.840.10008.5.1.4.1.1.66.4",  # Segmentation
     "1.2.840.10008.5.1.4.1.1.66.7",  # Label Map Segmentation
     "1.2.840.10008.5.1.4.1.1.481.2",  # RT Dose
 )
-LOSSY_SYNTAXES = ("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51", "1.2.840.10008.1.2.4.81")
 
 
 def looks_like_dicom(head: bytes) -> bool:
@@ -148,8 +144,8 @@ def assembled(
     bits = whole_number(data.get("BitsStored"), 16)
     signed = whole_number(data.get("PixelRepresentation"), 0) == 1
     padding = numbers(data.get("PixelPaddingValue"))
-    _note_header(first, modality, oddities)
-    photometric = _photometric(data, oddities)
+    note_header(first, modality, oddities)
+    photometric = photometric_of(data, oddities)
     image = MedicalImage(
         pixels=pixels,
         modality=modality,
@@ -165,7 +161,7 @@ def assembled(
         stored_signed=signed,
         padding_value=padding[0] * rescale[0] + rescale[1] if padding and rescale else None,
         window=_window(first, units),
-        facts=replace(header_facts(data), lossy_image_compression="01" if _is_lossy(data) else None),
+        facts=replace(header_facts(data), lossy_image_compression="01" if is_lossy(data) else None),
         oddities=tuple(dict.fromkeys(oddities)),
     )
     if image.volume_problem is not None:
@@ -370,56 +366,9 @@ def _refuse_colour(header: SliceHeader) -> None:
         )
 
 
-def _photometric(data: Any, oddities: list[str]) -> Photometric:
-    """How dense tissue is stored; an image FOR PROCESSING tells it by its sign (PS3.3 C.8.11.3.1.2)."""
-    given: Photometric = "MONOCHROME1" if data.PhotometricInterpretation == "MONOCHROME1" else "MONOCHROME2"
-    sign = whole_number(data.get("PixelIntensityRelationshipSign"), 0)
-    if code(data.get("PresentationIntentType")) != "FOR PROCESSING" or sign not in (-1, 1):
-        return given
-    told: Photometric = "MONOCHROME1" if sign == 1 else "MONOCHROME2"
-    if told != given:
-        oddities.append(
-            f"{'low' if sign == 1 else 'high'} values are dense by the Pixel Intensity Relationship Sign, against the "
-            f"Photometric Interpretation: of this image FOR PROCESSING the sign was believed, it is taken as {told}"
-        )
-    return told
-
-
 def _window(header: SliceHeader, units: str) -> Window | None:
     """The stored window in the units of the pixels."""
     window = header.window
     if window is None or units == "HU" or header.slope == 0 or (header.slope, header.intercept) == (1.0, 0.0):
         return window
     return Window(center=(window.center - header.intercept) / header.slope, width=window.width / abs(header.slope))
-
-
-def _is_lossy(data: Any) -> bool:
-    """Whether the pixels were ever compressed with loss, by the header or by how they are stored."""
-    syntax = str(data.file_meta.get("TransferSyntaxUID") or "") if hasattr(data, "file_meta") else ""
-    return str(data.get("LossyImageCompression") or "") == "01" or syntax in LOSSY_SYNTAXES
-
-
-def _note_header(header: SliceHeader, modality: str, oddities: list[str]) -> None:
-    data, orientation = header.data, header.orientation
-    burned = str(data.get("BurnedInAnnotation") or "")
-    if burned == "YES":
-        oddities.append("text is burned into the pixels (BurnedInAnnotation YES): look before you share it")
-    elif not burned and modality in BURNED_IN_CLASSES:
-        oddities.append("the header doesn't say whether text is burned into the pixels: look before you share it")
-    if orientation is None and codes(data.get("PatientOrientation"))[:1] == ("R",):
-        oddities.append("the picture is mirrored (Patient Orientation), so zones of a side lie on the other one")
-    if _is_lossy(data):
-        oddities.append("the source was lossily compressed")
-    if code(data.get("PixelIntensityRelationship")) == "LIN":
-        oddities.append(
-            "its values are linear in the X-ray intensity (Pixel Intensity Relationship LIN), where shadows don't add: "
-            "take the image FOR PRESENTATION if there is one"
-        )
-    if data.get("ModalityLUTSequence"):
-        oddities.append("the modality LUT was not applied: values are as stored")
-    if numbers(data.get("ImageOrientationPatient")) and orientation is None:
-        oddities.append("the orientation in the header can't be: it was ignored")
-    if str(data.get("SyntheticData") or "") == "YES":
-        oddities.append("the source is itself synthetic (0008,001C)")
-    if COMPOSED in str(data.get("DerivationDescription") or ""):
-        oddities.append(HOLDS_COMPOSED)  # of it only this sentence is told

@@ -11,6 +11,7 @@ from typing import Any
 from HiResMedSynthLib.image import HeaderFacts, Window
 
 # Only these are read from a file: what isn't here can't get any further.
+RADIOGRAPHS = ("CR", "DX", "RG", "MG", "XA", "RF")
 KEYWORDS = (
     "SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "Modality", "ImageType", "InstanceNumber", "Rows", "Columns",
     "NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation", "BitsStored", "BitsAllocated",

@@ -191,7 +191,7 @@ def versions(image: MedicalImage, cascade: FilmCascade) -> Iterator[Pixels]:
 
 def _refuse_stranger(image: MedicalImage, values: DomainValues) -> None:
     """Refuses what the model has never seen: its verdict would say nothing."""
-    from HiResMedSynthLib.read_dicom import RADIOGRAPHS
+    from HiResMedSynthLib.read_header import RADIOGRAPHS
 
     film = image.units != "HU" and image.modality in (*RADIOGRAPHS, "OT")
     if film == values.hounsfield:

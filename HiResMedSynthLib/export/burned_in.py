@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from HiResMedSynthLib.export.defined_terms import term
 from HiResMedSynthLib.image import MedicalImage
-from HiResMedSynthLib.read_dicom import BURNED_IN_CLASSES
+from HiResMedSynthLib.read_oddities import BURNED_IN_CLASSES
 
 WARNING = "WARNING: "
 
