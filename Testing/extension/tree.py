@@ -20,6 +20,11 @@ def git(*arguments: str, folder: Path = ROOT) -> str:
     return subprocess.run(["git", *arguments], cwd=folder, capture_output=True, encoding="utf-8", check=True).stdout
 
 
+def bytes_of_history(folder: Path) -> int:
+    """What HEAD's history takes in .git; an object that the checkout happens to store twice counts once."""
+    return int(git("rev-list", "--disk-usage", "--objects", "HEAD", folder=folder))
+
+
 def files_below(folder: Path) -> set[str]:
     """Paths, relative to the folder, of its files that git tracks or would track."""
     names = set(git("ls-files", "-coz", "--exclude-standard", folder=folder).split("\0"))
