@@ -10,6 +10,7 @@ import math
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,8 +28,9 @@ from HiResMedSynthLib.ground import Ground, prepare_ground
 from HiResMedSynthLib.image import MedicalImage
 from HiResMedSynthLib.lesion.bank import Bank, load_bank
 from HiResMedSynthLib.lesion.generators import Generator
-from HiResMedSynthLib.lesion_in_mr import check_settings, notes_for_mr
+from HiResMedSynthLib.lesion_in_mr import check_settings
 from HiResMedSynthLib.lesion_in_scan import judged, with_strands
+from HiResMedSynthLib.lesion_notes import notes_on
 from HiResMedSynthLib.lesion_on_film import judged_on_film
 from HiResMedSynthLib.place_lesion import place_shape
 from HiResMedSynthLib.placement.candidates import footprint_problem, nearest_permitted
@@ -109,9 +111,7 @@ def draw_case(
     reference = BackgroundReference.of(background, domain=ground.domain, source_slice=source_slice)
     doubts = ground.warnings if settings.fusion == "better" else ground.view_warnings
     lesions = sorted(drawing.lesions, key=lambda lesion: lesion.number)
-    doubts += tuple(note for lesion in lesions if (note := _thin(lesion, ground)))
-    doubts += notes_for_mr(lesions) if ground.domain == "mr" else ()
-    reference = replace(reference, oddities=(*reference.oddities, *doubts))
+    reference = replace(reference, oddities=(*reference.oddities, *doubts, *notes_on(lesions, ground)))
     return Case(
         background=reference,
         settings=replace(settings, domain=ground.domain),
@@ -146,7 +146,7 @@ class _Drawing:
         self._refuse_giant(number, request)
         place_rng = self._stream(request, PLACE_STREAM)
         visible = False
-        best: tuple[float, PlacedLesion] | None = None
+        best: tuple[float, str, PlacedLesion] | None = None
         for attempt in range(request.attempt, request.attempt + SHAPES_TRIED):
             tried = replace(request, attempt=attempt)
             shape = self._shape(tried)
@@ -172,7 +172,7 @@ class _Drawing:
                 return
             lesion, verdict = (judged_on_film if self.ground.is_projection else judged)(lesion, self.ground)
             if best is None or verdict.excess < best[0]:
-                best = verdict.excess, lesion
+                best = verdict.excess, verdict.words, lesion
             if verdict.accepted:
                 break
             if request.keep_shape:
@@ -181,10 +181,10 @@ class _Drawing:
             self.log.append(f"lesion {number}: unlike real ones ({verdict.words}), drawn again")
         if best is None:
             self._give_up(number, request, visible=visible)
-        else:
-            if best[0] > 0 and not request.keep_shape:
-                self.log.append(f"lesion {number}: no try looked like real ones in every measure; the nearest is taken")
-            self._accept(replace(best[1], request=replace(best[1].request, keep_shape=True)))
+        excess, words, lesion = best
+        if excess > 0 and not request.keep_shape:
+            self.log.append(f"lesion {number}: no try was quite like real ones; the nearest is taken ({words})")
+        self._accept(replace(lesion, request=replace(lesion.request, keep_shape=True)))
 
     def _anchor(self, number: int, shape: DrawnShape, request: LesionRequest, rng: np.random.Generator) -> Index | None:
         """The voxel asked for, or one drawn; None: no room."""
@@ -236,7 +236,7 @@ class _Drawing:
                 remedy=f"{self._what_fits(number, request)}smaller margins, or take another slice or image.",
             )
 
-    def _give_up(self, number: int, request: LesionRequest, *, visible: bool) -> None:
+    def _give_up(self, number: int, request: LesionRequest, *, visible: bool) -> NoReturn:
         if visible:
             raise PlacementError(
                 f"there is no room left for a lesion of {request.size_mm[0]:g} mm or more: {len(self.lesions)} of "
@@ -383,17 +383,6 @@ def _beyond(place: tuple[float, float, float], image: MedicalImage) -> str:
         if not -0.5 <= at < size - 0.5:
             return f"{name} {at:g} is outside the image (0 to {size - 1})"
     return ""
-
-
-def _thin(lesion: PlacedLesion, ground: Ground) -> str:
-    """What a lesion that is thinner than the slices loses, in words; empty for the others."""
-    slice_mm = max(ground.image.slice_spacing_mm, ground.image.slice_thickness_mm or 0.0)
-    if ground.is_projection or lesion.diameter_mm >= slice_mm:
-        return ""
-    return (
-        f"lesion {lesion.number} ({lesion.diameter_mm:.1f} mm) is thinner than the slices ({slice_mm:g} mm): it shows "
-        "fainter than it is, as a real one would, and its mask is coarse"
-    )
 
 
 def _words(place: tuple[float, float, float], image: MedicalImage) -> str:

@@ -303,6 +303,7 @@ def prepare_ground(
             remedy="Choose one slice with --slice NUMBER; it is then worked on by itself.",
         )
     margins, placement = margins or Margins(), placement or PlacementMethod()
+    placement.prior_task(domain)  # refuses a prior that can't be before the map is made
     network = placement.danger_network(domain)
     told = None if progress is None else partial(_tell, progress)
     found = danger(image, domain=domain, margins=margins, network=network, progress=told)

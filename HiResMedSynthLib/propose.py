@@ -28,12 +28,14 @@ class Proposal:
         lps_mm: the same in the patient, LPS millimetres.
         times_even: how much likelier it is than a permitted place drawn evenly.
         zone: that it was drawn for, or None.
+        fits: whether a lesion of the size asked for fits there.
     """
 
     place: Index
     lps_mm: tuple[float, float, float]
     times_even: float
     zone: Zone | None = None
+    fits: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,22 +70,16 @@ def propose(
         count: places wanted in all.
         seed: whole number from 0 up.
         quotas: how many of them a zone gets at least; the others lie anywhere.
-        diameter_mm: a lesion of this size fits at each place, where such places were found.
+        diameter_mm: a lesion of this size fits at each place; where no such place is found (in a zone), at none.
         min_distance_mm: between two places.
         allow: danger classes that count as permitted.
 
     Raises:
         PlacementError: nothing is permitted, or not in a zone.
-        SettingsError: the quotas ask for more than `count` or for less than 1, a length that can't be.
+        SettingsError: see `check_wish`.
     """
     quotas = dict(quotas or {})
-    if any(wanted < 1 for wanted in quotas.values()) or sum(quotas.values()) > count:
-        raise SettingsError(
-            f"the quotas ask for {sum(quotas.values())} places, the count is {count}",
-            remedy="Give quotas of 1 and more, and a count that holds them all.",
-        )
-    _check_mm(diameter_mm, "diameter")
-    _check_mm(min_distance_mm, "distance")
+    check_wish(count=count, quotas=quotas, diameter_mm=diameter_mm, min_distance_mm=min_distance_mm)
     rng = np.random.default_rng(seed)
     permitted = int((~ground.forbidden(allow)).sum())
     everywhere = ground.heat(allow)
@@ -101,7 +97,9 @@ def propose(
             candidates, heat, count=wanted, rng=rng, spacing_mm=spacing, min_distance_mm=min_distance_mm,
             apart_from=chosen,
         )  # fmt: skip
-        places = draw(fits=fits) or draw()
+        places = draw(fits=fits)
+        fitting = bool(places)
+        places = places or draw()
         chosen += places
         found += [
             Proposal(
@@ -109,6 +107,7 @@ def propose(
                 lps_mm=_lps(ground, place),
                 times_even=float(everywhere[place]) * permitted,
                 zone=zone,
+                fits=fitting,
             )
             for place in places
         ]
@@ -130,6 +129,21 @@ def judge(ground: Ground, place: Index, *, diameter_mm: float, allow: Collection
     nearest = nearest_permitted(ground.forbidden(allow), ball, corner, spacing_mm=spacing) if touches else corner
     moved = None if nearest is None else tuple(at + size // 2 for at, size in zip(nearest, ball.shape, strict=True))
     return Verdict(place=place, touches=touches, nearest=moved)
+
+
+def check_wish(*, count: int, quotas: Mapping[Zone, int], diameter_mm: float, min_distance_mm: float) -> None:
+    """Refuses what `propose` can't give on any image; needs none, so that nobody waits for the refusal.
+
+    Raises:
+        SettingsError: the quotas ask for more than `count` or for less than 1, a length that can't be.
+    """
+    if any(wanted < 1 for wanted in quotas.values()) or sum(quotas.values()) > count:
+        raise SettingsError(
+            f"the quotas ask for {sum(quotas.values())} places, the count is {count}",
+            remedy="Give quotas of 1 and more, and a count that holds them all.",
+        )
+    _check_mm(diameter_mm, "diameter")
+    _check_mm(min_distance_mm, "distance")
 
 
 def _check_mm(value: float, what: str) -> None:

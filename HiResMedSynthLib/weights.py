@@ -6,10 +6,10 @@ user's: `NAME.safetensors` beside `NAME.json`, the hash taken when it was added.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
-import math
 import os
 import re
 import sys
@@ -19,23 +19,19 @@ from pathlib import Path
 from typing import Any
 
 from HiResMedSynthLib.aside import written_aside
+from HiResMedSynthLib.card_texts import names_a_place, texts_in
 from HiResMedSynthLib.errors import HiResMedSynthError
 
 STORE_VARIABLE = "HIRESMEDSYNTH_MODELS"
 SUFFIX, RECORD_SUFFIX = ".safetensors", ".json"
 RELEASE_FILE = "release.json"  # beside the shipped models: file name -> sha256
+RUNS = "training"  # folder of the store, a folder a name: trainings that were cut off, reports of those that ended
 LARGEST_BYTES = 512 * 2**20
 LARGEST_HEADER = 8 * 2**20
 LARGEST_CARD = 64 * 2**10
 NAME_PATTERN = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,58}[A-Za-z0-9])?")
 KIND_PATTERN = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # names that Windows keeps for devices
-PATH_PATTERN = re.compile(r"(?:^|[\s\"'(=,;])(?:~?/[^\s/]|[A-Za-z]:[\\/]|\\\\)|file:", re.IGNORECASE)
-FILE_PATTERN = re.compile(  # a relative path that ends like a data file; an address's first part has a dot
-    r"(?:^|[\s\"'(=,;])(?:\.{1,2}|[\w-]{1,99})(?:[\\/][^\s\\/]{1,99}){0,20}[\\/][^\s\\/]{0,99}"
-    r"\.(?:dcm|dicom|nii|gz|nrrd|mh[ad]|raw|png|jpe?g|tiff?|np[yz]|safetensors|ckpt|pth?|pkl|csv|json|txt|zip|h5)\b",
-    re.IGNORECASE,
-)
 TEXT_FIELDS = ("name", "kind", "data", "licence", "attribution", "limits", "created")
 ADVICE = "See: hiresmedsynth models list."
 
@@ -80,11 +76,14 @@ class Card:
         check_name(self.name)
         if not (KIND_PATTERN.fullmatch(self.kind) and len(self.kind) <= 40):
             raise ModelError(f"'{self.kind[:40]}' is no kind of model", remedy="Name it like lesion-singan.")
-        for text in _texts(dataclasses.asdict(self)):
-            if PATH_PATTERN.search(text) or FILE_PATTERN.search(text):
-                raise ModelError(
-                    "the card names a file or folder of some machine", remedy="Describe the data without its path."
-                )
+        try:
+            told = texts_in(dataclasses.asdict(self))
+        except ValueError as error:
+            raise ModelError(f"the card holds {error}", remedy="Use texts and finite numbers only.") from error
+        if any(map(names_a_place, told)):
+            raise ModelError(
+                "the card names a file or folder of some machine", remedy="Describe the data without its path."
+            )
 
     def to_json(self) -> str:
         """The card as it stands in a model file's header."""
@@ -227,7 +226,7 @@ def add(path: str | Path, name: str | None = None) -> Model:
 
 
 def remove(name: str) -> None:
-    """Deletes a model of the user's own, damaged ones too.
+    """Deletes a model of the user's own, damaged ones too, and the report of its training.
 
     Raises:
         ModelError: there is none, or it came with the release.
@@ -241,6 +240,10 @@ def remove(name: str) -> None:
     try:
         own.unlink()
         own.with_suffix(RECORD_SUFFIX).unlink(missing_ok=True)
+        for report in (own.parent / RUNS / name).glob("report.*"):
+            report.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # not empty: a training of that name that was cut off
+            (own.parent / RUNS / name).rmdir()
     except OSError as error:
         raise _unwritable(own.parent, error) from error
 
@@ -380,21 +383,6 @@ def _unwritable(folder: Path, error: OSError) -> ModelError:
         where=folder,
         remedy=f"Choose another folder by {STORE_VARIABLE}.",
     )
-
-
-def _texts(value: Any) -> list[str]:
-    """All texts in a nested value; refuses what a card can't hold."""
-    if isinstance(value, str):
-        return [value]
-    if isinstance(value, dict):
-        return [text for pair in value.items() for part in pair for text in _texts(part)]
-    if isinstance(value, list | tuple):
-        return [text for part in value for text in _texts(part)]
-    if value is not None and not isinstance(value, bool | int | float):
-        raise ModelError("the card holds a value that can't be", remedy="Use numbers and texts only.")
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ModelError("the card holds a number that isn't finite", remedy="Leave it out.")
-    return []
 
 
 def _no_number(word: str) -> None:

@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LIBRARY = ROOT / "HiResMedSynthLib"
 HEAVY = {"torch", "torchvision", "SimpleITK", "pydicom", "cv2", "highdicom", "gdcm", "vtk"}
 
-FOUNDATION = {"aside", "errors", "versions", "synthetic_words", "torchvision_guard", "layers", "flow"}
+FOUNDATION = {"aside", "card_texts", "errors", "versions", "synthetic_words", "torchvision_guard", "layers", "flow"}
 IMAGE = {"image"}
 PIXELS = {"write_volume", "read", "read_dicom", "inpaint", "project", "edge_profile", "measure", "annotations", "mark"}
 ROOMS = {"lesion", "placement", "background", "fusion", "privacy"}  # these never import each other
@@ -40,6 +40,7 @@ ALLOWED: dict[str, Set[str]] = {
     "inspect": FOUNDATION | IMAGE,
     "weights": FOUNDATION,
     "privacy_record": FOUNDATION,
+    "training_report": {"aside"},
     **dict.fromkeys(ROOMS, LOWER),
     "joining": LOWER,
     "case": LOWER | {"lesion", "placement", "fusion"},
@@ -49,13 +50,14 @@ ALLOWED: dict[str, Set[str]] = {
     **dict.fromkeys(
         ("lesion_in_mr", "lesion_in_scan", "lesion_on_film"), LOWER | {"fusion", "joining", "case", "ground"}
     ),
+    "lesion_notes": {"case", "ground", "lesion_in_mr"},
     "draw_lesion": LOWER | {"lesion", "placement", "fusion", "joining", "case", "ground"},
     "place_lesion": LOWER
     | {"fusion", "case", "ground", "draw_lesion"}
     | {"lesion_in_mr", "lesion_in_scan", "lesion_on_film"},
     "draw_case": LOWER
     | {"lesion", "placement", "fusion", "case", "ground"}
-    | {"lesion_in_mr", "lesion_in_scan", "lesion_on_film", "draw_lesion", "place_lesion"},
+    | {"lesion_in_mr", "lesion_in_scan", "lesion_on_film", "lesion_notes", "draw_lesion", "place_lesion"},
     "compose": FOUNDATION | IMAGE | {"case", "fusion", "mark"},
     "provenance": LOWER | {"case", "case_file", "compose", "export"},
     "export": LOWER | {"case", "case_file", "compose"},

@@ -100,7 +100,14 @@ def test_a_radiologists_nodule_becomes_an_entry_a_model_and_lesions_in_another_i
     assert "lesion sample mine" in said.out
     assert "holds the voxels" in said.out
     assert "left" in said.err  # progress with the time that is left
-    assert list((store / "training").iterdir()) == []
+    report = store / "training" / "mine"
+    assert sorted(path.name for path in report.iterdir()) == ["report.html", "report.json"]
+    assert str(report / "report.html") in said.out
+    page = (report / "report.html").read_text()
+    assert page.count("<polyline") == 4  # of two scales
+    assert "data:image/png" in page
+    scales = json.loads((report / "report.json").read_text())["scales"]
+    assert [scale["iterations"] for scale in scales] == [3, 3]
     assert run(monkeypatch, "lesion", "list") == 0
     assert "mine" in capsys.readouterr().out
     assert run(monkeypatch, "lesion", "show", "mine", "--out", tmp_path / "mine.png") == 0
@@ -108,6 +115,7 @@ def test_a_radiologists_nodule_becomes_an_entry_a_model_and_lesions_in_another_i
     told = json.loads(capsys.readouterr().out.split("\n", 1)[1])
     assert "holds the voxels" in told["limits"]
     assert (told["kind"], told["details"]["source"], told["seed"]) == ("lesion-singan", "mine", 0)
+    assert len([float(gap) for gap in told["metrics"]["critic_gap_by_scale"].split()]) == 2  # of the tiny preset
     assert str(tmp_path) not in json.dumps(told)
     common = ("compose", ct_series_folder, "--slice", 6, "--size-mm", "12:12", "--seed", 2)
     assert run(monkeypatch, *common, "--generator", "singan", "--model", "mine", "--contrast-hu", "700:700",
@@ -120,6 +128,8 @@ def test_a_radiologists_nodule_becomes_an_entry_a_model_and_lesions_in_another_i
     assert run(monkeypatch, "compose", ct_series_folder, "--case", tmp_path / "a", "--out", tmp_path / "c") == 0
     assert train(monkeypatch, chest) == 1
     assert "already" in capsys.readouterr().err
+    assert run(monkeypatch, "models", "remove", "mine") == 0
+    assert not report.exists()
 
 
 def test_a_crop_of_one_slice_is_trained_in_two_dimensions(
@@ -133,6 +143,17 @@ def test_a_crop_of_one_slice_is_trained_in_two_dimensions(
     assert 0 < near[0] <= near[1] <= 1
     assert run(monkeypatch, "lesion", "sample", "flat", "--count", 2, "--out", tmp_path / "s") == 0
     assert np.load(tmp_path / "s" / "samples.npz", allow_pickle=False)["values"].shape == (2, 2, 32, 32, 32)
+
+
+def test_one_label_of_several_is_taken(chest: Path, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shorten_training(monkeypatch)
+    assert train(monkeypatch, chest) == 0
+    alone = own_bank(("mine",)).lesion("mine")
+    weights.remove("mine")
+    assert train(monkeypatch, chest, "--mask", chest / "two.nrrd", "--label", 1) == 0
+    chosen = own_bank(("mine",)).lesion("mine")
+    assert np.array_equal(chosen.alpha, alone.alpha)
+    assert np.array_equal(chosen.intensity_hu, alone.intensity_hu)
 
 
 def test_a_synthetic_slice_gives_a_lesion_that_says_so(
@@ -159,6 +180,7 @@ BAD = {
     "mask is empty": ["--mask", "empty.nrrd"],
     "of the image": ["--mask", "whole.nrrd"],
     "several labels": ["--mask", "two.nrrd"],
+    "no label 3": ["--mask", "two.nrrd", "--label", "3"],
     "reaches beyond": ["--box", "10,10,60,20,3,9"],
     "its slices too": ["--box", "10,10,20,20"],
     "too few": ["--box", "2,2,3,3,2,3"],

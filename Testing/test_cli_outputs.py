@@ -80,4 +80,6 @@ def test_warnings_are_marked_and_come_before_the_summary(cxr_file: Path, tmp_pat
     warned = [number for number, line in enumerate(lines) if line.startswith("WARNING: ")]
     assert any("8-bit film" in lines[number] for number in warned)
     assert any("burned into the pixels" in lines[number] for number in warned)
+    assert [line for line in run.stderr.splitlines() if line.startswith("WARNING: ")] == [lines[n] for n in warned]
+    assert "WARNING" not in run.stdout
     assert max(warned) < next(number for number, line in enumerate(lines) if line.startswith("DICOM series"))

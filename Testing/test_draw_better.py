@@ -78,7 +78,7 @@ def test_one_unlike_real_lesions_is_drawn_again_and_at_last_the_nearest_taken(
     case = draw(ground, SOLID)
     assert case.lesions[0].request.attempt == 1
     assert sum("drawn again" in line and "edge width, mm 9" in line for line in case.log) == SHAPES_TRIED
-    assert "the nearest is taken" in case.log[-1]
+    assert "the nearest is taken (edge width, mm 9" in case.log[-1]
     # drawn again from its pinned request it is the same lesion, though no more accepted than before
     monkeypatch.setattr(drawing, "judged", lambda lesion, _ground: (lesion, UNLIKE))
     again = draw_case(ground.image, case.pinned_settings(), case.seed, ground=ground)

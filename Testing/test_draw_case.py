@@ -162,7 +162,18 @@ def test_a_lesion_thinner_than_the_slices_is_told(ct_ground: Ground) -> None:
     small, large = LesionRequest(size_mm=(4.5, 4.5), seed=1), LesionRequest(size_mm=(12.0, 12.0), seed=2)
     told = draw(ct_ground, (small, large)).background.oddities
     assert [note for note in told if "thinner than the slices (5 mm)" in note and note.startswith("lesion 1 (4.5 mm)")]
+    assert "shows fainter than it is" in told[-1]
     assert not any(note.startswith("lesion 2") for note in told)
+    asked = draw(ct_ground, (replace(small, contrast=(300.0, 300.0)),)).background.oddities
+    assert "it has the contrast asked for, where a real one would show fainter" in asked[-1]
+
+
+@pytest.mark.parametrize("wish", [{"contrast": (0.0, 0.0)}, {"cnr": (0.1, 0.1)}])
+def test_a_lesion_that_nobody_could_see_is_told(ct_ground: Ground, wish: dict) -> None:
+    faint = LesionRequest(size_mm=(12.0, 12.0), seed=1, **wish)
+    told = draw(ct_ground, (faint, replace(faint, seed=2, contrast=(300.0, 300.0), cnr=None))).background.oddities
+    assert [note for note in told if "can't be seen" in note] == [told[-1]]
+    assert told[-1].startswith("lesion 1 is 0.")
 
 
 @pytest.mark.parametrize("fusion", ["better", "alpha", "paper"])

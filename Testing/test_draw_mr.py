@@ -105,6 +105,13 @@ def test_no_lesion_is_darker_than_an_mr_can_be_and_what_lacks_is_told(cavity: in
         assert told == []
 
 
+def test_one_without_contrast_is_told() -> None:
+    case = draw_case(phantom(), wish(contrast=(0, 0), size_mm=(2, 2), place=(4.0, 52.0, 66.0)), 5)
+    thin, unseen = (text for text in case.background.oddities if text.startswith("lesion 1"))
+    assert "where a real one would show fainter" in thin
+    assert "it can't be seen, though mask and boxes tell it" in unseen
+
+
 def two_tissues(*, noise: float, blur_px: float = 1.2) -> MedicalImage:
     """Dark tissue on the left, bright on the right, blurred by the scanner; its noise is coarser than a pixel."""
     rng = np.random.default_rng(8)

@@ -15,7 +15,7 @@ from PIL import Image
 from HiResMedSynthLib import weights
 from HiResMedSynthLib.case_file import read_case
 from HiResMedSynthLib.export.image_file import write_image_file
-from HiResMedSynthLib.image import MedicalImage
+from HiResMedSynthLib.image import MedicalImage, Window
 from HiResMedSynthLib.privacy import KIND, describe, write_descriptors
 from HiResMedSynthLib.privacy_record import ACCEPTED, NEAR_COPY, is_near_copy
 from HiResMedSynthLib.read import read_image
@@ -65,11 +65,12 @@ def test_near_copies_in_a_folder_are_named(
     (films / "notes.txt").write_text("no film")
     check = ("privacy", "check", films, "--model", "ours")
     assert run(monkeypatch, *check) == 0
-    assert "1 file(s), model ours, 12 training films: 0 near copies, 0 not judged" in capsys.readouterr().out
+    told = "1 file(s), compared with what ours learned from (12 training images): 0 near copies, 0 not judged"
+    assert told in capsys.readouterr().out
     save(CHANGES["rotation"](chest(3), np.random.default_rng(0))[:, ::-1], films / "more" / "b.nrrd")
     assert run(monkeypatch, *check, "--json", tmp_path / "told.json") == 1
     said = capsys.readouterr().out
-    assert "NEAR COPY" in next(line for line in said.splitlines() if "more/b.nrrd" in line)
+    assert "NEAR COPY" in next(line for line in said.splitlines() if "ours  more/b.nrrd" in line)
     told = {film["file"]: film for film in json.loads((tmp_path / "told.json").read_text())["films"]}
     assert [told[name]["near_copy"] for name in ("a.nrrd", "more/b.nrrd")] == [False, True]
     assert max(told["more/b.nrrd"]["likeness"]) > 0.5
@@ -104,14 +105,41 @@ def test_a_ct_slice_is_not_judged_by_a_model_of_films(
 ) -> None:
     slice_file = sorted(ct_series_folder.glob("*.dcm"))[CT_SLICE]
     assert run(monkeypatch, "privacy", "check", slice_file, "--model", "ours") == 1
-    assert "it is of modality CT, and the model knows chest films only" in capsys.readouterr().out
+    assert "it is of modality CT, and what the model knows is chest films only" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("store")
+def test_a_ct_slice_saved_as_a_picture_is_compared_with_slices_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], ct_series_folder: Path
+) -> None:
+    """The model of lung CT that ships has learned from this series; a picture doesn't tell what it shows."""
+    monkeypatch.setattr("HiResMedSynthLib.cli.privacy_judges.SHARES", (1.0,))  # one layout a film will do
+    slices = tmp_path / "slices"
+    slices.mkdir()
+    image = read_image(ct_series_folder, slice_index=CT_SLICE)
+    grey = Window(center=-600, width=1500).to_unit(image.pixels[0])
+    Image.fromarray((255 * grey).astype(np.uint8)).save(slices / "a.png")
+    shutil.copy(sorted(ct_series_folder.glob("*.dcm"))[CT_SLICE], slices / "b.dcm")
+    assert run(monkeypatch, "privacy", "check", slices, "--json", tmp_path / "told.json") == 1
+    picture, series, last = capsys.readouterr().out.splitlines()
+    assert picture.startswith("NEAR COPY") and "lung-ct  a.png" in picture
+    assert series.startswith("NEAR COPY") and "lung-ct  b.dcm" in series
+    assert last.startswith("2 file(s), compared with what cxr and lung-ct learned from (157 and 96 training images)")
+    told = json.loads((tmp_path / "told.json").read_text())
+    assert [model["name"] for model in told["models"]] == ["cxr", "lung-ct"]
+    assert [film["model"] for film in told["films"]] == ["lung-ct", "lung-ct"]
+    assert run(monkeypatch, "privacy", "check", slices, "--domain", "cxr") == 1  # b.dcm is none of films
+    words = [line.split()[:2] for line in capsys.readouterr().out.splitlines()[:2]]
+    assert words == [["no", "copy"], ["not", "judged"]]
+    assert run(monkeypatch, "privacy", "check", slices, "--model", "ours", "--domain", "lung-ct") == 1
+    assert "makes cxr, not lung-ct" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("store")
 def test_only_images_of_cases_and_data_sets_are_looked_at(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], ct_series_folder: Path
 ) -> None:
-    monkeypatch.setattr("HiResMedSynthLib.cli.privacy.SHARES", (1.0,))  # one layout a film: it's about which files
+    monkeypatch.setattr("HiResMedSynthLib.cli.privacy_judges.SHARES", (1.0,))  # one layout a film will do
     report = pydicom.dcmread(next(ct_series_folder.glob("*.dcm")))
     report.SOPClassUID = pydicom.uid.ComprehensiveSRStorage
     case, data_set = tmp_path / "films" / "case", tmp_path / "films" / "set"
@@ -129,7 +157,7 @@ def test_only_images_of_cases_and_data_sets_are_looked_at(
     assert run(monkeypatch, "privacy", "check", tmp_path / "films", "--model", "ours") == 0
     said = capsys.readouterr().out
     assert "4 file(s) that are no image of a patient were passed over" in said
-    assert "4 file(s), model ours, 12 training films: 0 near copies, 0 not judged" in said
+    assert "4 file(s), compared with what ours learned from (12 training images): 0 near copies, 0 not judged" in said
 
 
 @pytest.mark.usefixtures("store")
@@ -217,3 +245,18 @@ def test_a_folder_and_a_png_say_it_too(tmp_path: Path, cxr_file: Path) -> None:
     assert is_near_copy(tmp_path / "renamed.png")
     assert not is_near_copy(tmp_path / "other")
     assert not is_near_copy(tmp_path / "nowhere")
+
+
+def test_the_card_of_each_shipped_background_tells_what_its_gate_catches(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shipped = [model.card.name for model in weights.models("background") if model.shipped]
+    assert set(shipped) == {"cxr", "lung-ct"}
+    for name in shipped:
+        assert run(monkeypatch, "models", "show", name, "--json") == 0
+        gate = json.loads(capsys.readouterr().out)["gate_against_copies"]
+        caught, planted = map(int, gate["planted_copies_caught"].split(" (")[0].split(" of "))
+        alarms, films = map(int, gate["other_patients_taken_for_copies"].split(" (")[0].split(" of "))
+        assert planted >= 600
+        assert caught >= 0.995 * planted
+        assert alarms <= 0.05 * films

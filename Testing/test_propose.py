@@ -7,10 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from HiResMedSynthLib.cli.candidates_file import judged
+from HiResMedSynthLib.cli.main import cli
 from HiResMedSynthLib.cli.options import ZONE_NAMES
-from HiResMedSynthLib.errors import PlacementError, SettingsError
+from HiResMedSynthLib.errors import HiResMedSynthError, PlacementError, SettingsError
 from HiResMedSynthLib.ground import Ground, prepare_ground
 from HiResMedSynthLib.image import MedicalImage
 from HiResMedSynthLib.placement.method import PlacementMethod
@@ -158,10 +160,34 @@ def test_a_forbidden_place_is_named_with_the_nearest_free_one(ground: Ground) ->
     assert judge(ground, verdict.nearest, diameter_mm=8.0).touches == ()
     assert judge(ground, (0, 0, 0), diameter_mm=8.0).touches[0] == "outside the image"
     assert "the nearest free place is row" in judged(ground, [(64, 64, 20)], 8.0)
-    with pytest.raises(SettingsError, match="a place in one of"):
-        judged(ground, [(64, 64)], 8.0)
     with pytest.raises(SettingsError, match="diameter"):
         judge(ground, (20, 64, 64), diameter_mm=0.0)
+
+
+def test_where_a_lesion_fits_nowhere_the_places_say_so(ground: Ground) -> None:
+    assert all(one.fits for one in propose(ground, count=3, seed=1, diameter_mm=10.0))
+    huge = propose(ground, count=3, seed=1, diameter_mm=190.0)
+    assert len(huge) == 3
+    assert not any(one.fits for one in huge)
+
+
+@pytest.mark.parametrize(
+    ("wish", "said"),
+    [
+        ("-k 2 --zone left=2 --zone upper=1", "quotas ask for 3 places, the count is 2"),
+        ("--min-distance-mm -4", "a distance of -4.0 mm"),
+        ("--check 64,64", "a place in one of 12 slices"),
+        ("--prior nosuch", "there is no model 'nosuch'"),
+        ("--prior danger-ct", "is not for this purpose on lung-ct"),
+    ],
+)
+def test_what_cant_be_is_refused_before_a_map_is_made(
+    wish: str, said: str, ct_series_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("HiResMedSynthLib.ground.danger", lambda *_, **__: pytest.fail("a map was made"))
+    error = CliRunner().invoke(cli, ["candidates", str(ct_series_folder), *wish.split()]).exception
+    assert isinstance(error, HiResMedSynthError), error
+    assert said in str(error)
 
 
 def test_temperature_evens_out_and_sharpens(ground: Ground) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from HiResMedSynthLib import weights
 from HiResMedSynthLib.weights import Card, ModelError
+from Testing.test_cli import run
 
 
 @pytest.fixture(autouse=True)
@@ -207,3 +208,15 @@ def test_a_store_that_cant_be_written_is_told(tmp_path: Path, monkeypatch: pytes
     (tmp_path / "store").write_text("a file")
     with pytest.raises(ModelError, match="can't be written"):
         weights.add(written(tmp_path))
+
+
+def test_models_are_listed_in_columns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights.add(written(tmp_path))
+    weights.add(written(tmp_path, kind="background-descriptors"), "beside")
+    assert run(monkeypatch, "models", "list") == 0
+    lines = capsys.readouterr().out.splitlines()
+    ours = [line for line in lines if " you " in line]
+    assert len(ours) == 2
+    assert {line.index(" you ") + 1 for line in ours} == {lines[0].index("from")}

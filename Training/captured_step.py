@@ -38,6 +38,7 @@ class CapturedStep:
         optimiser: from `adamw`.
         loss: draws a batch by the device's own generator and returns a scalar; nothing in it may wait for the host.
         clip: largest length of the gradient.
+        parts: draws a step, whose gradients are averaged.
     """
 
     def __init__(
@@ -48,8 +49,9 @@ class CapturedStep:
         loss: Callable[[], Tensor],
         *,
         clip: float,
+        parts: int = 1,
     ) -> None:
-        self.network, self.optimiser, self.loss, self.clip = network, optimiser, loss, clip
+        self.network, self.optimiser, self.loss, self.clip, self.parts = network, optimiser, loss, clip, parts
         state = network.state_dict()
         moved = [name for name, value in average.items() if value.is_floating_point()]
         self.averages, self.weights = [average[name] for name in moved], [state[name] for name in moved]
@@ -106,17 +108,20 @@ class CapturedStep:
 
     def _step(self) -> None:
         self.optimiser.zero_grad(set_to_none=True)
-        loss = self.loss()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss = torch.zeros((), device=self.device)
+        for _ in range(self.parts):
+            error = self.loss() / self.parts
+            error.backward()  # type: ignore[no-untyped-call]
+            loss = loss + error.detach()
         gradients = [parameter.grad for parameter in self.network.parameters() if parameter.grad is not None]
         length = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
-        bad = ~(torch.isfinite(loss.detach()) & torch.isfinite(length))
+        bad = ~(torch.isfinite(loss) & torch.isfinite(length))
         self.optimiser.grad_scale = (length / self.clip).clamp(min=1.0)  # type: ignore[attr-defined] # what the fused
         self.optimiser.found_inf = bad.float()  # type: ignore[attr-defined] # kernel divides by, and skips a step for
         self.optimiser.step()
         change = torch._foreach_sub(self.weights, self.averages)
         torch._foreach_mul_(change, self.share * ~bad)
         torch._foreach_add_(self.averages, change)
-        self.total += torch.where(bad, 0.0, loss.detach().float())
+        self.total += torch.where(bad, 0.0, loss.float())
         self.count += 1
         self.bad += bad.float()

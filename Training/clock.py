@@ -4,6 +4,19 @@ from __future__ import annotations
 
 import time
 
+from HiResMedSynthLib.errors import SettingsError
+
+
+def now_s(counted: str) -> float:
+    """Seconds from any moment on: of the clock ("wall"), or of this process's work ("cpu", where cores are shared).
+
+    Raises:
+        SettingsError: seconds of another name.
+    """
+    if counted not in ("wall", "cpu"):
+        raise SettingsError(f"There are no {counted} seconds", remedy='Set counted = "wall" or "cpu".')
+    return time.process_time() if counted == "cpu" else time.monotonic()
+
 
 class Clock:
     """Begins when it is made.
@@ -12,11 +25,12 @@ class Clock:
         limit_s: of this call; infinite where there is none.
         before_s: of the run's earlier calls.
         first_step: where this call begins.
+        counted: which seconds; see `now_s`.
     """
 
-    def __init__(self, *, limit_s: float, before_s: float, first_step: int) -> None:
-        self._limit, self._before, self._first = limit_s, before_s, first_step
-        self._began = time.monotonic()
+    def __init__(self, *, limit_s: float, before_s: float, first_step: int, counted: str = "wall") -> None:
+        self._limit, self._before, self._first, self._counted = limit_s, before_s, first_step, counted
+        self._began = now_s(counted)
 
     @property
     def seconds(self) -> float:
@@ -39,4 +53,4 @@ class Clock:
 
     @property
     def _passed(self) -> float:
-        return time.monotonic() - self._began
+        return now_s(self._counted) - self._began

@@ -1,9 +1,9 @@
 """Pictures whose lesion was erased, and sham erasures of the same shape at healthy places of the same lung.
 
 Both are filled alike: a membrane (HiResMedSynthLib/inpaint.py) between the parenchyma around, vessels and chest wall
-left out, plus grain copied from parenchyma close by, at the median level of the lung around. A network that tells true
-from sham can do so by the surroundings only; Testing/benchmarks/location_control.py measures what the filled insides
-give away.
+left out, plus grain copied from parenchyma close by, at the median level of the lung around. The haze that lesions
+leave around the fill is taken off by shells, from shams' surroundings too. A network that tells true from sham can do
+so by the surroundings only; Testing/benchmarks/location_control.py measures what the fills give away.
 """
 
 from __future__ import annotations
@@ -26,12 +26,15 @@ INSIDE_LUNG = 0.9  # of a lesion's shape
 BRIGHT_SHARE = 0.1  # of a sham's shape that may show vessels
 MARGIN_MM, RIM_MM = 12.0, 4.0  # around an erasure: where grain and level, and the membrane's rim come from
 LEVEL_MM = (1.5, 10.0)  # distances between which the fill's mean level is taken: haze close to lesions gave them away
+RING_MM, SHELL_MM = 3.0, 0.8  # beyond the fill: as far as haze is taken off, fading from half way; in shells so wide
+LEAST_PIXELS = 8  # of a shell whose level is told
 VESSEL_MM = 0.7  # around dense things: their blur is no parenchyma
 COARSE_MM = 1.2  # grain is what is finer than this
 GAP_MM = 2.0  # between two erasures
 TRIES = 40
 SHAMS = 100
 SEED = 12
+ERASING = repr((2, GROWN_MM, RING_MM, SHELL_MM, LEVEL_MM, RIM_MM, MARGIN_MM))  # pictures erased otherwise are made anew
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -42,16 +45,17 @@ class Erasure:
         centre: (row, column) of the shape's centre of mass.
         rows, columns: of the filled pixels.
         fill: float32, HU-like, in their order.
+        ring_rows, ring_columns: of the pixels around.
+        haze: float32, HU to take off there, in their order.
     """
 
     centre: tuple[float, float]
     rows: NDArray[np.int16]
     columns: NDArray[np.int16]
     fill: NDArray[np.float32]
-
-    def paint(self, hu: NDArray[np.float32]) -> None:
-        """Fills the place in that picture."""
-        hu[self.rows, self.columns] = self.fill
+    ring_rows: NDArray[np.int16]
+    ring_columns: NDArray[np.int16]
+    haze: NDArray[np.float32]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -71,6 +75,14 @@ class ErasedPatch:
     shams: tuple[Erasure, ...]
     fits: NDArray[np.float32]
     apart_mm: float
+
+
+def paint(hu: NDArray[np.float32], *places: Erasure) -> None:
+    """Erases those places, each named once, in that picture: the haze around all of them, then the fills."""
+    for place in places:
+        hu[place.ring_rows, place.ring_columns] -= place.haze
+    for place in places:
+        hu[place.rows, place.columns] = place.fill
 
 
 def erase(
@@ -117,6 +129,33 @@ def erase(
     return np.asarray(filled - filled.mean() + np.median(hu[around]), dtype=np.float32)
 
 
+def haze(
+    hu: NDArray[np.float32],
+    mask: NDArray[np.bool_],
+    *,
+    lung: NDArray[np.bool_],
+    dense: NDArray[np.bool_],
+    spacing_mm: tuple[float, ...],
+) -> NDArray[np.float32]:
+    """How far the shells around `mask` lie above the lung around, fading to 0 at `RING_MM`; 0 elsewhere.
+
+    A lesion's blur and what its readers left outside of their outlines; arguments as in `erase`.
+    """
+    tissue = lung & ~_grown(dense, spacing_mm, VESSEL_MM) & ~mask
+    away = distance_transform_edt(~mask, sampling=spacing_mm)
+    around = tissue & (away > LEVEL_MM[0]) & (away <= LEVEL_MM[1])
+    above = np.zeros(hu.shape, dtype=np.float32)
+    if around.any():
+        middles = np.arange(SHELL_MM / 2, RING_MM, SHELL_MM)
+        shells = [tissue & (np.abs(away - middle) <= SHELL_MM / 2) for middle in middles]
+        level = hu[around].mean()
+        excess = [hu[shell].mean() - level if shell.sum() >= LEAST_PIXELS else 0.0 for shell in shells]
+        ring = lung & ~mask & (away <= RING_MM)
+        fade = np.minimum(2 * (1 - away[ring] / RING_MM), 1)
+        above[ring] = np.interp(away[ring], middles, excess) * fade
+    return above
+
+
 def _grain(
     residual: NDArray[np.float32], tissue: NDArray[np.bool_], mask: NDArray[np.bool_], rng: np.random.Generator
 ) -> NDArray[np.float32]:
@@ -154,7 +193,7 @@ def erased(patch: LungPatch, rng: np.random.Generator, *, shams: int = SHAMS) ->
         raise PlacementError(f"a lesion is larger than {LARGEST_MM:.0f} mm", remedy="Leave it out.")
     true = _erasure(patch.hu, _grown(shape, spacing), bright(patch.hu, spacing), patch, _centre(shape), rng)
     healthy = patch.hu.copy()
-    true.paint(healthy)
+    paint(healthy, true)
     dense = bright(healthy, spacing)
     turns = [_Turn.of(shape, turn, spacing) for turn in range(8)]
     apart_mm = 2 * turns[0].radius_px * spacing + GAP_MM
@@ -238,9 +277,13 @@ def _erasure(
 ) -> Erasure:
     mask = grown & patch.lung
     spacing = (patch.spacing_mm, patch.spacing_mm)
-    fill = erase(hu, mask, lung=patch.lung, dense=dense, spacing_mm=spacing, rng=rng)
-    rows, columns = np.nonzero(mask)
-    return Erasure(centre=centre, rows=rows.astype(np.int16), columns=columns.astype(np.int16), fill=fill)
+    above = haze(hu, mask, lung=patch.lung, dense=dense, spacing_mm=spacing)
+    fill = erase(hu - above, mask, lung=patch.lung, dense=dense, spacing_mm=spacing, rng=rng)
+    rows, columns, ring_rows, ring_columns = (at.astype(np.int16) for at in (*np.nonzero(mask), *np.nonzero(above)))
+    return Erasure(
+        centre=centre, rows=rows, columns=columns, fill=fill, ring_rows=ring_rows, ring_columns=ring_columns,
+        haze=above[ring_rows, ring_columns],
+    )  # fmt: skip
 
 
 def _grown(

@@ -7,12 +7,15 @@ import json
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from HiResMedSynthLib.aside import written_aside
 from HiResMedSynthLib.errors import PlacementError, ReadError
-from Training.erased_pairs import SEED, SHAMS, ErasedPatch, Erasure, erased
+from Training.erased_pairs import ERASING, SEED, SHAMS, ErasedPatch, Erasure, erased
 from Training.location_data import LungPatch, load_patches
 from Training.site_material import is_site_folder, lung_patches
+
+FILL, RING = ("rows", "columns", "fill"), ("ring_rows", "ring_columns", "haze")
 
 
 def load_erased(folder: Path, cache: Path, *, shams: int = SHAMS) -> tuple[list[ErasedPatch], dict[str, int]]:
@@ -44,7 +47,7 @@ def load_erased(folder: Path, cache: Path, *, shams: int = SHAMS) -> tuple[list[
 
 
 def _key(patches: list[LungPatch]) -> str:
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(ERASING.encode())
     for patch in patches:
         for values in (patch.hu, patch.lung, patch.lesion):
             digest.update(np.ascontiguousarray(values).tobytes())
@@ -61,10 +64,8 @@ def _store(cache: Path, patches: list[LungPatch], made: list[ErasedPatch], reaso
             patch=[number[id(item.patch)] for item in made], shams=[len(item.shams) for item in made],
             apart_mm=[item.apart_mm for item in made], fits=np.stack([item.fits for item in made]).astype(np.float16),
             centre=[place.centre for place in every], length=[len(place.fill) for place in every],
-            **{
-                name: np.concatenate([getattr(place, name) for place in every])
-                for name in ("rows", "columns", "fill")
-            },
+            ring=[len(place.haze) for place in every],
+            **{name: np.concatenate([getattr(place, name) for place in every]) for name in (*FILL, *RING)},
         )  # fmt: skip
 
 
@@ -80,13 +81,15 @@ def _stored(cache: Path, patches: list[LungPatch]) -> list[ErasedPatch] | None:
         stored = {name: packed[name] for name in packed.files}
     if str(stored["key"]) != _key(patches):
         return None
-    ends = np.cumsum(stored["length"])
     places = [
         Erasure(
             centre=(float(centre[0]), float(centre[1])),
-            **{name: stored[name][end - length : end] for name in ("rows", "columns", "fill")},
+            **{name: stored[name][inside] for name in FILL},
+            **{name: stored[name][around] for name in RING},
         )
-        for centre, length, end in zip(stored["centre"], stored["length"], ends, strict=True)
+        for centre, inside, around in zip(
+            stored["centre"], _parts(stored["length"]), _parts(stored["ring"]), strict=True
+        )
     ]
     made, first = [], 0
     for index, number in enumerate(stored["patch"]):
@@ -100,3 +103,8 @@ def _stored(cache: Path, patches: list[LungPatch]) -> list[ErasedPatch] | None:
         )  # fmt: skip
         first += 1 + count
     return made
+
+
+def _parts(lengths: NDArray[np.int64]) -> list[slice]:
+    """Where each of joined arrays of those lengths lies."""
+    return [slice(int(end - length), int(end)) for length, end in zip(lengths, np.cumsum(lengths), strict=True)]

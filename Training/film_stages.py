@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from HiResMedSynthLib.background.cascade import REDUCTION, upsample
-from HiResMedSynthLib.background.film_network import PICTURE
+from HiResMedSynthLib.background.film_network import PICTURE, FilmNetwork
+from HiResMedSynthLib.background.quantiser import count_codes, perplexity, usage
+from HiResMedSynthLib.background.token_layers import to_digits
 from HiResMedSynthLib.flow import FlowBatch, guided, sample, sampling_times
 from Training.augment import (
     USUAL,
@@ -91,6 +93,16 @@ class CoarseFilm:
     def measured_batches(self, *, held_out: bool) -> list[FlowBatch]:
         """The first films of one side, unchanged, told no code: the same ones each time."""
         return [self._batch(self.sides[int(held_out)][:MEASURED], None)]
+
+    def noted(self, network: nn.Module) -> dict[str, float]:
+        """Use and perplexity of the codes of the measured held-out films, cells of padding left out."""
+        assert isinstance(network, FilmNetwork)
+        quantise = network.encoder.quantise
+        picture = self.measured_batches(held_out=True)[0].inputs["picture"]
+        inside = reduce(picture[:, 1:], picture.shape[-1] // self.grid)[:, 0] > 0.5
+        chosen = quantise.to_index(to_digits(network.encoder(picture), quantise.levels))
+        counts = count_codes(chosen[inside], quantise.entries)
+        return {"code_use": usage(counts), "code_perplexity": perplexity(counts)}
 
     def sheet(self, network: nn.Module, *, seed: int) -> NDArray[np.uint8]:
         """Eight across: held-out films, the same rebuilt from their codes, and two rows of new ones."""

@@ -17,6 +17,7 @@ from Training.draws import Draws
 from Training.loop import LoopSettings, run
 from Training.objective import FlowMatching, Objective
 from Training.precision import autocast
+from Training.ranks import Ranks
 
 Drawn = tuple[FlowBatch, Tensor, Tensor, Tensor]
 """Batch, noisy data, times, target velocity."""
@@ -49,12 +50,13 @@ def train(
     time_limit_s: float = math.inf,
     device: str = "cpu",
     objective: Objective | None = None,
+    ranks: Ranks | None = None,
 ) -> nn.Module:
     """The moving average of the trained network; checkpoints, log and sheets in `out` (see `loop.run`)."""
     objective = objective or FlowMatching(time_mean=settings.time_mean, time_sd=settings.time_sd)
     return run(
         network, FlowLesson(stage, objective), settings, out=out, description=description, resume=resume,
-        time_limit_s=time_limit_s, device=device,
+        time_limit_s=time_limit_s, device=device, ranks=ranks,
     )  # fmt: skip
 
 
@@ -71,6 +73,11 @@ class FlowLesson:
     def sheet(self, network: nn.Module, *, seed: int) -> NDArray[np.uint8]:
         """The stage's."""
         return self.stage.sheet(network, seed=seed)
+
+    def noted(self, network: nn.Module) -> dict[str, float]:
+        """The stage's, where it has a word on it."""
+        stage_noted: Callable[[nn.Module], dict[str, float]] | None = getattr(self.stage, "noted", None)
+        return {} if stage_noted is None else stage_noted(network)
 
     def draw(self, rng: np.random.Generator, *, seed: int, device: str) -> Drawn:
         """Batch, noisy data, times and target."""

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from HiResMedSynthLib.placement.location_network import PIXEL_MM
-from Training.erased_pairs import ErasedPatch, Erasure
+from Training.erased_pairs import ErasedPatch, Erasure, paint
 
 SIDE_PX = 64
 INNER_MM = 3.0  # sites keep this distance from the crop's border
@@ -112,8 +112,7 @@ def render(item: ErasedPatch, window: Window, shams: list[int], *, visible: bool
     patch, spacing = item.patch, item.patch.spacing_mm
     hu = patch.hu.copy()
     places = [item.true, *(item.shams[index] for index in shams)]
-    for place in places[1 if visible else 0 :]:
-        place.paint(hu)
+    paint(hu, *places[1 if visible else 0 :])
     centres = np.array([place.centre for place in places])
     sites = ((centres + 0.5) * spacing - window.corner_mm) / PIXEL_MM - 0.5
     pixels = min(SIDE_PX, int(window.side_mm / PIXEL_MM))

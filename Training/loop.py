@@ -1,9 +1,10 @@
 """One training loop for all but the adversarial networks: resumable to the step, safe to cut, honest about its state.
 
 A run's folder holds `checkpoint.safetensors` (weights, their moving average, Adam's moments; the state as JSON in its
-header), `best.safetensors` (averaged weights where the held-out loss was lowest), `log.jsonl` (a line per report),
-`sheet-*.png`. Randomness depends on seed and step alone, so a resumed run gives the weights of an uninterrupted one on
-the same device and in the same precision. Nothing is ever pickled.
+header), `best.safetensors` (averaged weights where the held-out loss was lowest), `log.jsonl` (a line per report, the
+first before any step), `sheet-*.png`. Randomness depends on seed, step and process alone, so a resumed run gives the
+weights of an uninterrupted one on the same device and in the same precision; processes that train together take what
+one process would take as parts of a step. Nothing is ever pickled.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ from Training.checkpoint import (
 from Training.clock import Clock
 from Training.interrupts import HeldInterrupts
 from Training.precision import check_precision, faster_precision
-from Training.report import log_entry
+from Training.ranks import Ranks
+from Training.report import begin_log, log_entry
 from Training.schedule import rate_share
 
 BAD_STEPS_ALLOWED = 20
@@ -60,6 +62,9 @@ class Lesson(Protocol):
     def measured(self, network: nn.Module, *, held_out: bool, device: str, precision: str) -> list[float]:
         """Losses of unchanged examples of one side, the same ones each time."""
 
+    def noted(self, network: nn.Module) -> dict[str, float]:
+        """What else the log should say of the network; nothing where there is no more."""
+
     def sheet(self, network: nn.Module, *, seed: int) -> NDArray[np.uint8]:
         """A picture of what the network makes."""
 
@@ -70,6 +75,7 @@ class LoopSettings:
 
     Attributes:
         learning_rate: of AdamW, after `warm_up` steps.
+        accumulate: parts of a step's batch, drawn and learned from one after the other where memory is short.
         steps: where the run ends if time doesn't end it before.
         anneal: share of the steps (or of this call's time limit) at the end in which the rate falls to zero.
         average: decay of the moving average of the weights (EMA).
@@ -77,6 +83,7 @@ class LoopSettings:
         time_mean, time_sd: of the logit-normal of times; leaning to the data (above 0) removes grain from samples.
         checkpoint_minutes: longest time between two checkpoints.
         precision: "float32", "bfloat16", or "auto" for the faster on this device.
+        counted: the seconds of a time limit, "wall" or "cpu" (see `clock.now_s`).
     """
 
     learning_rate: float = 5e-4
@@ -93,6 +100,22 @@ class LoopSettings:
     checkpoint_minutes: float = 3.0
     seed: int = 1
     precision: str = "auto"
+    counted: str = "wall"
+    accumulate: int = 1
+
+    def part_of(self, batch: int, *, world: int = 1) -> int:
+        """How many of a step's examples a process draws at a time, where `world` processes train together.
+
+        Raises:
+            SettingsError: they can't be split evenly.
+        """
+        parts = world * self.accumulate
+        if self.accumulate < 1 or batch < 1 or batch % parts:
+            raise SettingsError(
+                f"A batch of {batch} can't be split over {world} process(es) x {self.accumulate} part(s)",
+                remedy="Give a --batch that is a multiple of both.",
+            )
+        return batch // parts
 
     @classmethod
     def changed(cls, *tables: dict[str, Any], changes: Sequence[str] = (), steps: int | None = None) -> LoopSettings:
@@ -127,14 +150,19 @@ def run(
     resume: bool = False,
     time_limit_s: float = math.inf,
     device: str = "cpu",
+    ranks: Ranks | None = None,
 ) -> nn.Module:
     """The moving average of the trained network; checkpoints, log and sheets in `out`.
 
+    `ranks`: this process among those that train together, its device in place of `device`; None: it trains alone.
+
     Raises:
         SettingsError: `out` holds a run and `resume` wasn't asked, or its checkpoint is of other layers.
-        HiResMedSynthError: the loss stayed NaN or infinite.
+        HiResMedSynthError: the loss stayed NaN or infinite, or the processes' weights drifted apart.
     """
     check_precision(settings.precision)
+    ranks = ranks or Ranks(device=device)
+    device = ranks.device
     out.mkdir(parents=True, exist_ok=True)
     checkpoint = out / CHECKPOINT
     if checkpoint.exists() and not resume:
@@ -149,19 +177,30 @@ def run(
         check_same_run(checkpoint, description)
         progress = load_checkpoint(checkpoint, network, average, optimiser)
     network.train()
-    step = _Step(network, lesson, optimiser, settings, device=device)
+    step = _Step(network, lesson, optimiser, settings, ranks=ranks)
     step.prepare(progress, average)
-    clock = Clock(limit_s=time_limit_s, before_s=progress.seconds, first_step=progress.step)
+
+    def measured() -> dict[str, float]:
+        return measure(network, average, lesson, device=device, precision=progress.precision)
+
+    if ranks.first and not checkpoint.exists():
+        begin_log(out, measured())
+    clock = Clock(limit_s=time_limit_s, before_s=progress.seconds, first_step=progress.step, counted=settings.counted)
     last_saved = clock.seconds
     described = {**description, **lesson.constants()}
 
     def save() -> None:
         step.read(progress)
         progress.seconds = clock.seconds
-        save_checkpoint(checkpoint, network, average, optimiser, progress=progress, description=described)
+        if ranks.first:
+            save_checkpoint(checkpoint, network, average, optimiser, progress=progress, description=described)
 
+    came: float = False
     with HeldInterrupts() as interrupts:
-        while progress.step < settings.steps and (used := clock.used) < 1 and not interrupts.came:
+        while progress.step < settings.steps:
+            used, came = ranks.largest(clock.used, interrupts.came)
+            if used >= 1 or came:
+                break
             rate = settings.learning_rate * rate_share(progress.step, settings, used=used)
             decay = min(settings.average, (1 + progress.step) / (10 + progress.step))
             step.take(progress.step, rate=rate, share=1 - decay)
@@ -175,31 +214,36 @@ def run(
                     remedy="Lower learning_rate, resume.",
                 )
             if report:
-                measured = measure(network, average, lesson, device=device, precision=progress.precision)
+                ranks.check_equal(network)
+            if report and ranks.first:
+                found = measured()
                 entry = {
                     "step": progress.step,
                     "loss": round(float(np.mean(progress.losses)), 5) if progress.losses else None,
-                    **{name: round(value, 5) for name, value in measured.items()},
+                    **{name: round(value, 5) for name, value in found.items()},
                     "rate": rate,
                     **clock.told(progress.step, settings.steps),
                     "skipped": progress.skipped,
+                    "processes": ranks.world,
                 }
-                progress.losses.clear()
                 log_entry(out, entry)
-                held_out = measured["measured_held_out"]
+                held_out = found["measured_held_out"]
                 if math.isfinite(held_out) and held_out < (progress.lowest_held_out or math.inf):
                     progress.lowest_held_out = held_out
                     best = {"step": progress.step, "description": described}
                     write_tensors(out / BEST, {f"average.{n}": value for n, value in average.items()}, best)
-            if progress.step % settings.sheet_every == 0:
+            if report:
+                progress.losses.clear()
+            if progress.step % settings.sheet_every == 0 and ranks.first:
                 write_sheet(network, average, lesson, out / f"sheet-{progress.step:06d}.png")
-            if clock.seconds - last_saved > settings.checkpoint_minutes * 60:
+            if ranks.any(clock.seconds - last_saved > settings.checkpoint_minutes * 60):
                 save()
                 last_saved = clock.seconds
         save()  # so that --resume goes on from here
-    if interrupts.came:
+    if came or interrupts.came:
         raise KeyboardInterrupt
-    write_sheet(network, average, lesson, out / "sheet-last.png")
+    if ranks.first:
+        write_sheet(network, average, lesson, out / "sheet-last.png")
     network.load_state_dict(average)
     return network
 
@@ -207,12 +251,13 @@ def run(
 def measure(
     network: nn.Module, average: dict[str, Tensor], lesson: Lesson, *, device: str, precision: str = "float32"
 ) -> dict[str, float]:
-    """Loss of the averaged weights on unchanged examples of both sides."""
+    """Loss of the averaged weights on unchanged examples of both sides, and what else the lesson notes of them."""
     results = {}
     with _AveragedWeights(network, average), torch.no_grad():
         for held_out in (False, True):
             losses = lesson.measured(network, held_out=held_out, device=device, precision=precision)
             results["measured_held_out" if held_out else "measured_train"] = float(np.mean(losses))
+        results |= lesson.noted(network)
     return results
 
 
@@ -236,10 +281,10 @@ class _Step:
         optimiser: torch.optim.Optimizer,
         settings: LoopSettings,
         *,
-        device: str,
+        ranks: Ranks,
     ) -> None:
         self.network, self.lesson, self.optimiser = network, lesson, optimiser
-        self.settings, self.device, self.precision = settings, device, "float32"
+        self.settings, self.ranks, self.device, self.precision = settings, ranks, ranks.device, "float32"
         self.whole: CapturedStep | None = None
         self.losses: list[float] = []
         self.bad, self.skipped = 0, 0
@@ -251,31 +296,42 @@ class _Step:
         if progress.precision == "auto":
             progress.precision = self.settings.precision
         if progress.precision == "auto":
-            progress.precision, seconds = faster_precision(self._timed, self.device)
-            click.echo("seconds a step: " + ", ".join(f"{name} {value:.4f}" for name, value in seconds.items()))
+            faster, seconds = faster_precision(self._timed, self.device)
+            progress.precision = "bfloat16" if self.ranks.any(faster == "bfloat16") else "float32"
+            if self.ranks.first:
+                click.echo("seconds a step: " + ", ".join(f"{name} {value:.4f}" for name, value in seconds.items()))
         self.precision = progress.precision
-        if torch.device(self.device).type != "cuda":
+        if torch.device(self.device).type != "cuda" or self.ranks.world > 1:  # a graph can't wait for other processes
             return
         loss = self.lesson.drawn_loss(self.network, precision=self.precision, device=self.device)
         if loss is not None:
-            self.whole = CapturedStep(self.network, average, self.optimiser, loss, clip=self.settings.clip)
+            self.whole = CapturedStep(
+                self.network, average, self.optimiser, loss, clip=self.settings.clip, parts=self.settings.accumulate
+            )
             self.read_every = READ_EVERY
 
     def take(self, step: int, *, rate: float, share: float) -> None:
         """One update at this learning rate; the average moves by `share`, unless the loss wasn't finite."""
+        parts = self.settings.accumulate
         if self.whole is not None:
             self.whole.take(seed=self._seed(step), rate=rate, share=share)
             return
         for group in self.optimiser.param_groups:
             group["lr"] = rate
-        loss = self.lesson.loss(self.network, self._drawn(step), precision=self.precision, device=self.device)
         self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        loss = torch.zeros((), device=self.device)
+        for part in range(parts):
+            drawn = self._drawn((step * parts + part) * self.ranks.world + self.ranks.rank)
+            error = self.lesson.loss(self.network, drawn, precision=self.precision, device=self.device) / parts
+            error.backward()  # type: ignore[no-untyped-call]
+            loss = loss + error.detach()
+        self.ranks.average_gradients(self.network)
+        loss = self.ranks.mean(loss)  # not finite in one process: in none
         length = nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.clip)
         if torch.isfinite(loss) and torch.isfinite(length):
             self.optimiser.step()
             self.bad = 0
-            self.losses.append(float(loss.detach()))
+            self.losses.append(float(loss))
             _blend(self.average, self.network.state_dict(), share)
         else:
             self.bad += 1
@@ -292,14 +348,14 @@ class _Step:
         self.losses, self.skipped = [], 0
         return self.bad
 
-    def _drawn(self, step: int) -> Any:
-        """What a step learns from: seed and step decide it."""
-        seed = self._seed(step)
+    def _drawn(self, number: int) -> Any:
+        """What the part of that number learns from, counted over all steps and processes: seed and number decide it."""
+        seed = self._seed(number)
         torch.manual_seed(seed)  # dropout
-        return self.lesson.draw(np.random.default_rng((self.settings.seed, step)), seed=seed, device=self.device)
+        return self.lesson.draw(np.random.default_rng((self.settings.seed, number)), seed=seed, device=self.device)
 
-    def _seed(self, step: int) -> int:
-        return self.settings.seed * 1_000_003 + step
+    def _seed(self, number: int) -> int:
+        return self.settings.seed * 1_000_003 + number
 
     def _timed(self, precision: str) -> None:
         kept = {name: value.clone() for name, value in self.network.named_buffers()}

@@ -78,6 +78,10 @@ class PictureLesson:
             logits = network(drawn.picture.contiguous(memory_format=torch.channels_last))
         return self.task.loss(logits.float(), drawn)
 
+    def noted(self, network: nn.Module) -> dict[str, float]:  # noqa: ARG002 (protocol)
+        """Nothing more."""
+        return {}
+
     def measured(self, network: nn.Module, *, held_out: bool, device: str, precision: str) -> list[float]:
         """Losses of unchanged batches of one side."""
         batches = self.task.measured_batches(held_out=held_out)

@@ -176,8 +176,7 @@ class Projector:
 
 def projected_films(volume: LabelledVolume, count: int, *, seed: int, cache: Path | None = None) -> list[ProjectedFilm]:
     """The film of the volume as it lies and `count - 1` drawn views of it, kept in `cache` if given."""
-    key = hashlib.sha256(f"{volume.patient}{count}{seed}{STRUCTURES}{volume.masks.sum()}".encode()).hexdigest()[:16]
-    kept = cache / f"projected-{key}.npz" if cache is not None else None
+    kept = cache / f"projected-{_key(volume, count, seed)}.npz" if cache is not None else None
     if kept is not None and kept.is_file():
         return _stored(kept, volume)
     projector = Projector(volume)
@@ -193,6 +192,14 @@ def projected_films(volume: LabelledVolume, count: int, *, seed: int, cache: Pat
                 known=films[0].known,
             )
     return films
+
+
+def _key(volume: LabelledVolume, count: int, seed: int) -> str:
+    """Names what the films were made from: another volume under the same patient's name has others."""
+    digest = hashlib.sha256(f"{volume.patient}{count}{seed}{STRUCTURES}{volume.hu.shape}".encode())
+    for array in (volume.hu, volume.masks, volume.known):
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()[:16]
 
 
 def _stored(kept: Path, volume: LabelledVolume) -> list[ProjectedFilm]:

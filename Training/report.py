@@ -1,9 +1,7 @@
-"""The report of a run: `report.json` with the losses before and after, `report.html` with curves and a sheet."""
+"""A run's log, and its report: `report.json` with losses before and after, `report.html` with curves and a sheet."""
 
 from __future__ import annotations
 
-import base64
-import html
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,12 +9,18 @@ from typing import Any
 
 import click
 
-from HiResMedSynthLib.aside import written_aside
+from HiResMedSynthLib.training_report import Curve, Plot, write_training_report
 
 LOG = "log.jsonl"
-WIDTH, HEIGHT, EDGE = 720, 300, 40
-CURVES = (("loss", "#999", "training, as it went"), ("measured_train", "#06c", "training films, unchanged"),
-          ("measured_held_out", "#c30", "held-out films"))  # fmt: skip
+COLOURS = ("#999", "#06c", "#c30")
+WORDS = ("training, as it went", "training examples, unchanged", "held-out examples")
+MEASURED = ("measured_train", "measured_held_out")
+
+
+def begin_log(out: Path, measured: Mapping[str, float]) -> None:
+    """Begins the log of a new run in `out` with what was measured before any step."""
+    (out / LOG).unlink(missing_ok=True)  # of a run that was killed before it kept anything
+    log_entry(out, {"step": 0, "loss": None, **{name: round(value, 5) for name, value in measured.items()}})
 
 
 def log_entry(out: Path, entry: Mapping[str, Any]) -> None:
@@ -26,55 +30,40 @@ def log_entry(out: Path, entry: Mapping[str, Any]) -> None:
     click.echo(" ".join(f"{name}={value}" for name, value in entry.items()))
 
 
-def write_report(out: Path, description: dict[str, Any]) -> Path | None:
-    """Path of the HTML report of the run in `out`; None where nothing was logged yet."""
+def write_report(
+    out: Path, description: dict[str, Any], *, measured: tuple[str, str] = MEASURED, loss: str = "loss"
+) -> Path | None:
+    """Path of the HTML report of the run in `out`; None where nothing was logged yet.
+
+    Args:
+        out: the run's folder.
+        description: of the run.
+        measured: the log's names of what was measured of training and of held-out examples.
+        loss: that of what training saw of the same measure.
+    """
     log = out / LOG
     if not log.is_file():
         return None
     entries = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
-    best = min(entries, key=lambda entry: entry["measured_held_out"])
-    summary = {"description": description, "first": entries[0], "last": entries[-1], "best_held_out": best}
-    with written_aside(out / "report.json") as aside:
-        aside.write_text(json.dumps(summary, indent=1), encoding="utf-8")
-    rows = "".join(
-        f"<tr><td>{name}</td>"
-        + "".join(f"<td>{entry[key]}</td>" for key in ("step", *(c[0] for c in CURVES)))
-        + "</tr>"
-        for name, entry in (("first", entries[0]), ("last", entries[-1]), ("best held-out", best))
-    )
+    names, held_out = (loss, *measured), measured[1]
+    best = min(entries[1:] or entries, key=lambda entry: entry[held_out])  # what nothing was learned for is never best
+    marked = {"before": entries[0], "last": entries[-1], "best held-out": best}
     sheet = out / "sheet-last.png"
-    picture = base64.b64encode(sheet.read_bytes()).decode() if sheet.is_file() else ""
-    page = (
-        "<!doctype html><meta charset=utf-8><title>Training report</title>"
-        f"<h1>Stage {html.escape(str(description.get('stage', '')))}</h1>"
-        f"<pre>{html.escape(json.dumps(description, indent=1))}</pre>{_curves(entries)}"
-        "<p>"
-        + " &middot; ".join(f"<span style='color:{colour}'>{words}</span>" for _, colour, words in CURVES)
-        + "</p>"
-        "<table border=1 cellpadding=4><tr><th><th>step<th>loss<th>training films<th>held-out films</tr>"
-        f"{rows}</table><p>Sheet by the averaged weights:</p><img src='data:image/png;base64,{picture}'>"
-    )
-    target = out / "report.html"
-    with written_aside(target) as aside:
-        aside.write_text(page, encoding="utf-8")
-    return target
-
-
-def _curves(entries: list[dict[str, Any]]) -> str:
-    """An SVG of the losses against the step; the highest tenth of the values is cut off."""
-    values = sorted(entry[name] for entry in entries for name, _, _ in CURVES if entry[name] is not None)
-    top = values[int(0.9 * (len(values) - 1))] or 1.0
-    last = entries[-1]["step"]
-    lines = []
-    for name, colour, _ in CURVES:
-        points = " ".join(
-            f"{EDGE + (WIDTH - 2 * EDGE) * entry['step'] / last:.1f},"
-            f"{HEIGHT - EDGE - (HEIGHT - 2 * EDGE) * min(entry[name] / top, 1):.1f}"
-            for entry in entries
-            if entry[name] is not None
-        )
-        lines.append(f"<polyline points='{points}' fill='none' stroke='{colour}' stroke-width='2'/>")
-    return (
-        f"<svg width={WIDTH} height={HEIGHT}>{''.join(lines)}<text x=4 y={EDGE}>{top:.3g}</text>"
-        f"<text x=4 y={HEIGHT - EDGE}>0</text><text x={WIDTH - EDGE} y={HEIGHT - 10}>{last}</text></svg>"
+    return write_training_report(
+        out,
+        title=f"Stage {description['stage']}" if "stage" in description else "Training",
+        summary={"description": description, "first": entries[0], "last": entries[-1], "best_held_out": best},
+        plots=[
+            Plot(
+                title="Losses",
+                along="step",
+                curves=[
+                    Curve(words=words, colour=colour, points=[(e["step"], e.get(name)) for e in entries])
+                    for name, colour, words in zip(names, COLOURS, WORDS, strict=True)
+                ],
+            )
+        ],
+        table=[("", "step", *WORDS), *((what, e["step"], *map(e.get, names)) for what, e in marked.items())],
+        picture=sheet.read_bytes() if sheet.is_file() else b"",
+        caption="Sheet by the averaged weights:",
     )

@@ -35,7 +35,7 @@ from Training.interrupts import HeldInterrupts
 from Training.loop import BAD_STEPS_ALLOWED, LoopSettings
 from Training.precision import autocast, check_precision, faster_precision
 from Training.ranks import Ranks
-from Training.report import log_entry
+from Training.report import begin_log, log_entry
 from Training.schedule import rate_share
 
 PRIOR = "prior.safetensors"
@@ -228,7 +228,9 @@ def train_prior(
     timed = training.choose_precision()
     if ranks.first and timed:
         click.echo("seconds a step: " + ", ".join(f"{name} {value:.3f}" for name, value in timed.items()))
-    clock = Clock(limit_s=time_limit_s, before_s=progress.seconds, first_step=progress.step)
+    if ranks.first and not checkpoint.exists():
+        begin_log(out, training.measure())
+    clock = Clock(limit_s=time_limit_s, before_s=progress.seconds, first_step=progress.step, counted=loop.counted)
     last_saved, bad = clock.seconds, 0
     best_step = _best_step(out)
 

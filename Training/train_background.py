@@ -1,6 +1,7 @@
 """Trains a film cascade, one stage a call.
 
 `python -m Training.train_background --stage film --data FOLDER --out runs/film`
+`torchrun --nproc-per-node 4 -m Training.train_background ... --device cuda` on several devices.
 Input format: Training/film_data.py (radiographs), Training/ct_data.py (CT), or a set that `write_slices` packed. Stages
 learn from real films alone, so they may be trained in any order. `--teacher RUN` distils a trained detail stage into
 one that needs a few steps only; `--start-from RUN` goes on from its weights with other data or settings.
@@ -32,6 +33,7 @@ from Training.folder_of_images import identity
 from Training.loop import LoopSettings
 from Training.objective import Shortcut
 from Training.options import cache_option, loop_option, run_options
+from Training.ranks import join_ranks, leave_ranks
 from Training.report import write_report
 
 PRESETS = Path(__file__).resolve().parent / "presets"
@@ -56,18 +58,28 @@ def stages_of(preset: dict[str, Any]) -> list[str]:
 
 
 def make_stage(
-    name: str, preset: dict[str, Any], films: FilmSet, *, unit: float | None = None, device: str = "cpu"
+    name: str,
+    preset: dict[str, Any],
+    films: FilmSet,
+    *,
+    batch: int | None = None,
+    unit: float | None = None,
+    device: str = "cpu",
 ) -> Stage:
-    """The stage of that name, over these films; a resumed run keeps the unit it began with."""
+    """The stage of that name, over these films, `batch` at a time (None: the preset's).
+
+    `unit`: what its values are scaled by, None: measured; a resumed run keeps the unit it began with.
+    """
     table = preset[name]
+    batch = table["batch"] if batch is None else batch
     if "code" not in table:
-        return Detail(films, batch=table["batch"], crop=table["crop"], step=table["step"], unit=unit, device=device)
+        return Detail(films, batch=batch, crop=table["crop"], step=table["step"], unit=unit, device=device)
     reduction = table["reduction"]
     picture = films.pixels.shape[-1] // reduction * PICTURE
     grid = picture // (STEM * 2 ** (len(table["code"]["widths"]) - 1))
     return CoarseFilm(
         films,
-        batch=table["batch"],
+        batch=batch,
         label_drop=table["label_drop"],
         reduction=reduction,
         grid=grid,
@@ -134,6 +146,7 @@ def main(
     """Trains one stage of a film cascade."""
     torch.set_num_threads(threads)
     try:
+        ranks = join_ranks(device)
         tables = read_preset(preset)
         if stage not in stages_of(tables):
             raise SettingsError(f"There is no stage {stage}", remedy=f"Use one of: {', '.join(stages_of(tables))}.")
@@ -143,6 +156,7 @@ def main(
         settings = LoopSettings.changed(
             table["loop"], table["shortcut"]["loop"] if teacher else {}, changes=loop_changes, steps=steps
         )
+        drawn = settings.part_of(table["batch"], world=ranks.world)
         torch.manual_seed(settings.seed)
         network, objective, shortcut = build_network(table), None, None
         unit = stored_unit(out) if resume else None
@@ -150,14 +164,15 @@ def main(
             taught, told = load_teacher(teacher)
             unit, shortcut = float(told["unit"]), table["shortcut"]["times"]
             network.load_state_dict(taught.state_dict())
-            objective = Shortcut(taught.to(device), shortcut, substeps=table["shortcut"]["substeps"])
+            objective = Shortcut(taught.to(ranks.device), shortcut, substeps=table["shortcut"]["substeps"])
         elif start_from is not None:
             begun, told = load_teacher(start_from)
             unit = float(told["unit"])
             network.load_state_dict(begun.state_dict())
         weights = sum(parameter.numel() for parameter in network.parameters())
         sides = [len(films.side(held_out=held_out)) for held_out in (False, True)]
-        click.echo(f"{stage}: {weights / 1e6:.2f} M weights, {sides[0]} films to train on, {sides[1]} held out")
+        if ranks.first:
+            click.echo(f"{stage}: {weights / 1e6:.2f} M weights, {sides[0]} films to train on, {sides[1]} held out")
         described = {
             "stage": stage,
             "network": table["network"],
@@ -171,18 +186,21 @@ def main(
         }
         train(
             network,
-            make_stage(stage, tables, films, unit=unit, device=device),
+            make_stage(stage, tables, films, batch=drawn, unit=unit, device=ranks.device),
             settings,
             out=out,
             description=described,
             resume=resume,
             time_limit_s=time_limit * 60,
-            device=device,
             objective=objective,
+            ranks=ranks,
         )
-        write_report(out, described)
+        if ranks.first:
+            write_report(out, described)
     except HiResMedSynthError as problem:
         raise click.ClickException(str(problem)) from None
+    finally:
+        leave_ranks()
 
 
 if __name__ == "__main__":

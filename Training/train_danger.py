@@ -108,7 +108,7 @@ def main(
         settings = LoopSettings.changed(table["loop"], changes=loop_changes, steps=steps)
         held_out = names_of(hold_out)
         module = importlib.import_module(TASKS[domain])  # only the domain's own readers are loaded
-        task = module.load_task(data, batch=count, hold_out=held_out, seed=settings.seed)
+        task = module.load_task(data, batch=settings.part_of(count), hold_out=held_out, seed=settings.seed)
         plan = planned(task.plan, table.get("network", {}))
         torch.manual_seed(settings.seed)
         network = build(plan)

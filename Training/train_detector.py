@@ -227,7 +227,8 @@ def main(
         training = _part(training, share, seed=settings.seed)
         kept = [patch for patch in made if patch.patient_id not in _ids([*choosing, *testing])]
         sources = [source for source in ([] if only_synthetic else training, kept) if source]
-        task = DetectorTask(sources, choosing, batch=batch or table["batch"])
+        count = batch or table["batch"]
+        task = DetectorTask(sources, choosing, batch=settings.part_of(count))
         torch.manual_seed(settings.seed)
         network = Detector(**table["network"])
         weights = sum(parameter.numel() for parameter in network.parameters())
@@ -249,7 +250,7 @@ def main(
             "share": share,
             "patients": len(_ids(training)),
             "seed": settings.seed,
-            "batch": task.batch,
+            "batch": count,
             **table["network"],
         }
         run(

@@ -198,7 +198,7 @@ def main(
             table["loop"], table["shortcut"]["loop"] if teacher else {}, changes=loop_changes, steps=steps
         )
         shape = LesionNetShape.from_json(table["network"])
-        stage = NoduleStage(arrays, batch=count, device=device)
+        stage = NoduleStage(arrays, batch=settings.part_of(count), device=device)
         torch.manual_seed(settings.seed)
         network, objective, shortcut = LesionFlowNet(shape), None, None
         network.know(stage.known())

@@ -184,7 +184,8 @@ def main(
         settings = LoopSettings.changed(table["loop"], changes=loop_changes, steps=steps)
         every, left_out = load_erased(data, cache or out.parent / "erased.npz")
         items = [item for item in every if fold_of(item.patch.patient_id) != fold]
-        task = LocationTask(items, batch=batch or table["batch"], visible=visible)
+        count = batch or table["batch"]
+        task = LocationTask(items, batch=settings.part_of(count), visible=visible)
         plan = location_plan(**table["network"])
         torch.manual_seed(settings.seed)
         network = build(plan)
@@ -202,7 +203,7 @@ def main(
             "visible": visible,
             "patients": sides[0],
             "seed": settings.seed,
-            "batch": task.batch,
+            "batch": count,
         }
         run(
             network, PictureLesson(task), settings, out=out, description=described, resume=resume,

@@ -20,6 +20,7 @@ from HiResMedSynthLib.errors import HiResMedSynthError, SettingsError
 from Training.options import cache_option, run_options
 from Training.precision import check_precision
 from Training.ranks import join_ranks, leave_ranks
+from Training.report import write_report
 from Training.train_background import read_preset
 from Training.vqgan_data import FilmTensors, from_film_set, load_film_tensors
 from Training.vqgan_loop import train
@@ -135,6 +136,8 @@ def main(
             if settings.perceptual and perceptual is None:
                 click.echo("stlpips-pytorch is not installed: no perceptual loss", err=True)
         train(training, out=out, description=description, resume=resume, time_limit_s=time_limit * 60)
+        if ranks.first:
+            write_report(out, description, measured=("train_l1", "held_out_l1"), loss="reconstruction")
     except HiResMedSynthError as problem:
         raise click.ClickException(str(problem)) from None
     finally:

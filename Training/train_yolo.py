@@ -8,7 +8,9 @@ shams. Crops are written as PNG, the weights as safetensors from memory; no .pt 
 from __future__ import annotations
 
 import json
+import math
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +62,10 @@ def _picture(crop: Crop) -> Image.Image:
     return Image.fromarray(grey).resize((SIDE, SIDE), Image.Resampling.BILINEAR)
 
 
-def train_detector(folder: Path, out: Path, *, epochs: int, batch: int, seed: int, device: str) -> dict[str, Any]:
-    """State dict of the moving average after training on the crops in `folder`."""
+def train_detector(
+    folder: Path, out: Path, *, epochs: int, batch: int, seed: int, device: str, time_limit_s: float = math.inf
+) -> dict[str, Any]:
+    """State dict of the moving average after training on the crops in `folder`, after the epochs or the time."""
     os.environ["YOLO_CONFIG_DIR"] = str(out.resolve())
     prepare_ultralytics()
     from ultralytics.models.yolo.detect import DetectionTrainer
@@ -87,6 +91,12 @@ def train_detector(folder: Path, out: Path, *, epochs: int, batch: int, seed: in
             "project": str(out.resolve()), "name": "ultralytics", "exist_ok": True, "verbose": False, **UNCHANGED,
         }
     )  # fmt: skip
+    began = time.monotonic()
+
+    def stop_in_time(trainer: Any) -> None:
+        trainer.stop = trainer.stop or time.monotonic() - began > time_limit_s
+
+    trainer.add_callback("on_train_batch_end", stop_in_time)
     trainer.train()
     return {name: value.contiguous() for name, value in trainer.ema.ema.state_dict().items()}
 
@@ -101,14 +111,19 @@ def train_detector(folder: Path, out: Path, *, epochs: int, batch: int, seed: in
 @click.option("--epochs", type=int, default=12, show_default=True)
 @click.option("--batch", type=int, default=32, show_default=True)
 @click.option("--seed", type=int, default=1, show_default=True)
+@click.option("--time-limit", type=float, default=math.inf, help="Minutes; ends there, or after the epochs.")
 @click.option("--cache", type=click.Path(path_type=Path), help="Erased pictures (.npz); default: OUT/../erased.npz.")
 @click.option("--device", default="cpu", show_default=True)
 @click.option("--threads", type=int, default=1, show_default=True)
 def main(
     data: Path, out: Path, erased: bool, name: str, fold: int, crops: int, epochs: int, batch: int, seed: int,
-    cache: Path | None, device: str, threads: int,
+    time_limit: float, cache: Path | None, device: str, threads: int,
 ) -> None:  # fmt: skip
-    """Trains a YOLOv11n detector of lesions, or of places of erased lesions."""
+    """Trains a YOLOv11n detector of lesions, or of places of erased lesions.
+
+    It has no --resume: ultralytics goes on from a pickled .pt file alone, and no pickle is written or read here. Nor
+    has it presets: the network and its loop are the package's own.
+    """
     torch.set_num_threads(threads)
     try:
         check_name(name)
@@ -126,7 +141,9 @@ def main(
             click.echo(f"{part}: {count} crops of {len(side)} patients")
             if not count:
                 raise SettingsError("There is no crop to train on or to choose by", remedy="Give more patients.")
-        state = train_detector(out / "crops", out, epochs=epochs, batch=batch, seed=seed, device=device)
+        state = train_detector(
+            out / "crops", out, epochs=epochs, batch=batch, seed=seed, device=device, time_limit_s=time_limit * 60
+        )
         patients = len({item.patch.patient_id for item in items})
         write_model(
             out / "best.safetensors",

@@ -7,7 +7,6 @@ A run's folder holds `checkpoint.safetensors`, `log.jsonl` (a line per report), 
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,9 +22,10 @@ from HiResMedSynthLib.background.vqgan import Vqgan
 from HiResMedSynthLib.background.vqgan_file import save_vqgan
 from HiResMedSynthLib.errors import HiResMedSynthError, SettingsError
 from Training.checkpoint import check_same_run
+from Training.clock import now_s
 from Training.interrupts import HeldInterrupts
 from Training.precision import autocast
-from Training.report import log_entry
+from Training.report import begin_log, log_entry
 from Training.schedule import rate_share
 from Training.vqgan_state import CHECKPOINT
 from Training.vqgan_step import VqganTraining
@@ -61,11 +61,13 @@ def train(
     timed = training.choose_precision()
     if ranks.first and timed:
         click.echo(f"{training.precision} ({', '.join(f'{name} {s:.3f} s a step' for name, s in timed.items())})")
-    began = last_saved = last_report = time.monotonic()
+    if ranks.first and not checkpoint.exists():
+        begin_log(out, measure(training))
+    began = last_saved = last_report = now_s(settings.counted)
     before, reported = state.progress.seconds, state.progress.step
 
     def save() -> None:
-        state.progress.seconds = before + time.monotonic() - began
+        state.progress.seconds = before + now_s(settings.counted) - began
         ranks.gather_first(state.counts)
         if ranks.first:
             state.save(checkpoint, description)
@@ -74,7 +76,7 @@ def train(
     came: float = False
     with HeldInterrupts() as interrupts:
         while state.progress.step < settings.steps:
-            over, came = ranks.largest(time.monotonic() - began >= time_limit_s, interrupts.came)
+            over, came = ranks.largest(now_s(settings.counted) - began >= time_limit_s, interrupts.came)
             if over or came:
                 break
             rate = settings.learning_rate * rate_share(state.progress.step, settings)
@@ -90,7 +92,7 @@ def train(
             if at % settings.report_every == 0 or at == settings.steps:
                 ranks.check_equal(training.network)
                 entry = report(training)
-                now = time.monotonic()
+                now = now_s(settings.counted)
                 pace = (now - last_report) / (at - reported)
                 entry |= {
                     "rate": rate,
@@ -104,9 +106,9 @@ def train(
                     log_entry(out, entry)
             if at % settings.sheet_every == 0 and ranks.first:
                 write_sheet(training, out / f"sheet-{at:06d}.png")
-            if ranks.any(time.monotonic() - last_saved > settings.checkpoint_minutes * 60):
+            if ranks.any(now_s(settings.counted) - last_saved > settings.checkpoint_minutes * 60):
                 save()
-                last_saved = time.monotonic()
+                last_saved = now_s(settings.counted)
         save()  # so that --resume goes on from here
     if came:
         raise KeyboardInterrupt

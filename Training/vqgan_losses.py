@@ -127,9 +127,12 @@ class LeCam:
         self.decay = decay
         self.real = self.fake = 0.0
 
-    def update(self, real: Sequence[Tensor], fake: Sequence[Tensor]) -> None:
-        """Moves the running means by this batch's."""
-        means = [float(_mean_over_heads([answer.detach().float().mean() for answer in side])) for side in (real, fake)]
+    def update(self, real: Sequence[Tensor], fake: Sequence[Tensor], weights: Sequence[Tensor]) -> None:
+        """Moves the running means by this batch's, padding left out."""
+        means = [
+            float(_mean_over_heads([weighted_mean(a.detach().float(), w) for a, w in zip(side, weights, strict=True)]))
+            for side in (real, fake)
+        ]
         self.real, self.fake = (
             self.decay * old + (1 - self.decay) * new for old, new in zip((self.real, self.fake), means, strict=True)
         )

@@ -60,6 +60,7 @@ class VqganSettings:
         diff_augment: DiffAugment before the adversary.
         consistency: weight of AttnMix (`vqgan_losses.consistency`), which needs the adversary "unet"; 0 for none.
         precision: "auto", "float32" or "bfloat16".
+        counted: the seconds of a time limit, "wall" or "cpu" (see `clock.now_s`).
     """
 
     learning_rate: float = 2.25e-5
@@ -89,6 +90,7 @@ class VqganSettings:
     sheet_every: int = 1000
     checkpoint_minutes: float = 3.0
     seed: int = 1
+    counted: str = "wall"
 
 
 class VqganTraining:
@@ -231,7 +233,7 @@ class VqganTraining:
             values["separation"] += float(separation(real, fake, weights)) / len(pairs)
             if settings.lecam:
                 loss = loss + settings.lecam * state.lecam.penalty(real, fake, weights)
-                state.lecam.update(real, fake)
+                state.lecam.update(real, fake, weights)
             if settings.consistency:
                 box = draw_boxes(len(image), image.shape[-1], generator).to(self.device)
                 mixed = self._judged(torch.where(box > 0, *shown))

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -69,6 +70,18 @@ class Composition:
         if self.case is None or key not in self.keys:
             return None
         return self.case["lesions"][self.keys.index(key)]
+
+    def notes(self, key):
+        """Sentences of case.json on a wish's lesion: why it was drawn again, what is out of range, what can't be seen.
+
+        They name it by the key, which the table shows; the backend numbers what could be placed.
+        """
+        drawn = self.drawn(key)
+        if drawn is None:
+            return ()
+        said = re.compile(rf"lesion {drawn['number']}\b")
+        lines = (*self.case["background"].get("oddities", ()), *self.case.get("log", ()))
+        return tuple(f"Lesion {key}{line[found.end() :]}." for line in lines if (found := said.match(line)))
 
     @property
     def size(self):

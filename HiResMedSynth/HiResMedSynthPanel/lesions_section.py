@@ -53,7 +53,9 @@ class LesionsSection:
         self.table.setSelectionMode(qt.QAbstractItemView.SingleSelection)
         self.table.setEditTriggers(qt.QAbstractItemView.NoEditTriggers)
         self.table.setMinimumHeight(110)
-        self.table.setToolTip(_("The lesions of this case. Choose one to see its slice and to change it."))
+        self.table.setToolTip(
+            _("The lesions of this case. Choose one to see its slice and to change it; rest on a (!) to read why.")
+        )
         self.table.setColumnWidth(NUMBER, 36)
         self.table.setColumnWidth(KIND, 100)
         self.table.setColumnWidth(SIZE, 48)
@@ -108,7 +110,9 @@ class LesionsSection:
         refused = studio.refused.get(wish.key)
         low, high = wish.size_mm
         size = f"{low:g}" if low == high else f"{low:g}-{high:g}"
-        texts = [str(wish.key), wish.what, size, self._state(drawn, refused, position)]
+        notes = studio.composition.notes(wish.key) if drawn is not None else ()
+        state = self._state(drawn, refused, position)
+        texts = [str(wish.key), wish.what, size, f"{state} (!)" if notes else state]
         for column, text in enumerate(texts):
             item = self.table.item(number, column)
             if item is None:
@@ -116,7 +120,8 @@ class LesionsSection:
                 self.table.setItem(number, column, item)
             if item.text() != text:
                 item.setText(text)
-            item.setToolTip(refused["what"] + ". " + in_panel_words(refused["remedy"]) if refused else text)
+            told = refused["what"] + ". " + in_panel_words(refused["remedy"]) if refused else "\n".join([text, *notes])
+            item.setToolTip(told)
             item.setData(int(qt.Qt.ForegroundRole), qt.QBrush(qt.QColor(225, 60, 45)) if refused else None)
         self.table.item(number, NUMBER).setData(KEY_ROLE, wish.key)
         self.table.item(number, NUMBER).setText(str(wish.key) + (" \U0001f512" if wish.locked else ""))

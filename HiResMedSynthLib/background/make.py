@@ -17,6 +17,7 @@ from HiResMedSynthLib.background.canvas import Pixels, Placed, filled, laid_back
 from HiResMedSynthLib.background.cascade import REBUILDING, SEXES, FilmCascade, SamplingSettings
 from HiResMedSynthLib.background.domain_values import DomainValues, image_of, values_of
 from HiResMedSynthLib.background.find_model import BackgroundModel
+from HiResMedSynthLib.background.find_prior import BackgroundPrior
 from HiResMedSynthLib.background.memory import require_memory, stage_sides
 from HiResMedSynthLib.errors import SettingsError
 from HiResMedSynthLib.image import MedicalImage
@@ -25,7 +26,7 @@ SIZES_PX = (32, 4096)
 MOST_TRIES = 10
 REGIONS = 4  # random numbers along a side of the field whose level sets are the regions kept, as in training
 FEW_PATIENTS = "the model learned from few patients: its new images resemble theirs; better rebuild or vary your own"
-TRIES, CODES, DETAIL = 0, 1, 2  # streams of a seed
+TRIES, CODES, DETAIL, PRIOR = 0, 1, 2, 3  # streams of a seed
 OnStep = Callable[[str], None]
 WhyCopy = Callable[[Pixels], str]
 
@@ -62,6 +63,7 @@ def generate(
     like: MedicalImage | None = None,
     strength: float = 1.0,
     size: int | None = None,
+    prior: BackgroundPrior | None = None,
     why_copy: WhyCopy | None = None,
     settings: SamplingSettings | None = None,
     on_step: OnStep | None = None,
@@ -77,6 +79,7 @@ def generate(
         strength: share of its codes drawn anew, in connected regions; 1 keeps none.
         size: side in pixels (of the model's whole canvas); None: the model's own. Others are resampled from the
             nearest larger stage, the spacing told accordingly.
+        prior: draws the codes that no given image tells; None: they are left to the flow.
         why_copy: says of a film [side, side], coarse and finished, why it must not stand, "" where it may; such a film
             is drawn again from the seed's next stream. Not asked for variants of an image that is itself refused.
         settings: how to sample.
@@ -110,7 +113,11 @@ def generate(
     redrawn: list[str] = []
     while True:
         _say(on_step, next(iter(cascade.stages)))
-        film = _coarse_film(cascade, _stream(seed, TRIES, len(redrawn)), sex, codes, known, inside, settings)
+        told = codes, known
+        if prior is not None and not bool(known.all()):
+            stream = _stream(seed, PRIOR, len(redrawn))
+            told = prior.complete(codes, known, cascade=cascade, inside=inside, seed=stream, sex=sex)
+        film = _coarse_film(cascade, _stream(seed, TRIES, len(redrawn)), sex, *told, inside, settings)
         reason = "" if why_copy is None else why_copy(_pixels(film))
         if not reason:
             detail = torch.Generator().manual_seed(_stream(seed, DETAIL, 0))
@@ -138,7 +145,10 @@ def generate(
         ),
         coarse=_pixels(film),
         finished=finished,
-        how=f"{origin} by the model {model.identity}, seed {seed}" + ("" if sex is None else f", sex {sex}"),
+        how=f"{origin} by the model {model.identity}"
+        + ("" if prior is None else f", codes by the prior {prior.identity}")
+        + f", seed {seed}"
+        + ("" if sex is None else f", sex {sex}"),
         seed=seed,
         sex=sex,
         redrawn=tuple(redrawn),

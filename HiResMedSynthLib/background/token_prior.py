@@ -74,7 +74,7 @@ class TokenPrior:
             inside: [g, g] 0..1, share of each cell that is image and not padding; None: all.
 
         Raises:
-            SettingsError: the prior is of another codebook, or a number that can't be.
+            SettingsError: the prior is of another codebook or knows no sexes, or a number that can't be.
         """
         if encoder_fingerprint != self.fingerprint:
             raise SettingsError(
@@ -83,6 +83,8 @@ class TokenPrior:
             )
         if sex not in SEXES:
             raise SettingsError(f"no sex {sex}", remedy="Give F or M, or leave it out.")
+        if SEXES[sex] > self.network.shape.classes:
+            raise SettingsError("The token prior knows no sexes", remedy="Leave the sex out.")
         if count < 1 or steps < 1 or temperature < 0 or seed < 0 or (known is not None and codes is None):
             raise SettingsError(
                 "These numbers can't be sampled with",

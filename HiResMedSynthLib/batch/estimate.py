@@ -87,8 +87,6 @@ def summary(plan: Plan) -> str:
         for side in plan.split.shares
     ]
     lines.append(f"  {_written(plan)}")
-    if plan.split.note:
-        lines.append(f"WARNING: {plan.split.note}.")
     return "\n".join(lines)
 
 

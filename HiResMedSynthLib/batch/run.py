@@ -40,8 +40,12 @@ class Finished:
     failures: dict[int, str]
 
 
-def _check_target(plan: Plan, out: Path) -> None:
-    """Refuses a folder that isn't empty and doesn't hold this data set, begun with the same versions and no larger."""
+def check_target(plan: Plan, out: Path) -> None:
+    """Refuses a folder that isn't empty and doesn't hold this data set, begun with the same versions and no larger.
+
+    Raises:
+        ExportError: it says what the folder holds.
+    """
     if out.exists() and not out.is_dir():
         raise ExportError("the output is no folder", where=out, remedy="Choose another --out.")
     if not out.exists() or _nothing_is_made(out):
@@ -101,7 +105,7 @@ def run(plan: Plan, out: Path, *, workers: int, on_case: OnCase, engine: Engine 
     """
     out = out.absolute()
     try:
-        _check_target(plan, out)
+        check_target(plan, out)
         (out / WORK).mkdir(parents=True, exist_ok=True)
         with _alone(out / WORK / "lock"):
             shutil.rmtree(out / WORK / "tmp", ignore_errors=True)

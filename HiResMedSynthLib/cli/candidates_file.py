@@ -11,6 +11,7 @@ from pathlib import Path
 from HiResMedSynthLib.aside import written_aside
 from HiResMedSynthLib.errors import ExportError, SettingsError
 from HiResMedSynthLib.ground import Ground
+from HiResMedSynthLib.image import MedicalImage
 from HiResMedSynthLib.propose import Proposal, judge
 
 MARKUPS = ".mrk.json"
@@ -54,19 +55,24 @@ def write_places(found: Sequence[Proposal], out: Path) -> None:
         ) from error  # fmt: skip
 
 
-def judged(ground: Ground, places: Sequence[tuple[float, ...]], diameter_mm: float) -> str:
-    """A line for each (row, column[, slice]): whether a lesion of that diameter may stand there.
+def check_slices(image: MedicalImage, places: Sequence[tuple[float, ...]]) -> None:
+    """Refuses places in a volume that don't tell their slice.
 
     Raises:
-        SettingsError: a place in a volume without its slice.
+        SettingsError.
     """
-    lines = []
     for row, column, *more in places:
-        if ground.image.slices > 1 and not more:
+        if image.slices > 1 and not more:
             raise SettingsError(
-                f"row {row:g}, column {column:g} is a place in one of {ground.image.slices} slices",
+                f"row {row:g}, column {column:g} is a place in one of {image.slices} slices",
                 remedy="Give its slice too: --check ROW,COL,SLICE.",
             )
+
+
+def judged(ground: Ground, places: Sequence[tuple[float, ...]], diameter_mm: float) -> str:
+    """A line for each (row, column[, slice]): whether a lesion of that diameter may stand there."""
+    lines = []
+    for row, column, *more in places:
         place = (round(more[0]) if more else 0, round(row), round(column))
         if not all(0 <= at < size for at, size in zip(place, ground.image.shape, strict=True)):
             lines.append(f"{_words(place)}: outside the image")

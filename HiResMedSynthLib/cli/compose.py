@@ -22,10 +22,11 @@ from HiResMedSynthLib.cli.options import (
     where_options,
 )
 from HiResMedSynthLib.cli.outputs import OutputFolder
+from HiResMedSynthLib.cli.wishes import requests_of
 from HiResMedSynthLib.errors import CaseError, SettingsError
 
 if TYPE_CHECKING:
-    from HiResMedSynthLib.case import Case, CaseSettings, LesionRequest
+    from HiResMedSynthLib.case import Case, CaseSettings
     from HiResMedSynthLib.compose import Composition
     from HiResMedSynthLib.image import MedicalImage, PixelBox
     from HiResMedSynthLib.lesion.bank import Bank
@@ -175,6 +176,8 @@ def compose_command(
         compress=options["compress"],
         progress=progress_line,
     )
+    for text in exported.warnings:
+        warn(text)
     click.echo(exported.summary())
     click.echo(_summary(composition))
 
@@ -211,7 +214,7 @@ def _draw(background: Path | None, options: dict[str, Any]) -> tuple[MedicalImag
         raise click.UsageError("BACKGROUND is missing: the image that the lesions go into.")
     accepted = check_background(background, accepted=options["accept_near_copy"])
     settings = CaseSettings(
-        requests=_requests(options),
+        requests=requests_of(options),
         domain=options["domain"],
         fusion=options["fusion"],
         margins=margins_of(options),
@@ -336,49 +339,6 @@ def _boxes(given: tuple[tuple[float, ...], ...]) -> tuple[PixelBox, ...]:
     return tuple((int(a), int(b), int(c), int(d)) for a, b, c, d in given)
 
 
-def _requests(options: dict[str, Any]) -> tuple[LesionRequest, ...]:
-    """The lesion requests that the options ask for."""
-    from HiResMedSynthLib.case import LesionRequest
-    from HiResMedSynthLib.case_file import read_requests
-
-    places = options["places"]
-    if options["request_file"] is not None:
-        return read_requests(options["request_file"])
-    count = options["lesions"] or max(len(places) + sum(number for _, number in options["zones"]), 1)
-    if len(places) > count:
-        raise SettingsError(
-            f"{len(places)} places are given for {count} lesions", remedy="Raise --lesions, or leave it out."
-        )
-    zones = [zone for zone, number in options["zones"] for _ in range(number)]
-    if len(places) + len(zones) > count:
-        raise SettingsError(
-            f"{len(places)} places and {len(zones)} in zones are given for {count} lesions", remedy="Raise --lesions."
-        )
-    if options["contrast"] is not None and options["contrast_hu"] is not None:
-        raise SettingsError("--contrast and --contrast-hu are both given", remedy="Give one of them.")
-    one = LesionRequest(
-        type=options["lesion_type"],
-        size_mm=options["size_mm"],
-        sizes=options["sizes"],
-        bank_entry=options["bank_entry"],
-        contrast=options["contrast"] or options["contrast_hu"],
-        cnr=options["cnr"],
-        rotation_degrees=options["rotation"],
-        generator=options["generator"],
-        model=options["model"],
-    )
-    requests = []
-    for index in range(count):
-        place = None
-        if index < len(places):
-            row, column, *more = places[index]
-            place = (more[0] if more else 0.0, row, column)
-        drawn_in = index - len(places)
-        zone = zones[drawn_in] if 0 <= drawn_in < len(zones) else None
-        requests.append(replace(one, seed=index, place=place, zone=zone))
-    return tuple(requests)
-
-
 def _summary(composition: Composition) -> str:
     """A line for the case, one for each lesion."""
     from HiResMedSynthLib.export.measurements import measured
@@ -393,13 +353,13 @@ def _summary(composition: Composition) -> str:
     for lesion in case.lesions:
         slice_index, row, column = lesion.center
         # on a film anatomy hides a lesion, not the noise that a CNR is measured by
-        cnr = f", CNR {lesion.cnr:.1f}" if lesion.mode == "blend" else ""
+        cnr = f", CNR {lesion.cnr:z.1f}" if lesion.mode == "blend" else ""
         mask = f" (its mask here {masks[lesion.number]:.1f})" if flat and lesion.number in masks else ""
         where = f"row {row:.0f}, column {column:.0f}"
         if not flat:
             where += f", slice {slice_index:.0f}"
         lines.append(
             f"  {lesion.number}: {lesion.type}, {lesion.diameter_mm:.1f} mm{mask} at {where}, "
-            f"contrast {lesion.contrast:.0f} {unit}{cnr}, from {lesion.bank_entry} ({lesion.origin})"
+            f"contrast {lesion.contrast:z.0f} {unit}{cnr}, from {lesion.bank_entry} ({lesion.origin})"
         )
     return "\n".join(lines)

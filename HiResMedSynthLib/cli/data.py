@@ -38,6 +38,7 @@ def check_command(context: click.Context, folder: Path, report: Path | None, jso
     """
     from HiResMedSynthLib.annotation_check import check_annotations
     from HiResMedSynthLib.annotation_report import MOST_PICTURES, WARNING, as_html, as_text
+    from HiResMedSynthLib.aside import written_aside
     from HiResMedSynthLib.errors import ExportError
 
     check = check_annotations(folder, pictures=MOST_PICTURES if report else 0, progress=progress_line)
@@ -45,10 +46,12 @@ def check_command(context: click.Context, folder: Path, report: Path | None, jso
     try:
         if json_file is not None:
             json_file.parent.mkdir(parents=True, exist_ok=True)
-            json_file.write_text(json.dumps(check.facts(), indent=2, ensure_ascii=False), encoding="utf-8")
+            with written_aside(json_file) as aside:
+                aside.write_text(json.dumps(check.facts(), indent=2, ensure_ascii=False), encoding="utf-8")
         if report is not None:
             report.mkdir(parents=True, exist_ok=True)
-            (report / "report.html").write_text(as_html(check), encoding="utf-8")
+            with written_aside(report / "report.html") as aside:
+                aside.write_text(as_html(check), encoding="utf-8")
             click.echo(f"report      {report / 'report.html'}. {WARNING}")
     except OSError as error:
         raise ExportError(

@@ -35,7 +35,9 @@ Examples:
 @click.option("--workers", type=click.IntRange(1, 1024), default=1, show_default=True, help="Processes.")
 @click.option("--dask", "scheduler", help="Address of a dask scheduler (tcp://HOST:8786): make the cases there.")
 @click.option(
-    "--dry-run", is_flag=True, help="Say how many cases, and about how many bytes and seconds; write nothing."
+    "--dry-run",
+    is_flag=True,
+    help="Say how many cases, about how many bytes and seconds, and whether OUT can take them; write nothing.",
 )
 @click.option(
     "--measure", is_flag=True, help="With --dry-run: make a few cases, throw them away, scale what they took."
@@ -62,10 +64,15 @@ def dataset_command(
     if measure and not dry_run:
         raise click.UsageError("--measure would have no effect without --dry-run.")
     plan = _plan(spec, count)
+    if plan.split.note and (dry_run or out is not None):
+        warn(f"{plan.split.note}.")
     if dry_run:
         from HiResMedSynthLib.batch.estimate import summary
+        from HiResMedSynthLib.batch.run import check_target
 
         click.echo(summary(plan))
+        if out is not None:
+            check_target(plan, out.absolute())
         (_estimate if measure else _reckon)(plan, workers)
         return
     if out is None:
@@ -135,8 +142,6 @@ def _estimate(plan: Plan, workers: int) -> None:
 def _run(plan: Plan, out: Path, workers: int, scheduler: str | None) -> None:
     from HiResMedSynthLib.batch.run import reasons, run
 
-    if plan.split.note:
-        warn(f"{plan.split.note}.")
     engine = None
     if scheduler is not None:
         from HiResMedSynthLib.batch.cluster import cluster_engine

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from HiResMedSynthLib.cli.clock import Clock
 from HiResMedSynthLib.cli.options import Numbers
 from HiResMedSynthLib.cli.outputs import OutputFolder
 
@@ -22,8 +21,12 @@ Examples:
   hiresmedsynth evaluate real rebuilt --paired --report report
   hiresmedsynth evaluate real ours --paired --against theirs --report report
 """
-SPACES = {"texture": ("texture",), "vgg": ("st-lpips-vgg",), "both": ("texture", "st-lpips-vgg")}
-EVERY_S = 15.0  # between lines of progress where the output is no terminal
+SPACES = {
+    "texture": ("texture",),
+    "vgg": ("st-lpips-vgg",),
+    "both": ("texture", "st-lpips-vgg"),
+    "inception": ("inception-v3",),
+}
 
 
 @click.command("evaluate", epilog=EXAMPLES)
@@ -51,14 +54,15 @@ EVERY_S = 15.0  # between lines of progress where the output is no terminal
     type=click.Choice(tuple(SPACES)),
     default="texture",
     show_default=True,
-    help="Of the distances: texture needs no weights; vgg is ST-LPIPS', half a second an image.",
+    help="Of the distances: texture needs no weights; vgg is ST-LPIPS', half a second an image; inception only where "
+    "torchvision's weights are on this machine.",
 )
 @click.option(
     "--perceptual-pairs",
     type=click.IntRange(0, 100_000),
     default=16,
     show_default=True,
-    help="Pairs that ST-LPIPS reads, about a second each.",
+    help="Pairs of pictures or slices that ST-LPIPS reads, evenly spaced, about a second each.",
 )
 @click.option("--allow-shared", is_flag=True, help="Measure distances though a patient is on both sides.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of all draws.")
@@ -95,7 +99,7 @@ def evaluate_command(real: Path, synthetic: Path, report: Path, **options: Any) 
         seed=options["seed"],
         cache=not options["no_cache"],
     )
-    found = evaluate(real, synthetic, settings, against=options["against"], progress=_Clock().show)
+    found = evaluate(real, synthetic, settings, against=options["against"], progress=Clock().show)
     write_report(found, report, overwrite=options["overwrite"])
     click.echo(as_text(found))
     for one in found.shared[:20]:
@@ -107,28 +111,3 @@ def _window(given: tuple[float, ...] | None) -> Window | None:
     from HiResMedSynthLib.image import Window
 
     return None if given is None else Window(center=given[0], width=given[1])
-
-
-class _Clock:
-    """Shows progress with the time left: one line on a terminal, now and then a line elsewhere."""
-
-    def __init__(self) -> None:
-        self._stage, self._started, self._said = "", time.monotonic(), time.monotonic()
-
-    def show(self, done: int, total: int, what: str) -> None:
-        """Tells that `done` of `total` are done."""
-        now = time.monotonic()
-        stage = what.split(":")[0]
-        if stage != self._stage:
-            self._stage, self._started = stage, now
-        left = (now - self._started) / done * (total - done) if done else 0.0
-        line = f"[{done}/{total}] {what}" + (f", {_time(left)} left" if done and left >= 1 else "")
-        if sys.stderr.isatty():
-            click.echo(f"\r\x1b[K{line}" + ("\n" if done >= total else ""), nl=False, err=True)
-        elif now - self._said >= EVERY_S:
-            click.echo(line, err=True)
-            self._said = now
-
-
-def _time(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,11 +21,13 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from HiResMedSynthLib.background.find_model import BackgroundModel
+    from HiResMedSynthLib.background.find_prior import BackgroundPrior
     from HiResMedSynthLib.background.make import MadeImage
     from HiResMedSynthLib.image import MedicalImage
     from HiResMedSynthLib.privacy import TrainingDescriptors
 
 RECORD, SHEET = "generated.json", "sheet.png"
+HALF_WRITTEN = re.compile(r"\.[\w-]+-[0-9a-f]{16}\.(dcm|nrrd|png|json)")  # by a call that was killed
 MOST_ON_SHEET = 32
 EXIT_CANCELLED = 130
 LARGEST_SEED = 2**53
@@ -68,6 +71,9 @@ Examples:
     help="DICOM (Secondary Capture), NRRD, or PNG of 16 bits (which tells no pixel spacing).",
 )
 @click.option("--model", "model_name", help="Model (hiresmedsynth models list) [default: that of the domain].")
+@click.option(
+    "--prior", "prior_name", help="Prior of yours that draws the codes (models list --kind background-prior)."
+)
 @click.option("--size", type=click.IntRange(min=1), help="Side in pixels [default: the model's own].")
 @click.option("--watermark", is_flag=True, help="Mark all pixels invisibly (hiresmedsynth verify finds it).")
 @click.option("--keep-copies", is_flag=True, help="Keep near copies of training images, which are drawn again else.")
@@ -86,6 +92,7 @@ def generate_command(out: Path, like: Path | None, overwrite: bool, **options: A
     """
     from HiResMedSynthLib.background.domain_values import domain_like, values_of
     from HiResMedSynthLib.background.find_model import find_background, load_background
+    from HiResMedSynthLib.background.find_prior import load_background_prior
     from HiResMedSynthLib.export.image_file import check_format
     from HiResMedSynthLib.placement.film_view import doubts_about
     from HiResMedSynthLib.privacy import descriptors_of
@@ -99,13 +106,15 @@ def generate_command(out: Path, like: Path | None, overwrite: bool, **options: A
         domain = domain_like(image)
     found = find_background(options["model_name"], domain, on_note=warn)
     model = load_background(found, options["device"])
+    named = options["prior_name"]
+    prior = None if named is None else load_background_prior(named, model.cascade)
     check_format(values_of(model.cascade.domain).hounsfield, options["form"])
     for doubt in () if image is None else doubts_about(image):
         warn(doubt)
     descriptors = descriptors_of(found.card.name)
     if descriptors is None:
         warn(NO_DESCRIPTORS)
-    run = _Run(out, model, descriptors, image, options)
+    run = _Run(out, model, prior, descriptors, image, options)
     try:
         run.prepare(overwrite)
         for index in range(options["count"]):
@@ -136,11 +145,13 @@ class _Run:
         self,
         out: Path,
         model: BackgroundModel,
+        prior: BackgroundPrior | None,
         descriptors: TrainingDescriptors | None,
         like: MedicalImage | None,
         options: dict[str, Any],
     ) -> None:
-        self.out, self.model, self.descriptors, self.like, self.options = out, model, descriptors, like, options
+        self.out, self.model, self.prior, self.descriptors = out, model, prior, descriptors
+        self.like, self.options = like, options
         self.films: list[dict[str, Any]] = []
         self.tiles: list[tuple[str, Image]] = []
         self.redrawn = 0
@@ -173,6 +184,7 @@ class _Run:
             like=self.like,
             strength=options["strength"] if self.like is not None else 1.0,
             size=options["size"],
+            prior=self.prior,
             why_copy=None if copies_stay or self.descriptors is None else self.descriptors.why_copy,
             on_step=lambda name: progress_line(index, total, f"seed {seed}: {name}"),
         )
@@ -209,9 +221,9 @@ class _Run:
         if self.options["watermark"]:
             entry["watermark"] = amplitude_for(image)
             image = marked(image, amplitude=entry["watermark"])
-        write_image_file(image, file, how=how, sex=made.sex)
-        self.films.append(entry)
-        self.earlier = [name for name in self.earlier if name != file.name]
+        films, earlier = [*self.films, entry], [name for name in self.earlier if name != file.name]
+        write_image_file(image, file, how=how, sex=made.sex, just_before=lambda: self._put_record(films, earlier))
+        self.films, self.earlier = films, earlier
         self.redrawn += len(made.redrawn)
         if len(self.tiles) < MOST_ON_SHEET:
             sex = "" if made.sex is None else f", {made.sex}"
@@ -231,28 +243,33 @@ class _Run:
         from HiResMedSynthLib.background.sheet import background_sheet
         from HiResMedSynthLib.export.image_file import save_png
 
-        record = {
-            "synthetic": True,
-            "use": "research only, not for diagnosis",
-            "domain": self.model.cascade.domain,
-            "model": {"name": self.model.name, "sha256": self.model.sha256},
-            "like": None if self.like is None else {"pixel_sha256": self.like.pixel_sha256},
-            "strength": None if self.like is None else self.options["strength"],
-            "copies_looked_for": self.descriptors is not None,
-            "images": self.films,
-        }
         try:
             while complete and self.earlier:
                 (self.out / self.earlier[-1]).unlink(missing_ok=True)
                 self.earlier.pop()
-            if self.earlier:
-                record["images_of_an_earlier_call"] = self.earlier
-            with written_aside(self.out / RECORD) as aside:
-                aside.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+            self._put_record(self.films, self.earlier)
             with written_aside(self.out / SHEET) as aside:
                 save_png(background_sheet(self.tiles), aside)
         except OSError as error:
             raise _unwritable(self.out, error) from error
+
+    def _put_record(self, films: list[dict[str, Any]], earlier: list[str]) -> None:
+        """Writes generated.json: before an image takes its name, so that none is ever without its record."""
+        record: dict[str, Any] = {
+            "synthetic": True,
+            "use": "research only, not for diagnosis",
+            "domain": self.model.cascade.domain,
+            "model": {"name": self.model.name, "sha256": self.model.sha256},
+            "prior": None if self.prior is None else {"name": self.prior.name, "sha256": self.prior.sha256},
+            "like": None if self.like is None else {"pixel_sha256": self.like.pixel_sha256},
+            "strength": None if self.like is None else self.options["strength"],
+            "copies_looked_for": self.descriptors is not None,
+            "images": films,
+        }
+        if earlier:
+            record["images_of_an_earlier_call"] = earlier
+        with written_aside(self.out / RECORD) as aside:
+            aside.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
     def close(self) -> None:
         """Leaves no empty folder behind."""
@@ -300,16 +317,17 @@ def _check_target(out: Path, overwrite: bool) -> None:
 
 
 def _own_files(folder: Path) -> list[str]:
-    """Names that the record of an earlier call lists, its sheet and the record itself."""
+    """Names that the record of an earlier call lists, what it left half-written, its sheet and the record itself."""
+    cut_off = [path.name for path in folder.iterdir() if HALF_WRITTEN.fullmatch(path.name)]
     try:
         record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
         if record.get("synthetic") is not True:
-            return []
+            return cut_off
         listed = [str(entry["file"]) for entry in record["images"]]
         listed += [str(name) for name in record.get("images_of_an_earlier_call", [])]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return []
-    return [*(name for name in listed if Path(name).name == name and name not in (".", "..")), SHEET, RECORD]
+        return cut_off
+    return [*cut_off, *(name for name in listed if Path(name).name == name and name not in (".", "..")), SHEET, RECORD]
 
 
 def _unwritable(out: Path, error: OSError) -> ExportError:

@@ -21,13 +21,18 @@ from HiResMedSynthLib.cli.options import NumberRange, Numbers, check_device, dev
 from HiResMedSynthLib.errors import BankError, SettingsError
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from HiResMedSynthLib.cli.lesion_report import Scales
     from HiResMedSynthLib.image import MedicalImage
     from HiResMedSynthLib.lesion.lesion import Lesion
     from HiResMedSynthLib.lesion.outline import Outline
     from HiResMedSynthLib.lesion.singan import SinGan
+    from HiResMedSynthLib.weights import Card
 
 TYPES = ("solid", "part-solid", "ground-glass", "calcified", "stone")
-RUNS, SOURCE, CHECKPOINT = "training", "source.sha256", "checkpoint.safetensors"
+SOURCE, CHECKPOINT = "source.sha256", "checkpoint.safetensors"
 LARGEST_SIDE = 64
 SAMPLES_COMPARED = 20  # with the lesion, for the card
 LINE_EVERY_S = 15.0  # between two lines of progress where there is no terminal
@@ -81,9 +86,11 @@ def train_command(image: Path, name: str | None, preset: str, seed: int, **optio
     """Cuts the outlined lesion out of IMAGE and trains a network on it that draws others like it.
 
     The lesion is then an entry of your bank (lesion list, compose --bank-entry) and a model (lesion sample,
-    compose --generator singan). Ctrl-C keeps what was learned; the same command with --resume goes on.
+    compose --generator singan). Ctrl-C keeps what was learned; the same command with --resume goes on. A report with
+    curves and samples stays in your model store until the model is removed.
     """
     from HiResMedSynthLib import weights
+    from HiResMedSynthLib.cli.lesion_report import gaps, read_scales
     from HiResMedSynthLib.lesion.own import is_synthetic
     from HiResMedSynthLib.lesion.trained import training_values, write_trained
 
@@ -96,7 +103,7 @@ def train_command(image: Path, name: str | None, preset: str, seed: int, **optio
     name = weights.check_name(name or _default_name(lesion))
     lesion = dataclasses.replace(lesion, card=dataclasses.replace(lesion.card, name=name))
     _refuse_taken(name)
-    folder = weights.store_folder() / RUNS / name
+    folder = weights.store_folder() / weights.RUNS / name
     _prepare(folder, _digest(lesion), resume=options["resume"], restart=options["restart"])
     click.echo(
         f"{name}: {lesion.card.type}, {lesion.card.diameter_mm:g} mm, preset {preset}, "
@@ -104,6 +111,7 @@ def train_command(image: Path, name: str | None, preset: str, seed: int, **optio
     )
     began = time.monotonic()
     network = _trained(training_values(lesion, flat=flat), preset, seed, folder, options, name=name)
+    scales, samples = read_scales(folder), _samples(network)
     card = weights.Card(
         name=name,
         kind="lesion-singan",
@@ -111,7 +119,11 @@ def train_command(image: Path, name: str | None, preset: str, seed: int, **optio
         licence=lesion.card.licence,
         attribution=lesion.card.attribution,
         seed=seed,
-        metrics={"reconstruction_rmse_hu": round(network.rmse_hu(), 1), **_nearness(network)},
+        metrics={
+            "reconstruction_rmse_hu": round(network.rmse_hu(), 1),
+            "critic_gap_by_scale": " ".join(f"{gap:.3f}" for gap in gaps(scales)),
+            **_nearness(network, samples),
+        },
         limits=LIMITS,
         created=date.today().isoformat(),
         details={
@@ -126,20 +138,39 @@ def train_command(image: Path, name: str | None, preset: str, seed: int, **optio
     write_trained(made, network, lesion, card)
     weights.add(made)
     shutil.rmtree(folder, ignore_errors=True)
+    report = _report(folder, card, scales, [network.values, *samples])
     click.echo(
         f"Trained in {_duration(time.monotonic() - began)}; gives its own lesion back within "
-        f"{network.rmse_hu():.0f} HU. {HOLDS_VOXELS} Next: hiresmedsynth lesion sample {name} --out samples"
+        f"{network.rmse_hu():.0f} HU. {HOLDS_VOXELS} {report}Next: hiresmedsynth lesion sample {name} --out samples"
     )
 
 
-def _nearness(network: SinGan) -> dict[str, float | str]:
+def _report(folder: Path, card: Card, scales: Scales, values: list[NDArray[np.float32]]) -> str:
+    """Writes the report of the run; a sentence that says where it is. The model stands without it, too."""
+    from HiResMedSynthLib.cli.lesion_report import write_lesion_report
+
+    try:
+        folder.mkdir()
+        return f"Report: {write_lesion_report(folder, card, scales, values)}. "
+    except OSError as error:
+        warn(f"the report of the training can't be written ({error.strerror}).")
+        return ""
+
+
+def _samples(network: SinGan) -> list[NDArray[np.float32]]:
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    return [network.sample(rng) for _ in range(SAMPLES_COMPARED)]
+
+
+def _nearness(network: SinGan, samples: list[NDArray[np.float32]]) -> dict[str, float | str]:
     """How near samples come to the one lesion that they were learned from: the Dice of their masks with its own."""
     import numpy as np
 
     from HiResMedSynthLib.evaluation.lesion_diversity import dice_of
 
-    rng = np.random.default_rng(0)
-    dices = [dice_of(network.sample(rng), network.values) for _ in range(SAMPLES_COMPARED)]
+    dices = [dice_of(sample, network.values) for sample in samples]
     return {
         "samples_dice_to_the_lesion_median": round(float(np.median(dices)), 3),
         "samples_dice_to_the_lesion_largest": round(max(dices), 3),

@@ -60,12 +60,16 @@ def _kind_of(card: Card) -> str:
 @click.argument("name")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def show_command(name: str, as_json: bool) -> None:
-    """Shows the card of the model NAME: data, licence, measures, limits, hash."""
+    """Shows the card of the model NAME: data, licence, measures, limits, hash; what its gate against copies catches."""
     import dataclasses
 
     from HiResMedSynthLib import weights
+    from HiResMedSynthLib.privacy import KIND, NAME_SUFFIX
 
     card = dataclasses.asdict(weights.find(name).card)
+    for model in weights.models(KIND):
+        if model.card.name == name + NAME_SUFFIX:
+            card["gate_against_copies"] = model.card.metrics
     if as_json:
         click.echo(json.dumps(card, indent=2, ensure_ascii=False))
         return

@@ -24,6 +24,7 @@ from HiResMedSynthLib.errors import ExportError, SettingsError
 
 if TYPE_CHECKING:
     from HiResMedSynthLib.ground import Ground
+    from HiResMedSynthLib.image import MedicalImage
 
 DANGER_EXAMPLES = """\b
 Examples:
@@ -66,7 +67,7 @@ def map_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def danger_command(path: Path, out: Path, preview: Path | None, overwrite: bool, **options: Any) -> None:
     """Writes where lesions must not go in the image in PATH: a map of named classes, 0 = permitted."""
     _check_targets(out, preview, overwrite)
-    ground = _ground(path, options)
+    ground = _ground(_image(path, options), options)
     found = ground.danger_map
     _write_map(found.labels, ground, out)
     if preview is not None:
@@ -85,7 +86,7 @@ def danger_command(path: Path, out: Path, preview: Path | None, overwrite: bool,
 def prior_command(path: Path, out: Path, preview: Path | None, overwrite: bool, **options: Any) -> None:
     """Writes where lesions are likely in the image in PATH: probabilities that sum to 1, 0 where forbidden."""
     _check_targets(out, preview, overwrite)
-    ground = _ground(path, options)
+    ground = _ground(_image(path, options), options)
     heat = ground.heat()
     _write_map(heat, ground, out)
     if preview is not None:
@@ -122,31 +123,37 @@ def candidates_command(
     path: Path, out: Path | None, preview: Path | None, overwrite: bool, checked: tuple[Any, ...], **options: Any
 ) -> None:
     """Proposes places for lesions in the image in PATH, or judges places of your own (--check)."""
-    from HiResMedSynthLib.cli.candidates_file import judged, write_places
-    from HiResMedSynthLib.propose import propose
+    from HiResMedSynthLib.cli.candidates_file import check_slices, judged, write_places
+    from HiResMedSynthLib.propose import check_wish, propose
 
     if checked and not (out is None and preview is None):
         raise SettingsError("--check writes nothing", remedy="Leave --out and --preview out.")
     for file in (out, preview):
         if file is not None:
             check_free(file, overwrite)
-    ground = _ground(path, options)
-    if checked:
-        click.echo(judged(ground, checked, options["diameter_mm"]))
-        return
     quotas: dict[Any, int] = {}
     for zone, number in options["zones"]:
         quotas[zone] = quotas.get(zone, 0) + number
-    found = propose(
-        ground, count=options["count"], seed=options["seed"], quotas=quotas, diameter_mm=options["diameter_mm"],
-        min_distance_mm=options["min_distance_mm"],
-    )  # fmt: skip
+    wish = {name: options[name] for name in ("count", "diameter_mm", "min_distance_mm")} | {"quotas": quotas}
+    check_wish(**wish)
+    image = _image(path, options)
+    check_slices(image, checked)
+    ground = _ground(image, options)
+    if checked:
+        click.echo(judged(ground, checked, options["diameter_mm"]))
+        return
+    found = propose(ground, seed=options["seed"], **wish)
     click.echo(ground.method)
     for number, one in enumerate(found, start=1):
         slice_index, row, column = one.place
         where = f"row {row}, column {column}" + (f", slice {slice_index}" if ground.image.slices > 1 else "")
         zone = f", {one.zone}" if one.zone else ""
         click.echo(f"{number:3}  {where}{zone}: {one.times_even:.1f} times as likely as an even draw")
+    unfit = sum(not one.fits for one in found)
+    if unfit:
+        warn(
+            f"no room for a lesion of {options['diameter_mm']:g} mm was found: it won't fit at {unfit} of these places"
+        )
     if len(found) < options["count"]:
         click.echo(f"Only {len(found)} of {options['count']} places were found at this distance.", err=True)
     if out is not None:
@@ -164,8 +171,7 @@ def candidates_command(
         click.echo(f"Written: {' and '.join(written)}")
 
 
-def _ground(path: Path, options: dict[str, Any]) -> Ground:
-    from HiResMedSynthLib.ground import prepare_ground
+def _image(path: Path, options: dict[str, Any]) -> MedicalImage:
     from HiResMedSynthLib.read import read_image
 
     image = read_image(
@@ -176,6 +182,12 @@ def _ground(path: Path, options: dict[str, Any]) -> Ground:
         raise SettingsError(
             f"slice {wanted} is not in 0..{image.slices - 1}", remedy="Choose one of them with --preview-slice."
         )
+    return image
+
+
+def _ground(image: MedicalImage, options: dict[str, Any]) -> Ground:
+    from HiResMedSynthLib.ground import prepare_ground
+
     ground = prepare_ground(
         image, domain=options["domain"], margins=margins_of(options), placement=placement_of(options),
         progress=progress_line,

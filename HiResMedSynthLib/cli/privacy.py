@@ -10,20 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from HiResMedSynthLib.cli.options import progress_line, warn
+from HiResMedSynthLib.cli.clock import Clock
+from HiResMedSynthLib.cli.options import warn
 from HiResMedSynthLib.cli.outputs import OutputFile
-from HiResMedSynthLib.errors import ExportError, HiResMedSynthError, ReadError, SettingsError
+from HiResMedSynthLib.cli.privacy_judges import DOMAINS, judges, verdict
+from HiResMedSynthLib.errors import ExportError, ReadError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from HiResMedSynthLib.background.cascade import FilmCascade
-    from HiResMedSynthLib.background.domain_values import DomainValues
-    from HiResMedSynthLib.image import MedicalImage
-    from HiResMedSynthLib.privacy import Pixels, TrainingDescriptors
-
 NO_FILMS = (".json", ".csv", ".txt", ".md", ".html", ".safetensors", ".toml")
-SHARES = (1.0, 0.935, 0.874, 0.817)  # of the model's canvas that a film of unknown size may cover, each way
 SHEET = "sheet.png"  # the overview that generate writes beside its films
 CASE, SET = ("case.json", "dicom"), ("manifest.csv", "card.json")  # what an exported case, a data set can be told by,
 PICTURES = ("dicom", "dicom_background", "images", "imagesTr", "imagesTs", "monai")  # and where its images lie
@@ -31,6 +27,7 @@ LABEL = "_label.nii.gz"  # beside an image for MONAI
 EXAMPLES = """\b
 Examples:
   hiresmedsynth privacy check films
+  hiresmedsynth privacy check SLICES_AS_PNG --domain lung-ct
   hiresmedsynth privacy check OUR_FILMS --model our-model --json verdicts.json
 """
 
@@ -42,45 +39,48 @@ def privacy_group() -> None:
 
 @privacy_group.command("check", epilog=EXAMPLES)
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--model", "model_name", help="Whose training films (hiresmedsynth models list) [default: cxr].")
+@click.option("--model", "model_name", help="Whose training images (hiresmedsynth models list) [default: by domain].")
+@click.option(
+    "--domain",
+    type=click.Choice(DOMAINS),
+    help="What the images show [default: by their headers; a picture without one is compared with both].",
+)
 @click.option("--json", "json_file", type=OutputFile(".json"), help="Write the verdicts to this file too.")
 @click.pass_context
-def check_command(context: click.Context, folder: Path, model_name: str | None, json_file: Path | None) -> None:
-    """Tells which films in FOLDER (or a single file) are near copies of films that the model learned from.
+def check_command(
+    context: click.Context, folder: Path, model_name: str | None, domain: str | None, json_file: Path | None
+) -> None:
+    """Tells which films and CT slices in FOLDER (or a single file) are near copies of what the model learned from.
+
+    A film is compared in up to 16 proportions, which takes seconds; a CT slice in
+    one: of slices saved as pictures --domain lung-ct saves the time.
 
     Exit code 0: none is; 1: one is, or a file couldn't be judged.
     """
-    from HiResMedSynthLib.background.find_model import find_background, load_background
-    from HiResMedSynthLib.privacy import descriptors_of
-
     if json_file is not None:
         _refuse_unwritable(json_file)
     files, passed = _films(folder)
-    found = find_background(model_name, on_note=warn)
-    descriptors = descriptors_of(found.card.name)
-    if descriptors is None:
-        raise SettingsError(
-            f"the model '{found.card.name}' has no descriptors of its training films beside it",
-            remedy="Make them with Training.pack_descriptors, and add them to the store by: models add FILE.",
-        )
-    cascade = load_background(found).cascade
-    verdicts = []
+    asked = judges(model_name, domain, on_note=warn)
+    verdicts, clock = [], Clock()
     for done, path in enumerate(files):
-        progress_line(done, len(files), path.name)
-        verdicts.append({"file": str(path.relative_to(folder)) if path != folder else path.name}
-                        | _verdict(path, cascade, descriptors))  # fmt: skip
-    progress_line(len(files), len(files), "all films were looked at")
-    near = sum(verdict["near_copy"] is True for verdict in verdicts)
-    unjudged = sum(verdict["near_copy"] is None for verdict in verdicts)
+        name = str(path.relative_to(folder)) if path != folder else path.name
+        clock.show(done, len(files), f"films compared: {name}")
+        verdicts.append({"file": name, **verdict(path, asked)})
+    clock.show(len(files), len(files), "films compared")
+    near = sum(one["near_copy"] is True for one in verdicts)
+    unjudged = sum(one["near_copy"] is None for one in verdicts)
     click.echo("\n".join(_table(verdicts)))
     if passed:
         click.echo(f"{passed} file(s) that are no image of a patient were passed over (previews, masks, SEG, SR ...)")
+    learned = {judge.name: len(judge.descriptors.signs) for judge in asked}
     click.echo(
-        f"{len(verdicts)} file(s), model {found.card.name}, {len(descriptors.signs)} training films: "
+        f"{len(verdicts)} file(s), compared with what {' and '.join(learned)} learned from "
+        f"({' and '.join(map(str, learned.values()))} training images): "
         f"{near} near cop{'y' if near == 1 else 'ies'}, {unjudged} not judged"
     )
     if json_file is not None:
-        _write(json_file, {"model": found.card.name, "sha256": found.card.sha256, "films": verdicts})
+        models = [{"name": judge.name, "sha256": judge.sha256} for judge in asked]
+        _write(json_file, {"models": models, "films": verdicts})
     context.exit(1 if near or unjudged else 0)
 
 
@@ -145,69 +145,14 @@ def _is_no_picture(path: Path) -> bool:
     return name.endswith("Storage") and "Image" not in name
 
 
-def _verdict(path: Path, cascade: FilmCascade, descriptors: TrainingDescriptors) -> dict[str, Any]:
-    """near_copy True, False or None (not judged), and why."""
-    from HiResMedSynthLib.read import read_image
-
-    try:
-        near = descriptors.nearness(*versions(read_image(path), cascade))
-    except HiResMedSynthError as problem:
-        return {"near_copy": None, "likeness": None, "why": problem.what}
-    return {"near_copy": bool(near.why), "likeness": [round(value, 3) for value in near.likeness], "why": near.why}
-
-
-def versions(image: MedicalImage, cascade: FilmCascade) -> Iterator[Pixels]:
-    """The film as it lies on the model's canvas, and in other heights and widths; none twice.
-
-    Collections squeeze films to squares (ChestX-ray14) and some then say a size in mm that is none, so that a training
-    film's own file looks like none of them. Where the size is unknown, heights and widths are tried in all pairs;
-    where it is told, each proportion once.
-
-    Raises:
-        SettingsError: the image is nothing that the model knows, or doesn't fit its canvas.
-    """
-    from HiResMedSynthLib.background.canvas import place
-    from HiResMedSynthLib.background.domain_values import values_of
-    from HiResMedSynthLib.read import with_assumed_spacing
-
-    values, whole_mm = values_of(cascade.domain), cascade.side * cascade.spacing_mm
-    _refuse_stranger(image, values)
-    known = image.pixel_spacing_mm is not None
-    images = [image] if known or not values.by_size else []
-    if values.by_size:
-        images += [
-            with_assumed_spacing(image, (height * whole_mm / image.rows, width * whole_mm / image.columns))
-            for height in SHARES
-            for width in SHARES
-            if not known or max(height, width) == 1
-        ]
-    seen = set()
-    for one in images:
-        placed = place(one, values=values, side=cascade.side, spacing_mm=cascade.spacing_mm)
-        if placed.box not in seen:
-            seen.add(placed.box)
-            yield placed.film
-
-
-def _refuse_stranger(image: MedicalImage, values: DomainValues) -> None:
-    """Refuses what the model has never seen: its verdict would say nothing."""
-    from HiResMedSynthLib.read_header import RADIOGRAPHS
-
-    film = image.units != "HU" and image.modality in (*RADIOGRAPHS, "OT")
-    if film == values.hounsfield:
-        raise SettingsError(
-            f"it is of modality {image.modality}, and the model knows {values.shows} only",
-            remedy="Name the model that knows such images: --model.",
-        )
-
-
 def _table(verdicts: list[dict[str, Any]]) -> Iterator[str]:
-    """A line for each film: verdict, likeness as a whole, name, why."""
+    """A line for each film: verdict, likeness as a whole, by which model, name, why."""
     words = {True: "NEAR COPY", False: "no copy", None: "not judged"}
-    for verdict in verdicts:
-        likeness = "" if verdict["likeness"] is None else f"{verdict['likeness'][-1]:.2f}"
-        why = f"  ({verdict['why']})" if verdict["why"] else ""
-        yield f"{words[verdict['near_copy']]:<10}  {likeness:>4}  {verdict['file']}{why}"
+    width = max(len(one["model"] or "") for one in verdicts)
+    for one in verdicts:
+        likeness = "" if one["likeness"] is None else f"{one['likeness'][-1]:.2f}"
+        why = f"  ({one['why']})" if one["why"] else ""
+        yield f"{words[one['near_copy']]:<10}  {likeness:>4}  {one['model'] or '':<{width}}  {one['file']}{why}"
 
 
 def _refuse_unwritable(path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 Family = Literal["pairs", "methods", "sets", "statistics", "lesions"]
 NOT_MEASURED, WITHIN, BEYOND = "not measured", "within the floor", "beyond the floor"
-DIFFERS, NO_DIFFERENCE, TOO_FEW = "differs", "not significant", "not measured: too few"
+DIFFERS, NO_DIFFERENCE, TOO_FEW = "differs", "not significant", "not tested: too few"
 NO_POWER, WINDOWS_DIFFER = "can't be told at this n", "windows differ"
 FAMILIES: dict[Family, str] = {
     "sets": "Distances between the sets",

@@ -82,6 +82,8 @@ class Source:
 def find_images(path: str | Path) -> tuple[Source, ...]:
     """The sources of a folder, or the one of a file, sorted by name; nothing but headers is read.
 
+    The series of an exported case stands for the case: what tells its lesions and how it was made lies beside it.
+
     Raises:
         ReadError: nothing is there that is an image, or a list of a labelled folder is damaged.
     """
@@ -90,6 +92,8 @@ def find_images(path: str | Path) -> tuple[Source, ...]:
         raise ReadError("there is no such file or folder", where=path, remedy="Check the path.")
     if path.is_file():
         return (Source(name=path.name, group=hidden(str(path)), read=lambda: Loaded(image=read_image(path))),)
+    if path.name == CASE_SERIES and is_case(path.parent):
+        path = path.parent
     names = file_names(path)
     folders = [PurePosixPath(name).parent for name in names if PurePosixPath(name).name == CASE_FILE]
     cases = [path / folder for folder in folders if is_case(path / folder)]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from HiResMedSynthLib.evaluation import image_statistics, perceptual, texture_features
+from HiResMedSynthLib.evaluation import image_statistics, inception, perceptual, texture_features
 from HiResMedSynthLib.evaluation.comparable import Grid, PictureFacts, Progress
 from HiResMedSynthLib.evaluation.feature_cache import FeatureCache
 from HiResMedSynthLib.evaluation.image_sets import Loaded, Picture, Source, pictures, read_source
@@ -62,7 +62,7 @@ def measure_side(
         facts: from `survey`, pictures of one source together.
         grid: how they are brought to 0..1.
         most: slices of a volume, as in `survey`.
-        spaces: feature spaces, `texture_features.SPACE` or `perceptual.SPACE`.
+        spaces: feature spaces, keys of `SPACES`.
         cache: of numbers measured before.
         progress: called with (done, total, what).
         what: name of the side.
@@ -141,6 +141,10 @@ def _learned(picture: Picture, grid: Grid) -> NDArray[np.float64]:
     return perceptual.vgg_features(grid.values(picture.image))
 
 
+def _inception(picture: Picture, grid: Grid) -> NDArray[np.float64]:
+    return inception.inception_features(grid.values(picture.image))
+
+
 def _statistics(picture: Picture, grid: Grid) -> NDArray[np.float64]:
     image = picture.image
     unit = grid.values(image)
@@ -163,11 +167,16 @@ def _statistic_names(grid: Grid) -> tuple[str, ...]:
     return image_statistics.CT_NAMES if grid.kind == "CT" else image_statistics.GREY_NAMES
 
 
-SPACES: dict[str, Measure] = {texture_features.SPACE: _texture, perceptual.SPACE: _learned}
+SPACES: dict[str, Measure] = {
+    texture_features.SPACE: _texture,
+    perceptual.SPACE: _learned,
+    inception.SPACE: _inception,
+}
 ALWAYS: dict[str, Measure] = {"statistics": _statistics, "spectrum": _spectrum}
 VERSIONS = {
     texture_features.SPACE: texture_features.VERSION,
     perceptual.SPACE: perceptual.VERSION,
+    inception.SPACE: inception.VERSION,
     "statistics": image_statistics.VERSION,
     "spectrum": image_statistics.VERSION,
 }

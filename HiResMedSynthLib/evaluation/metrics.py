@@ -99,8 +99,19 @@ def mean_of_map(values: NDArray[np.float64], mask: NDArray[np.bool_] | None = No
     return float(values[mask].mean())
 
 
-def ms_ssim(reference: NDArray[Any], image: NDArray[Any], *, data_range: float) -> float:
+def ms_ssim(
+    reference: NDArray[Any], image: NDArray[Any], *, data_range: float, mask: NDArray[np.bool_] | None = None
+) -> float:
     """Multi-scale SSIM over five scales, each the mean of 2 x 2 (Wang et al., 2003); 0 where a scale is below zero.
+
+    Raises:
+        SettingsError: as `ssim`, or a side is below 161 pixels.
+    """
+    return mean_over_scales(ms_ssim_maps(reference, image, data_range=data_range), mask)
+
+
+def ms_ssim_maps(reference: NDArray[Any], image: NDArray[Any], *, data_range: float) -> list[NDArray[np.float64]]:
+    """Contrast and structure around each pixel of four scales, SSIM of the fifth; each half as large as the one before.
 
     Raises:
         SettingsError: as `ssim_map`, or a side is below 161 pixels.
@@ -110,13 +121,33 @@ def ms_ssim(reference: NDArray[Any], image: NDArray[Any], *, data_range: float) 
             f"MS-SSIM needs images of {SMALLEST_MS} pixels and more, these have {min(reference.shape)}",
             remedy="Leave it out for small images: SSIM needs 11 pixels.",
         )
-    result = 1.0
-    for scale, weight in enumerate(MS_WEIGHTS):
+    maps = []
+    for scale in range(len(MS_WEIGHTS)):
         whole, contrast = _structure(reference, image, data_range)
-        last = scale == len(MS_WEIGHTS) - 1
-        result *= max(mean_of_map(whole if last else contrast), 0.0) ** weight
+        maps.append(whole if scale == len(MS_WEIGHTS) - 1 else contrast)
         reference, image = _halved(reference), _halved(image)
-    return result
+    return maps
+
+
+def mean_over_scales(maps: list[NDArray[np.float64]], mask: NDArray[np.bool_] | None = None) -> float:
+    """MS-SSIM of such maps; in a mask each pixel of a coarser scale counts by the mask's share of it.
+
+    NaN for a mask that lies wholly in the last rows or columns, which the coarser scales leave out.
+
+    Raises:
+        SettingsError: the mask is empty.
+    """
+    if mask is None:
+        means = [mean_of_map(values) for values in maps]
+    else:
+        _filled(mask)
+        shares = [mask.astype(np.float64)]
+        for _ in maps[1:]:
+            shares.append(_halved(shares[-1]))
+        if not shares[-1].any():
+            return math.nan
+        means = [float(np.average(values, weights=share)) for values, share in zip(maps, shares, strict=True)]
+    return float(math.prod(max(mean, 0.0) ** weight for mean, weight in zip(means, MS_WEIGHTS, strict=True)))
 
 
 def _structure(

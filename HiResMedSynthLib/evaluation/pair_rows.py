@@ -32,16 +32,16 @@ from HiResMedSynthLib.evaluation.resampling import (
     smallest_paired_p,
 )
 
-ORDER = [(metric, place) for metric in (PSNR, NMSE, SSIM) for place in PLACES]
-ORDER += [(MS_SSIM, "whole"), (ST_LPIPS, "whole"), (LPIPS, "whole")]
+ORDER = [(metric, place) for metric in (PSNR, NMSE, SSIM, MS_SSIM) for place in PLACES]
+ORDER += [(ST_LPIPS, "whole"), (LPIPS, "whole")]
 PLACE_WORDS = {"whole": "", "inside": ", inside lesions", "outside": ", outside lesions"}
 NOTES = {
     PSNR: "median of the patients",
     NMSE: "mean; squared error over the squares of the real image",
     SSIM: "mean; Gaussian of 11 pixels",
-    MS_SSIM: "mean; five scales",
-    ST_LPIPS: f"mean; shift-tolerant LPIPS (VGG) at {SIDE} pixels, of some pairs only",
-    LPIPS: f"mean; AlexNet at {SIDE} pixels, of some pairs only",
+    MS_SSIM: "mean; five scales, in a mask by its share of each coarser pixel",
+    ST_LPIPS: f"mean; shift-tolerant LPIPS (VGG) at {SIDE} pixels, of evenly spaced pairs (--perceptual-pairs)",
+    LPIPS: f"mean; AlexNet at {SIDE} pixels, of evenly spaced pairs (--perceptual-pairs)",
 }
 
 
@@ -77,7 +77,8 @@ def pair_rows(
         values, groups = np.array([value for value, _ in held]), [group for _, group in held]
         equal = int(np.isinf(values).sum())
         note = NOTES[metric] + (f"; peak {unit}" if metric == PSNR else "")
-        n = f"{len(values)} pairs of {patients(groups)}"
+        of = f" of {len(pairs)}" if metric in (ST_LPIPS, LPIPS) and len(values) < len(pairs) else ""
+        n = f"{len(values)}{of} pairs of {patients(groups)}"
         if equal:
             note += f"; {equal} of {len(values)} pairs have equal pixels there (infinite)"
         middle = np.median if metric == PSNR else np.mean

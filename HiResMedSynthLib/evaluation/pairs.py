@@ -18,7 +18,7 @@ from HiResMedSynthLib.annotations_files import stem_of
 from HiResMedSynthLib.errors import HiResMedSynthError, SettingsError
 from HiResMedSynthLib.evaluation import metrics
 from HiResMedSynthLib.evaluation.comparable import Grid, PictureFacts, Progress
-from HiResMedSynthLib.evaluation.image_sets import Picture, Source, pictures, read_source
+from HiResMedSynthLib.evaluation.image_sets import Picture, Source, evenly, pictures, read_source
 from HiResMedSynthLib.evaluation.in_threads import in_threads
 from HiResMedSynthLib.evaluation.perceptual import Distance, lpips_distance, st_lpips_distance
 
@@ -92,7 +92,8 @@ def measure_pairs(
         plans: from `plan_pairs`.
         grid: how pictures are brought to 0..1, which is the range of PSNR and SSIM.
         most: slices of a volume: those with most lesion, else evenly spread.
-        learned_pairs: how many pairs, evenly chosen, ST-LPIPS and LPIPS read; they need about a second each.
+        learned_pairs: how many pairs of pictures, of evenly spaced plans and evenly spaced slices of each, ST-LPIPS and
+            LPIPS read; they need about a second each.
         progress: called with (done, total, what).
 
     Raises:
@@ -107,11 +108,12 @@ def measure_pairs(
         except HiResMedSynthError as error:
             missing[name] = f"{error.what}. {error.remedy}"
     step = max(1, -(-len(plans) // max(learned_pairs, 1)))
+    slices = max(1, learned_pairs // max(len(plans), 1))
     numbered = list(enumerate(plans))
 
     def work(item: tuple[int, PairPlan]) -> list[PairNumbers]:
         number, plan = item
-        return _of_plan(plan, grid, most, learned if number % step == 0 else {})
+        return _of_plan(plan, grid, most, learned if number % step == 0 else {}, slices)
 
     found: list[PairNumbers] = []
     for done, numbers in enumerate(in_threads(work, numbered), start=1):
@@ -120,13 +122,16 @@ def measure_pairs(
     return found, missing
 
 
-def _of_plan(plan: PairPlan, grid: Grid, most: int, learned: dict[str, Distance]) -> list[PairNumbers]:
-    found = []
-    for number, (picture, reference) in enumerate(picture_pairs(plan, most=most)):
+def _of_plan(
+    plan: PairPlan, grid: Grid, most: int, learned: dict[str, Distance], learned_slices: int
+) -> list[PairNumbers]:
+    found, both = [], picture_pairs(plan, most=most)
+    chosen = evenly(len(both), learned_slices)
+    for number, (picture, reference) in enumerate(both):
         one, other = grid.values(reference.image), grid.values(picture.image)
         inside = lesions_on(picture, grid)
         values = pair_numbers(one, other, inside)
-        if number == 0:
+        if number in chosen:
             values |= {(name, "whole"): measure(one, other) for name, measure in learned.items()}
         found.append(PairNumbers(name=picture.name, group=picture.group, values=values))
     return found
@@ -178,12 +183,15 @@ def pair_numbers(
             name: mask for name, mask in (("inside", inside), ("outside", ~inside)) if int(mask.sum()) >= SMALLEST_MASK
         }
     similar = metrics.ssim_map(reference, image, data_range=1.0)
+    scales = (
+        metrics.ms_ssim_maps(reference, image, data_range=1.0) if min(reference.shape) >= metrics.SMALLEST_MS else None
+    )
     for place, mask in masks.items():
         found[PSNR, place] = metrics.psnr(reference, image, data_range=1.0, mask=mask)
         found[NMSE, place] = metrics.nmse(reference, image, mask=mask)
         found[SSIM, place] = metrics.mean_of_map(similar, mask)
-    if min(reference.shape) >= metrics.SMALLEST_MS:
-        found[MS_SSIM, "whole"] = metrics.ms_ssim(reference, image, data_range=1.0)
+        if scales is not None:
+            found[MS_SSIM, place] = metrics.mean_over_scales(scales, mask)
     return {key: value for key, value in found.items() if not math.isnan(value)}  # NMSE where all is black
 
 

@@ -99,12 +99,23 @@ def _unbiased(
 
 
 def manifold(
-    real_real: NDArray[np.float64], fake_fake: NDArray[np.float64], real_fake: NDArray[np.float64], neighbours: int
+    real_real: NDArray[np.float64],
+    fake_fake: NDArray[np.float64],
+    real_fake: NDArray[np.float64],
+    neighbours: int,
+    *,
+    patients: tuple[Index, Index] | None = None,
 ) -> tuple[float, float, float, float]:
     """(precision, recall, density, coverage) from distances of all pairs, or their squares.
 
     Precision and recall by balls up to the k-th neighbour (Kynkaanniemi et al., 2019), density and coverage by those of
-    the real set (Naeem et al., 2020).
+    the real set (Naeem et al., 2020). Within a set only images of other patients are neighbours, as across the sets:
+    slices of one patient would make the balls small.
+
+    Args:
+        real_real, fake_fake, real_fake: the distances.
+        neighbours: k.
+        patients: number of the patient of each real and of each synthetic image; None: each has its own.
 
     Raises:
         SettingsError: a side has no more images than neighbours.
@@ -114,8 +125,8 @@ def manifold(
             f"{min(real_fake.shape)} images are too few for {neighbours} neighbours",
             remedy=f"Give at least {neighbours + 1} a side.",
         )
-    radius_real = np.partition(real_real, neighbours, axis=1)[:, neighbours]  # the nearest is itself
-    radius_fake = np.partition(fake_fake, neighbours, axis=1)[:, neighbours]
+    of_real, of_fake = patients or (np.arange(len(real_real)), np.arange(len(fake_fake)))
+    radius_real, radius_fake = _radii(real_real, of_real, neighbours), _radii(fake_fake, of_fake, neighbours)
     in_real = real_fake <= radius_real[:, None]
     return (
         float(in_real.any(axis=0).mean()),
@@ -123,6 +134,13 @@ def manifold(
         float(in_real.sum(axis=0).mean()) / neighbours,
         float((real_fake.min(axis=1) <= radius_real).mean()),
     )
+
+
+def _radii(distances: NDArray[np.float64], patients: Index, neighbours: int) -> NDArray[np.float64]:
+    """`[image]` how far the k-th image of another patient is; the farthest where a bootstrap has drawn fewer."""
+    strangers = np.where(patients[:, None] != patients[None, :], distances, np.inf)
+    nearest = np.partition(strangers, neighbours - 1, axis=1)[:, :neighbours]
+    return np.asarray(np.where(np.isfinite(nearest), nearest, -np.inf).max(axis=1))
 
 
 class Pool:
@@ -152,10 +170,9 @@ class Pool:
         lengths = [np.diag(table) for table in products[:2]]
         pairs = ((lengths[0], lengths[0]), (lengths[1], lengths[1]), lengths)
         squares = [a[:, None] + b[None, :] - 2 * table for (a, b), table in zip(pairs, products, strict=True)]
-        for table in squares[:2]:
-            np.fill_diagonal(table, -1.0)  # an image is its own nearest neighbour, whatever the rounding
-        near = manifold(squares[0], squares[1], squares[2], neighbours)
-        kid = _unbiased(cubes[0], cubes[1], cubes[2], self._patients[one], self._patients[other])
+        patients = self._patients[one], self._patients[other]
+        near = manifold(squares[0], squares[1], squares[2], neighbours, patients=patients)
+        kid = _unbiased(cubes[0], cubes[1], cubes[2], *patients)
         return np.array([frechet(x, y), kid, *near])
 
     def frechet(self, one: Index, other: Index) -> float:

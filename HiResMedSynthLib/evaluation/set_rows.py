@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from HiResMedSynthLib.errors import SettingsError
-from HiResMedSynthLib.evaluation import perceptual, texture_features
+from HiResMedSynthLib.evaluation import inception, perceptual, texture_features
 from HiResMedSynthLib.evaluation.findings import (
     BEYOND,
     DIFFERS,
@@ -40,6 +40,7 @@ from HiResMedSynthLib.evaluation.set_distances import (
 SPACE_WORDS = {
     texture_features.SPACE: f"texture, {len(texture_features.feature_names())} features without weights",
     perceptual.SPACE: "ST-LPIPS VGG, 1472 features",
+    inception.SPACE: "Inception v3 of torchvision, 2048 features",
 }
 WORDS = {
     "frechet": ("Frechet distance", "squared SD of the real set, summed over features"),

@@ -6,8 +6,6 @@ from HiResMedSynthLib.export.defined_terms import term
 from HiResMedSynthLib.image import MedicalImage
 from HiResMedSynthLib.read_oddities import BURNED_IN_CLASSES
 
-WARNING = "WARNING: "
-
 
 def burned_in(image: MedicalImage) -> str:
     """Burned In Annotation: "YES", "NO" or "" where nobody says (PS3.3 C.7.6.1.1.1)."""
@@ -24,12 +22,12 @@ def burned_in_warning(image: MedicalImage) -> str | None:
     known = burned_in(image)
     if known == "YES":
         return (
-            f"{WARNING}text is burned into the pixels (BurnedInAnnotation YES) and stays there: "
+            "text is burned into the pixels (BurnedInAnnotation YES) and stays there: "
             "blank it with --mask-box ROW0,COL0,ROW1,COL1 before you share the case"
         )
     if not known and image.slices == 1 and image.modality in BURNED_IN_CLASSES:
         return (
-            f"{WARNING}nobody says whether text is burned into the pixels: look before you share the case, "
+            "nobody says whether text is burned into the pixels: look before you share the case, "
             "and blank it with --mask-box ROW0,COL0,ROW1,COL1"
         )
     return None

@@ -25,7 +25,7 @@ from HiResMedSynthLib.case_file import case_sha256, write_case
 from HiResMedSynthLib.compose import Composition
 from HiResMedSynthLib.errors import ExportError
 from HiResMedSynthLib.export.boxes import write_boxes
-from HiResMedSynthLib.export.burned_in import WARNING, burned_in_warning
+from HiResMedSynthLib.export.burned_in import burned_in_warning
 from HiResMedSynthLib.export.dicom_series import Compression, series_datasets, write_series
 from HiResMedSynthLib.export.identity import OutputIdentity
 from HiResMedSynthLib.export.image_file import save_png
@@ -60,16 +60,15 @@ REMEDIES = {
 
 @dataclass(frozen=True, kw_only=True)
 class ExportedFolder:
-    """What was written, and what a reader should know about it."""
+    """What was written, what to beware of before it is shared, and what else a reader should know about it."""
 
     folder: Path
     slices: int
     notes: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
 
     def summary(self) -> str:
-        """What to beware of, where everything is, and what else to know, several lines."""
-        warnings = [note for note in self.notes if note.startswith(WARNING)]
-        notes = [f"note           {note}" for note in self.notes if note not in warnings]
+        """Where everything is, and what else to know, several lines; `warnings` are apart."""
         lines = [
             f"DICOM series   {self.folder / 'dicom'} ({self.slices} file(s))",
             f"DICOM SEG      {self.folder / 'segmentation.dcm'}",
@@ -80,7 +79,7 @@ class ExportedFolder:
         ]
         if (self.folder / "dicom_background").is_dir():
             lines.insert(1, f"without lesions {self.folder / 'dicom_background'}")
-        return "\n".join([*warnings, *lines, *notes])
+        return "\n".join([*lines, *(f"note           {note}" for note in self.notes)])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,8 +217,6 @@ def _write(
     image = composition.image
     kind = object_kind(image, composition.case.settings.modality)
     notes = [f"written as {_name(kind.sop_class_uid)}: {kind.reason}"]
-    warning = burned_in_warning(image)
-    notes += [warning] if warning else []
     form = stored_form(image, composition.background)
     if not form.exact:
         notes.append("16 bits can't hold the source's values exactly: they were rounded")
@@ -270,7 +267,8 @@ def _write(
         save_png(preview(composition), folder / "preview.png")
     write_case(composition.case, folder)
     progress(3, 3, "case written")
-    return ExportedFolder(folder=out, slices=total, notes=tuple(notes))
+    warning = burned_in_warning(image)
+    return ExportedFolder(folder=out, slices=total, notes=tuple(notes), warnings=(warning,) if warning else ())
 
 
 def _derivation(composition: Composition, reason: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -55,7 +56,14 @@ def check_format(image_is_hounsfield: bool, form: str) -> None:
         raise ExportError("a PNG can't hold Hounsfield units", remedy="Choose DICOM or NRRD.")
 
 
-def write_image_file(image: MedicalImage, path: Path, *, how: str, sex: str | None = None) -> None:
+def write_image_file(
+    image: MedicalImage,
+    path: Path,
+    *,
+    how: str,
+    sex: str | None = None,
+    just_before: Callable[[], None] = lambda: None,
+) -> None:
     """Writes an image of one slice, marked as synthetic; an existing file is replaced.
 
     Args:
@@ -63,6 +71,7 @@ def write_image_file(image: MedicalImage, path: Path, *, how: str, sex: str | No
         path: `.dcm`, `.nrrd` or `.png`.
         how: what it is and by what it was made, one clause, for the header.
         sex: "F" or "M" for a DICOM header, None: empty.
+        just_before: called when the file is whole, before it takes its name; where it fails nothing does.
 
     Raises:
         ExportError: the format can't hold it, or it can't be written; nothing is left behind then.
@@ -77,6 +86,7 @@ def write_image_file(image: MedicalImage, path: Path, *, how: str, sex: str | No
                 _write_nrrd(image, aside, how)
             else:
                 _write_png(image, aside, how)
+            just_before()
     except OSError as error:
         raise _unwritable(path, error) from error
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from HiResMedSynthLib.lesion.deform import Deformation
+from HiResMedSynthLib.lesion.deform import FINE_BEND, Deformation
 from HiResMedSynthLib.lesion.lesion import ALPHA_ONE, Lesion
 
 Point3 = tuple[float, float, float]
@@ -21,7 +21,6 @@ SHADOW_STEP = 0.7  # of a source voxel after scaling: a shadow is sampled no fin
 THIN_PATH = 0.2  # of the longest path: shorter ones fade out of the silhouette
 MOST_SAMPLES = 12  # along one axis of a voxel
 BEND_EXTENT = 1.6  # edge of the bending grid's cube, in diameters
-FINE_BEND = 21  # points along each axis of the bending grid, refined
 SMALLEST_ALPHA = 1 / 512  # less of a lesion in a voxel is nothing
 
 
@@ -268,11 +267,10 @@ def _is_near(lesion: Lesion, voxels: NDArray[np.floating], reach: int) -> NDArra
 
 def _displacement(deformation: Deformation, own_mm: float, source: NDArray[np.float32]) -> NDArray[np.float32]:
     """Displacement in mm `[3, n]` of points in the source lesion: the bending grid, cubic, read linearly."""
-    from scipy.ndimage import map_coordinates, zoom
+    from scipy.ndimage import map_coordinates
 
-    fine = np.stack([zoom(axis, FINE_BEND / axis.shape[0], order=3, grid_mode=False) for axis in deformation.bend])
     at = (source / (BEND_EXTENT * own_mm) + 0.5) * (FINE_BEND - 1)
-    moved = [map_coordinates(axis, at, order=1, mode="constant", output=np.float32) for axis in fine]
+    moved = [map_coordinates(axis, at, order=1, mode="constant", output=np.float32) for axis in deformation.fine_bend]
     return np.asarray(own_mm * np.stack(moved), dtype=np.float32)
 
 

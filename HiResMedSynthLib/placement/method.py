@@ -88,29 +88,42 @@ class PlacementMethod:
             return "no engine for networks is installed here: the danger mask is the rule's"
         return ""
 
+    def prior_task(self, domain: Domain) -> str:
+        """What the prior is there: "density", "distances", or the task of the model; loads no weights.
+
+        Raises:
+            ModelError: there is no such model.
+            SettingsError: it is for other pictures.
+        """
+        chosen = self._prior(domain)
+        if chosen == DISTANCES and domain != "lung-ct":
+            raise SettingsError(
+                f"distances from border and vessels mean nothing on {domain} images", remedy=f"Use '{DENSITY}'."
+            )
+        if chosen in (DENSITY, DISTANCES):
+            return chosen
+        from HiResMedSynthLib.placement.network import stored_task
+
+        task = stored_task(chosen, words=(AUTO, DENSITY, DISTANCES))
+        _refuse_other_task(chosen, task, PRIOR_TASKS[domain], domain, without=DENSITY)
+        return task
+
     def local_factor(self, domain: Domain) -> LocalFactor | None:
         """What multiplies the density of real lesions; None: nothing does.
 
         Raises:
-            ModelError: there is no such model, or its packages are missing.
-            SettingsError: it is for other pictures.
+            ModelError, SettingsError: as for `prior_task`, or its packages are missing.
         """
-        chosen = BEST_PRIOR[domain] if self.prior == AUTO else self.prior
-        if chosen == DENSITY:
+        chosen, task = self._prior(domain), self.prior_task(domain)
+        if task == DENSITY:
             return None
-        if chosen == DISTANCES:
-            if domain != "lung-ct":
-                raise SettingsError(
-                    f"distances from border and vessels mean nothing on {domain} images", remedy=f"Use '{DENSITY}'."
-                )
+        if task == DISTANCES:
             from HiResMedSynthLib.placement.surroundings import distance_heat
 
             return LocalFactor(name="distances from the lung's border and vessels", heat=distance_heat)
         from HiResMedSynthLib.placement.location_network import learned_heat, network_likeness
-        from HiResMedSynthLib.placement.network import load_network, stored_task
+        from HiResMedSynthLib.placement.network import load_network
 
-        task = stored_task(chosen, words=(AUTO, DENSITY, DISTANCES))
-        _refuse_other_task(chosen, task, PRIOR_TASKS[domain], domain, without=DENSITY)
         if task == "yolo-ct":
             from HiResMedSynthLib.placement.yolo import load_detector
 
@@ -118,6 +131,9 @@ class PlacementMethod:
         else:
             model = network_likeness(load_network(chosen))
         return LocalFactor(name=f"model {chosen}", heat=lambda image, lungs: learned_heat(image, lungs, model=model))
+
+    def _prior(self, domain: Domain) -> str:
+        return BEST_PRIOR[domain] if self.prior == AUTO else self.prior
 
 
 def _refuse_other_task(chosen: str, task: str, wanted: tuple[str, ...], domain: Domain, *, without: str) -> None:

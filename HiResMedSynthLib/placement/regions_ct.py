@@ -30,6 +30,7 @@ LARGEST_LUMEN_MM2 = 120.0  # air enclosed by walls: the lumen of a bronchus
 BRONCHUS_HU = -950.0  # on the smoothed picture: air, not parenchyma
 BRONCHUS_MM2 = (6.0, 500.0)  # area of a bronchus cut by a slice
 WALL_HU = -750.0  # median of a bronchus's surroundings: walls, hilum; emphysema lies in parenchyma
+RIM_MM = 1.5  # the blur of a border: what is dense within it and nowhere deeper is wall
 SOLID_HU = -250.0  # on the smoothed picture: consolidation and effusion; ground glass lies below
 SOLID_RADIUS_MM = 7.0  # a dense region that holds a disc of this radius is no vessel
 LABELS_OF_RULE = {1: OUTSIDE_BODY, 2: CHEST_WALL, 3: MEDIASTINUM, 4: CENTRAL_AIRWAYS, 5: VESSELS, 6: PLEURA_MARGIN}
@@ -62,9 +63,9 @@ def danger_of_regions(
     """The danger map of what was found: everything but lung parenchyma is forbidden.
 
     The pleura margin is measured in 3-D where slices are closer than the margin, else in the plane. The vessel class
-    wins over the pleura margin, so that a lesion which may touch the pleura still keeps off vessels. Large dense parts
-    of the lung are a class of their own where bone and mediastinum are told apart (the network); the rule's lungs have
-    none.
+    wins over the pleura margin, so that a lesion which may touch the pleura still keeps off vessels; what is dense
+    only along the border is the wall, blurred, and stays pleura margin. Large dense parts of the lung are a class of
+    their own where bone and mediastinum are told apart (the network); the rule's lungs have none.
     """
     named = regions.mediastinum is not None and regions.bone is not None
     labels = np.full(regions.lungs.shape, 1, dtype=np.uint8)
@@ -83,6 +84,9 @@ def danger_of_regions(
     if named:
         labels[within_mm(solid, margins.vessel_mm, spacing_mm=spacing_mm) & regions.lungs] = 8
     labels[within_mm(vessels, margins.vessel_mm, spacing_mm=spacing_mm) & regions.lungs] = 5
+    if pleura is not None:
+        inner = within_mm(_off_the_rim(vessels, regions.lungs, spacing_mm), margins.vessel_mm, spacing_mm=spacing_mm)
+        labels[pleura & (labels == 5) & ~inner] = 6
     labels[within_mm(regions.airways, margins.vessel_mm, spacing_mm=spacing_mm)] = 4
     return DangerMap(labels=labels, names=LABELS_OF_NETWORK if named else LABELS_OF_RULE, method=method)
 
@@ -133,6 +137,22 @@ def _vessels(regions: ChestRegions, spacing_mm: tuple[float, float, float]) -> N
         lumen[0] = False
         vessels[index] = found | lumen[parts] | _bronchi(lungs, regions.smooth_hu[index], pixel_mm2)
     return vessels
+
+
+def _off_the_rim(
+    vessels: NDArray[np.bool_], lungs: NDArray[np.bool_], spacing_mm: tuple[float, float, float]
+) -> NDArray[np.bool_]:
+    """The vessels without what is dense along the lungs' border and nowhere deeper."""
+    import cv2
+
+    size = tuple(2 * max(1, round(RIM_MM / mm)) + 1 for mm in (spacing_mm[2], spacing_mm[1]))
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, size)
+    found = np.zeros(vessels.shape, dtype=bool)
+    for index in np.flatnonzero(vessels.any(axis=(1, 2))):
+        inside = cv2.erode(lungs[index].astype(np.uint8), disc, borderValue=0) > 0
+        deeper = (vessels[index] & inside).astype(np.uint8)
+        found[index] = vessels[index] & (cv2.dilate(deeper, disc) > 0)
+    return found
 
 
 def _bronchi(lungs: NDArray[np.bool_], smooth_hu: NDArray[np.int16], pixel_mm2: float) -> NDArray[np.bool_]:

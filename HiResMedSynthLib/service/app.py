@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 
 from fastapi import FastAPI, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
+from starlette.concurrency import run_in_threadpool
 
 from HiResMedSynthLib.image import MedicalImage
 from HiResMedSynthLib.service.guards import Guards
@@ -79,24 +80,29 @@ def make_app(*, token: str, hosts: frozenset[str], origin: str, memory_bytes: in
             raise RefusedError(404, "the backend doesn't hold this image", "Send it.")
         return {"held": True}
 
-    @app.put("/images/{name}", status_code=201)
-    async def put_image(name: str, request: Request) -> dict[str, bool]:
-        _checked(name, NAME)
-        arrays, header = unpack_arrays(await request.body())
+    def take_image(name: str, content: bytes) -> None:
+        arrays, header = unpack_arrays(content)
         if set(arrays) != {"pixels"} or not isinstance(header, dict):
             raise RefusedError(422, "an image is one array 'pixels' with its header", "Use the client.")
         image = image_from(arrays["pixels"], header)
         if name != image_name(arrays["pixels"], header):
             raise RefusedError(422, "the image differs from its name (sha256)", "Send it again.")
         store.put(f"image {name}", image, image.pixels.nbytes)
+
+    def take_blob(name: str, content: bytes) -> None:
+        if hashlib.sha256(content).hexdigest() != name:
+            raise RefusedError(422, "the content differs from its name (sha256)", "Send it again.")
+        store.put(f"blob {name}", content, len(content))
+
+    # a large upload is read in a thread of its own: other requests are answered meanwhile
+    @app.put("/images/{name}", status_code=201)
+    async def put_image(name: str, request: Request) -> dict[str, bool]:
+        await run_in_threadpool(take_image, _checked(name, NAME), await request.body())
         return {"held": True}
 
     @app.put("/blobs/{name}", status_code=201)
     async def put_blob(name: str, request: Request) -> dict[str, bool]:
-        content = await request.body()
-        if hashlib.sha256(content).hexdigest() != _checked(name, NAME):
-            raise RefusedError(422, "the content differs from its name (sha256)", "Send it again.")
-        store.put(f"blob {name}", content, len(content))
+        await run_in_threadpool(take_blob, _checked(name, NAME), await request.body())
         return {"held": True}
 
     @app.post("/jobs", status_code=201)

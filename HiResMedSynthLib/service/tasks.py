@@ -233,7 +233,7 @@ def export_job(work: Work, step: Step) -> Result:
             labels=wanted.labels,
             progress=step.progress,
         )
-        for note in exported.notes:
+        for note in (*exported.warnings, *exported.notes):
             step.note(note)
         return zip_result(out)
 

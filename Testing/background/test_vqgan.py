@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from HiResMedSynthLib.background.cascade import load_cascade
 from HiResMedSynthLib.background.hdfb import HDFB, BlockReading
 from HiResMedSynthLib.background.quantiser import Codebook
 from HiResMedSynthLib.background.vqgan import (
@@ -26,6 +27,8 @@ from HiResMedSynthLib.background.vqgan import (
 from HiResMedSynthLib.background.vqgan_cost import describe, describe_side_by_side, match_parameters
 from HiResMedSynthLib.background.vqgan_file import codebook_fingerprint, load_vqgan, save_vqgan
 from HiResMedSynthLib.errors import ReadError, SettingsError
+from Testing.background.tiny_cascade import write_tiny
+from Testing.benchmarks.background_cost import table
 
 TINY = replace(preset_shape("paper", size=64, widths=(4, 8, 8, 16)), codes=32, dimension=8)
 
@@ -112,6 +115,16 @@ def test_costs_are_printed_side_by_side() -> None:
     printed = describe_side_by_side({"paper": TINY, "vqgan": replace(TINY, block="residual")}, size=128)
     assert [line.split("|")[1].strip() for line in printed.splitlines()[2:]] == ["paper", "vqgan"]
     assert "128 px" in printed
+
+
+def test_all_presets_stand_in_one_table(tmp_path: Path) -> None:
+    cascade = load_cascade(write_tiny(tmp_path))
+    paper, better = (line.strip("| ").split(" | ") for line in table({"paper": TINY}, cascade).splitlines()[2:])
+    assert (paper[0], better[0]) == ("paper", "better")
+    counted = sum(p.numel() for stage in cascade.stages.values() for p in stage.network.parameters())
+    assert int(better[2].replace(",", "")) == counted
+    assert float(paper[3]) == pytest.approx(2 * describe(TINY, size=cascade.side).gmac, abs=0.05)
+    assert 0 < float(better[3]) < float(better[4])  # told its codes, a film takes a third of the first evaluations
 
 
 def test_baseline_differs_in_its_blocks_only() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import errno
 import os
-import shutil
 import signal
 import subprocess
 import time
@@ -31,7 +30,7 @@ from HiResMedSynthLib.provenance import provenance_of
 from HiResMedSynthLib.read import read_image
 from HiResMedSynthLib.synthetic_words import COMPOSED, HOLDS_COMPOSED
 from Testing.batch.conftest import COMMAND
-from Testing.batch.small_scans import CASES, files_in, made_here, plan_of, write_scans, write_spec
+from Testing.batch.small_scans import files_in, made_here, plan_of, write_scans, write_spec
 
 ONE_SIDE = 'formats = ["yolo"]\nsplit = { train = 1 }'
 
@@ -218,45 +217,6 @@ def test_a_folder_of_something_else_or_in_use_is_refused(scans: Path, tmp_path: 
     told.write_text(told.read_text().replace('"hiresmedsynth": "', '"hiresmedsynth": "0.0.'))
     with pytest.raises(ExportError, match="another version of hiresmedsynth"):
         run_here(plan, out)
-
-
-def test_dry_run_counts_and_writes_nothing(scans: Path, tmp_path: Path) -> None:
-    spec = tmp_path / "spec.toml"
-    spec.write_text(f'[backgrounds]\nfiles = ["{scans}/scan0"]\nslices = "each"\n[cases]\n{CASES}')
-    done = subprocess.run(
-        [*COMMAND, str(spec), "--dry-run", "--measure", "--count", "1"], capture_output=True, text=True, check=True,
-        cwd=tmp_path,
-    )  # fmt: skip
-    assert "1 cases in 2 background(s) of 1 patient(s)" in done.stdout
-    assert "no val and no test side" in done.stdout
-    assert "measured now on 1 case(s)" in done.stdout
-    assert [path.name for path in tmp_path.iterdir()] == ["spec.toml"]
-
-
-def test_a_dry_run_reckons_from_headers_and_reads_no_pixel(scans: Path, tmp_path: Path) -> None:
-    shutil.copytree(scans / "scan0", tmp_path / "scan0")
-    slices = 0
-    for file in (tmp_path / "scan0").iterdir():
-        data = pydicom.dcmread(file)
-        pixels, slices = data.Rows * data.Columns, slices + 1
-        data.PixelData = data.PixelData[:2]  # a pixel that were read would be missed
-        data.save_as(file)
-    shutil.copyfile(file, tmp_path / "scan0" / "DICOMDIR")
-    spec = tmp_path / "whole.toml"
-    spec.write_text('[backgrounds]\nfiles = "scan0"\n[cases]\ncount = 1000\n')
-    done = subprocess.run([*COMMAND, str(spec), "--dry-run"], capture_output=True, text=True, check=True)
-    assert "1000 cases in 1 background(s) of 1 patient(s)" in done.stdout
-    assert f"reckoned from 1 header(s), {slices * pixels / 1e6:.3g} million pixels" in done.stdout
-    assert f"about {1000 * 2 * slices * pixels / 1e6:.3g} MB of pixels" in done.stdout
-    with spec.open("a") as stream:
-        stream.write('[output]\nformats = ["yolo"]\n')
-    del data.Rows, data.PixelData
-    data.save_as(tmp_path / "scan0" / "0_report.dcm")
-    told = subprocess.run([*COMMAND, str(spec), "--dry-run"], capture_output=True, text=True, check=True).stdout
-    assert "of pixels and" not in told
-    assert "reckoned from 1 header(s)" in told
-    refused = subprocess.run([*COMMAND, str(spec), "--measure"], capture_output=True, text=True, check=False)
-    assert "no effect without --dry-run" in refused.stderr
 
 
 def test_dicom_cases_take_the_forms_that_the_spec_asks_for(scans: Path, tmp_path: Path) -> None:

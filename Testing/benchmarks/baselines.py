@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from HiResMedSynthLib.aside import written_aside
 from HiResMedSynthLib.evaluation.band_power import BANDS_CYCLES_PER_PIXEL
 from HiResMedSynthLib.evaluation.feature_cache import FeatureCache
 from HiResMedSynthLib.privacy import descriptors_of
@@ -30,7 +31,6 @@ from Testing.benchmarks.baselines_measures import (
     LEARNED_FILMS,
     LEARNED_PAIRS,
     SIDE,
-    SPACES,
     Film,
     FilmSet,
     copy_share,
@@ -84,16 +84,16 @@ def baseline_films(samples: Samples) -> Iterator[tuple[str, Film]]:
         yield str(seed), one.enlarged(SIDE)[0]
 
 
-def sheet(rows: list[list[Film]], path: Path) -> None:
+def sheet(rows: list[list[Film]], path: Path, *, across: int = ACROSS, tile: int = TILE) -> None:
     """Writes one row of eight films a method, as JPEG."""
-    tiles = [[_tile(film) for film in row[:ACROSS]] for row in rows]
+    tiles = [[_tile(film, tile) for film in row[:across]] for row in rows]
     picture = np.concatenate([np.concatenate(row, axis=1) for row in tiles])
     Image.fromarray(picture).save(path, quality=QUALITY, optimize=True)
 
 
-def _tile(film: Film) -> NDArray[np.uint8]:
+def _tile(film: Film, side: int) -> NDArray[np.uint8]:
     grey = Image.fromarray(np.rint(film * 255).clip(0, 255).astype(np.uint8))
-    return np.asarray(grey.resize((TILE, TILE), Image.Resampling.LANCZOS))
+    return np.asarray(grey.resize((side, side), Image.Resampling.LANCZOS))
 
 
 @click.group(help=__doc__)
@@ -141,22 +141,22 @@ def table_command(films: Path, runs: Path, better: Path, cache: Path, out: Path)
 
 
 def compared(one: FilmSet, real: FilmSet, training: FilmSet, held_out: FilmSet, kept: Path) -> dict[str, Any]:
-    """Every figure of a set; kept in a file, so that a run that was cut off goes on where it was."""
-    print_of = fingerprint(one, real)
+    """Every figure of a set; kept in a file, so that only what isn't there, or is of other films, is measured."""
+    found: dict[str, Any] = {}
     if kept.is_file():
-        found: dict[str, Any] = json.loads(kept.read_text(encoding="utf-8"))
-        if found["fingerprint"] == print_of:
-            return found
-    found = {
-        "fingerprint": print_of,
-        "films": len(one.groups),
-        "distances": distances(real, one),
-        "power": power_ratios(training, one),
-        "copies": copy_share(one),
-        "random held-out film": paired(one, held_out, nearest=False),
-        "nearest training film": paired(one, training, nearest=True),
+        found = json.loads(kept.read_text(encoding="utf-8"))
+    if found.get("fingerprint") != fingerprint(one, real):
+        found = {"fingerprint": fingerprint(one, real), "films": len(one.groups)}
+    parts: dict[str, Callable[[], Any]] = {
+        "distances": lambda: distances(real, one),
+        "power": lambda: power_ratios(training, one),
+        "copies": lambda: copy_share(one),
+        "random held-out film": lambda: paired(one, held_out, nearest=False),
+        "nearest training film": lambda: paired(one, training, nearest=True),
     }
-    kept.write_text(json.dumps(found, indent=1), encoding="utf-8")
+    found |= {name: measure() for name, measure in parts.items() if name not in found}
+    with written_aside(kept) as aside:
+        aside.write_text(json.dumps(found, indent=1), encoding="utf-8")
     return found
 
 
@@ -181,13 +181,14 @@ def joined(one: FilmSet, other: FilmSet) -> FilmSet:
 def markdown(found: dict[str, Any]) -> str:
     """The tables: distances, precision and its like, power, near copies and pairs; x marks what is beyond the floor."""
     sets = found["sets"]
-    columns = [(space, name) for space in SPACES for name in ("frechet", "kid")]
+    spaces = list(next(iter(sets.values()))["distances"])
+    columns = [(space, name) for space in spaces for name in ("frechet", "kid")]
     lines = _table(
         ["set, films a side", *(f"{name}, {space}" for space, name in columns)],
         sets,
         lambda one: [_a_side(one), *(_cell(one["distances"][space][name]) for space, name in columns)],
     )
-    for space in SPACES[1:]:
+    for space in spaces:
         lines += _table([f"set, {space}", *SHARES], sets, partial(_shares, space))
     lines += _table(
         ["power over training films', c/px", *(f"{low:g}-{high:g}" for low, high in BANDS_CYCLES_PER_PIXEL)],
@@ -208,7 +209,7 @@ def _table(head: list[str], sets: dict[str, Any], cells: Callable[[Any], list[st
 
 
 def _a_side(one: dict[str, Any]) -> str:
-    counts = [one["distances"][space]["kid"]["a_side"] for space in SPACES]
+    counts = [space["kid"]["a_side"] for space in one["distances"].values()]
     return f", {counts[0]}" + (f" (VGG {counts[-1]})" if counts[-1] != counts[0] else "")
 
 

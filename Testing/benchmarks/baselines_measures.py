@@ -25,9 +25,10 @@ from HiResMedSynthLib.evaluation.st_lpips import st_lpips
 from HiResMedSynthLib.privacy import TrainingDescriptors
 
 SIDE, CROP = 1024, 768  # px of 0.42 mm
-COARSE = 8  # block whose mean makes the crop 96 px of 3.4 mm: what a film of 128 px can hold
+AT_96, AT_48 = "texture at 96 px", "texture at 48 px"  # of 3.4 and 6.7 mm: what a film of 128 or of 64 px can hold
+BLOCKS = {texture_features.SPACE: 1, AT_96: 8, AT_48: 16}  # whose means make the crop so small
 PAIR_SIDE = 256
-SPACES = ("texture", "texture at 96 px", perceptual.SPACE)
+SPACES = (texture_features.SPACE, AT_96, perceptual.SPACE)
 LEARNED_FILMS, LEARNED_PAIRS = 32, 16
 Film = NDArray[np.float32]
 
@@ -115,7 +116,7 @@ def _numbers(kind: str, crop: Film, cache: FeatureCache) -> NDArray[np.float64]:
         elif kind == perceptual.SPACE:
             kept = perceptual.vgg_features(crop)
         else:
-            kept = texture_features.texture_features(blocks(crop, COARSE) if "96" in kind else crop)
+            kept = texture_features.texture_features(blocks(crop, BLOCKS[kind]))
         cache.put(kept, *key)
     return kept
 

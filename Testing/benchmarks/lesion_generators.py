@@ -27,7 +27,7 @@ from typing import Any
 import click
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import map_coordinates, spline_filter, zoom
+from scipy.ndimage import map_coordinates, spline_filter
 
 from HiResMedSynthLib.errors import HiResMedSynthError
 from HiResMedSynthLib.evaluation import lesion_diversity as diversity
@@ -41,9 +41,9 @@ from HiResMedSynthLib.evaluation.texture_distance import (
     texture_distance,
     vgg_features,
 )
-from HiResMedSynthLib.lesion.deform import Deformation, draw_deformation
+from HiResMedSynthLib.lesion.deform import FINE_BEND, Deformation, draw_deformation
 from HiResMedSynthLib.lesion.lesion_grid import BOX_ALPHA, MARGIN
-from HiResMedSynthLib.lesion.render import BEND_EXTENT, FINE_BEND
+from HiResMedSynthLib.lesion.render import BEND_EXTENT
 
 STRENGTHS = (1.0, 1.5, 2.0)
 HALVINGS = 4
@@ -89,7 +89,6 @@ def regrid(values: NDArray[np.floating], deformation: Deformation) -> tuple[NDAr
     size = alpha.shape[0]
     centroid = np.array([np.average(np.arange(size), weights=alpha.sum(axis=others) + 1e-12) for others in OTHERS])
     diameter = (6.0 * float(alpha.sum()) / math.pi) ** (1 / 3)
-    fine = [zoom(axis, FINE_BEND / axis.shape[0], order=3) for axis in deformation.bend]
 
     def places(axes: list[NDArray[np.float64]]) -> NDArray[np.float64]:
         grid = np.stack(np.meshgrid(*axes, indexing="ij"))
@@ -97,7 +96,7 @@ def regrid(values: NDArray[np.floating], deformation: Deformation) -> tuple[NDAr
         if not deformation.bend.any():
             return np.asarray(source + centroid[:, None, None, None])
         at = (source / (BEND_EXTENT * diameter) + 0.5) * (FINE_BEND - 1)
-        bend = np.stack([map_coordinates(axis, at, order=1, mode="constant") for axis in fine])
+        bend = np.stack([map_coordinates(axis, at, order=1, mode="constant") for axis in deformation.fine_bend])
         return np.asarray(source + diameter * bend + centroid[:, None, None, None])
 
     wide = [np.arange(WIDE) - (WIDE - 1) / 2] * 3

@@ -1,14 +1,17 @@
 """The gate against near copies: planted copies caught by kind, false alarms on real films of other patients.
 
-`python -m Testing.benchmarks.privacy_gate --nih FOLDER --cache DIR [--others FOLDER ...] [--made MODEL.safetensors ...]
---out FILE.json`. Planted: `Testing/planted_copies.py`, on films of 256 px. False alarms: the NIH films that were held
-out, each training film against the others (limits anew without it: no film has a say in its own verdict), and films of
-other hospitals (folders with index.csv: file, patient_id, view). Intervals: exact (Clopper-Pearson), 95 %, two-sided.
+`python -m Testing.benchmarks.privacy_gate --films FOLDER --cache DIR [--others FOLDER ...] [--made MODEL ...] --out
+FILE.json`; for CT `--films SLICES.npz --preset lung_ct --descriptors FILE`. Planted: `Testing/planted_copies.py`, on
+films of 256 px. False alarms: the films that were held out, each training film against those of other patients
+(limits anew without it: no film has a say in its own verdict), and films of other hospitals (folders with index.csv:
+file, patient_id, view). Intervals: exact (Clopper-Pearson), 95 %, two-sided. `--release` writes the figures on the card
+of the descriptors.
 """
 
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import time
 from collections import defaultdict
@@ -23,10 +26,19 @@ import click
 import numpy as np
 from PIL import Image
 
-from HiResMedSynthLib.privacy import PARTS, Pixels, TrainingDescriptors, limits_of, read_descriptors
+from HiResMedSynthLib.privacy import (
+    PARTS,
+    Pixels,
+    TrainingDescriptors,
+    limits_of,
+    read_descriptors,
+    write_descriptors,
+)
+from HiResMedSynthLib.weights import read_card
 from Testing.planted_copies import CHANGES, mixed, part_in
-from Training.film_data import FilmSet, load_films
-from Training.train_background import read_preset
+from Training.film_data import FilmSet
+from Training.release_model import list_in_release
+from Training.train_background import load_set, read_preset
 
 SHIPPED = Path(__file__).resolve().parents[2] / "HiResMedSynthLib/background/weights/cxr_descriptors.safetensors"
 SIDE = 256
@@ -133,23 +145,45 @@ def summary(copies: Groups, unlearned: Groups, strangers: Groups, made: Groups, 
     }
 
 
+def tell_on_card(file: Path, result: dict[str, Any]) -> None:
+    """Writes the gate's shares into the card of the descriptors in `file`, its new hash into the release's list."""
+
+    def told(share: dict[str, Any]) -> str:
+        low, high = share["interval"]
+        return f"{share['found']} of {share['of']} ({low:.4f} to {high:.4f})"
+
+    card = read_card(file)
+    figures = {
+        "planted_copies_caught": told(result["caught_whole_copies"]),
+        "other_patients_taken_for_copies": told(result["false_alarms_of_all"]),
+        "intervals": "exact, 95 %",
+    }
+    card = dataclasses.replace(card, metrics={**card.metrics, **figures})
+    write_descriptors(file, read_descriptors(file), card)
+    file.chmod(0o644)  # a file written aside is its owner's alone
+    list_in_release(file)
+
+
 def _likeness(descriptors: TrainingDescriptors, film: Pixels) -> Pixels:
     return descriptors.likeness(film)
 
 
 @click.command()
-@click.option("--nih", type=click.Path(path_type=Path), required=True)
+@click.option("--films", "data", type=click.Path(path_type=Path), required=True, help="Those that the model learned.")
+@click.option("--preset", default="better", show_default=True, help="Its [data] table says how they are prepared.")
 @click.option("--cache", type=click.Path(path_type=Path), required=True)
 @click.option("--others", type=click.Path(path_type=Path), multiple=True)
 @click.option("--made", type=click.Path(path_type=Path), multiple=True, help="Models whose films are judged.")
 @click.option("--descriptors", type=click.Path(path_type=Path), default=SHIPPED)
 @click.option("--workers", default=1, show_default=True)
+@click.option("--release", is_flag=True, help="Write the figures on the card of the descriptors.")
 @click.option("--out", type=click.Path(path_type=Path), required=True)
-def main(nih: Path, cache: Path, others: tuple[Path, ...], made: tuple[Path, ...], descriptors: Path, workers: int,
-         out: Path) -> None:  # fmt: skip
+def main(data: Path, preset: str, cache: Path, others: tuple[Path, ...], made: tuple[Path, ...], descriptors: Path,
+         workers: int, release: bool, out: Path) -> None:  # fmt: skip
     """Measures the gate."""
-    films = load_films(nih, cache, **read_preset("better")["data"])
+    films, _ = load_set(data, cache, **read_preset(preset)["data"])
     training, held_out = reduced(films, held_out=False), reduced(films, held_out=True)
+    whose = np.array([films.films[i].patient for i in films.side(held_out=False) if films.films[i].whole])
     del films
     gate = read_descriptors(descriptors)
     start = time.process_time()
@@ -160,14 +194,14 @@ def main(nih: Path, cache: Path, others: tuple[Path, ...], made: tuple[Path, ...
         def largest(group: Iterable[Pixels], *, themselves: bool = False) -> Pixels:
             found = np.stack(list(pool.map(partial(_likeness, gate), group, chunksize=4)))
             if themselves:
-                found[np.arange(len(found)), :, np.arange(len(found))] = 0
+                found[(whose[:, None] == whose)[:, None].repeat(len(PARTS), axis=1)] = 0
             return np.asarray(found.max(axis=2))
 
         result = summary(
             {kind: largest(group) for kind, group in planted(training, held_out).items()},
             {
-                "NIH, held out": largest(held_out),
-                "NIH, each training film against the others": largest(training, themselves=True),
+                "held out": largest(held_out),
+                "each training film against other patients'": largest(training, themselves=True),
             },
             {kind: largest(group) for folder in others for kind, group in read_others(folder).items()},
             {model.stem: largest(make_films(model)) for model in made},
@@ -175,6 +209,8 @@ def main(nih: Path, cache: Path, others: tuple[Path, ...], made: tuple[Path, ...
         )
     result["cpu_seconds_a_film"] = round(seconds, 3)
     out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    if release:
+        tell_on_card(descriptors, result)
     click.echo(json.dumps(result, indent=1))
 
 

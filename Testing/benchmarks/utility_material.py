@@ -27,7 +27,7 @@ from HiResMedSynthLib.lesion.bank import Bank, load_bank
 from HiResMedSynthLib.placement.danger import DangerMap
 from HiResMedSynthLib.placement.margins import Margins
 from Training.controls import carve_mixed, copy_pasted
-from Training.erased_pairs import ErasedPatch
+from Training.erased_pairs import ErasedPatch, paint
 from Training.location_data import LungPatch, chooses, fold_of
 
 CELLS = 20  # a tenth of the patients is two of them
@@ -72,7 +72,7 @@ def training_bank() -> Bank:
 def healthy(item: ErasedPatch) -> LungPatch:
     """The picture with its lesion erased; `lesion` still tells where and how large it was."""
     hu = item.patch.hu.copy()
-    item.true.paint(hu)
+    paint(hu, item.true)
     return replace(item.patch, hu=hu)
 
 

@@ -102,10 +102,10 @@ def test_tests_that_can_never_be_significant_are_not_called_no_difference(
     report = tmp_path / "report"
     assert run(monkeypatch, "evaluate", tmp_path / "two", tmp_path / "eight", "--report", report) == 0
     told = capsys.readouterr().out
-    assert len(re.findall(r"^not measured: too few .*; 14 tests need 6 patients a side$", told, re.MULTILINE)) == 14
+    assert len(re.findall(r"^not tested: too few .*; 14 tests need 6 patients a side$", told, re.MULTILINE)) == 14
     rows = figures(report).values()
     assert [row["p"] for row in rows if row["verdict"] == TOO_FEW] == [None] * 14
-    assert "not measured: too few (14 tests need 6 patients a side)" in (report / HTML_FILE).read_text()
+    assert "not tested: too few (14 tests need 6 patients a side)" in (report / HTML_FILE).read_text()
 
 
 @pytest.mark.parametrize("groups", [(5, 5, TOO_FEW), (6, 6, DIFFERS), (3, 12, TOO_FEW), (3, 20, DIFFERS)])
@@ -125,7 +125,7 @@ def test_what_is_too_few_is_what_the_test_can_reach(groups: tuple[int, int, str]
 @pytest.mark.parametrize("count", [8, 100])
 def test_a_share_that_could_as_well_be_the_worst_is_not_within_the_floor(count: int) -> None:
     rng = np.random.default_rng(0)
-    real, made = rng.normal(size=(2 * count, 5)), 1.2 * rng.normal(size=(count, 5))
+    real, made = rng.normal(size=(2 * count, 5)), 1.3 * rng.normal(size=(count, 5))
     sides = [
         SimpleNamespace(groups=[f"{name}{k}" for k in range(len(values))], windows_differ=name == "made")
         for name, values in (("real", real), ("made", made))

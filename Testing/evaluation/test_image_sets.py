@@ -67,6 +67,9 @@ def test_exported_cases(tmp_path: Path) -> None:
     assert shown.name == "c0#1"
     assert int((shown.lesions > 0).sum()) == 15 * 15  # type: ignore[operator]
     assert find_images(tmp_path / "c0")[0].name == "c0"
+    (by_series,) = find_images(tmp_path / "c0" / "dicom")  # its case lies one folder up
+    assert (by_series.name, by_series.group, by_series.paired) == ("c0", one.group, True)
+    assert read_source(by_series).lesions is not None
 
 
 def test_two_cases_on_one_background_are_one_patient(tmp_path: Path) -> None:

@@ -8,12 +8,16 @@ import numpy as np
 import pytest
 
 from HiResMedSynthLib.errors import SettingsError
+from HiResMedSynthLib.evaluation import pairs as pairing
+from HiResMedSynthLib.evaluation.comparable import Grid
 from HiResMedSynthLib.evaluation.findings import DIFFERS, TOO_FEW
-from HiResMedSynthLib.evaluation.metrics import PAPER_DB, ms_ssim, nmse, psnr, ssim, ssim_map
+from HiResMedSynthLib.evaluation.image_sets import Loaded, Source
+from HiResMedSynthLib.evaluation.metrics import MS_WEIGHTS, PAPER_DB, ms_ssim, ms_ssim_maps, nmse, psnr, ssim, ssim_map
 from HiResMedSynthLib.evaluation.pair_rows import method_rows, pair_rows
-from HiResMedSynthLib.evaluation.pairs import PairNumbers, pair_numbers
+from HiResMedSynthLib.evaluation.pairs import LEARNED, PairNumbers, PairPlan, measure_pairs, pair_numbers
 from HiResMedSynthLib.torchvision_guard import import_torchvision
 from Testing.evaluation.films import film
+from Testing.export.cases import ct_image
 
 
 def two(size: int = 192) -> tuple[np.ndarray, np.ndarray]:
@@ -97,6 +101,35 @@ def test_inside_and_outside_part_a_change() -> None:
     assert ("MS-SSIM", "whole") not in found  # 96 pixels are too few for five scales
 
 
+def test_ms_ssim_counts_a_coarse_pixel_by_the_share_of_the_mask_in_it() -> None:
+    one, other = two()
+    maps = ms_ssim_maps(one, other, data_range=1)
+    mask = np.zeros(one.shape, bool)
+    mask[32:48, 40:64] = True  # one row of three halves and wholes at the coarsest scale, of 16 px
+    mask[48, 40:64] = True
+    means = [m[32 >> k : 48 >> k, 40 >> k : 64 >> k] for k, m in enumerate(maps[:4])]
+    below = [m[48 >> k, 40 >> k : 64 >> k] / 2**k for k, m in enumerate(maps[:4])]  # its share of a coarse pixel
+    expected = [
+        (a.sum() + b.sum()) / (a.size + b.size / 2**k) for k, (a, b) in enumerate(zip(means, below, strict=True))
+    ]
+    shares = np.array([[128, 256], [8, 16]])  # of the coarsest pixels at rows 2, 3 and columns 2, 3
+    expected.append(float((maps[4][2:4, 2:4] * shares).sum() / shares.sum()))
+    worked = math.prod(mean**weight for mean, weight in zip(expected, MS_WEIGHTS, strict=True))
+    assert ms_ssim(one, other, data_range=1, mask=mask) == pytest.approx(worked, rel=1e-9)
+
+
+def test_ms_ssim_parts_a_change_and_leaves_out_what_the_coarse_scales_do() -> None:
+    one = np.kron(film(3), np.ones((2, 2)))[:190, :190] / 255
+    other, inside = one.copy(), np.zeros(one.shape, bool)
+    inside[80:120, 60:100] = True
+    other[inside] = np.random.default_rng(1).random(1600)
+    found = pair_numbers(one.astype(np.float32), other.astype(np.float32), inside)
+    assert found["MS-SSIM", "inside"] < found["MS-SSIM", "whole"] < found["MS-SSIM", "outside"] < 1
+    edge = np.zeros(one.shape, bool)
+    edge[182:, :] = True  # 190 = 11 x 16 + 14
+    assert ("MS-SSIM", "inside") not in pair_numbers(one.astype(np.float32), other.astype(np.float32), edge)
+
+
 def test_an_error_over_black_is_left_out_and_said_so() -> None:
     """A lung lesion in a window of soft tissue: its surroundings and the real image inside it are 0."""
     one, inside = film(3).astype(np.float32) / 255, np.zeros((96, 96), bool)
@@ -110,6 +143,27 @@ def test_an_error_over_black_is_left_out_and_said_so() -> None:
     assert rows["NMSE, inside lesions"].value is None
     assert "black there" in rows["NMSE, inside lesions"].note
     assert rows["PSNR, inside lesions"].value == pytest.approx(20 * math.log10(2), abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("volumes", "budget", "read"), [(1, 16, "0 1 2 3 4 5 6"), (2, 6, "1 3 5, 1 3 5"), (4, 2, "3, , 3, ")]
+)
+def test_st_lpips_reads_evenly_spaced_slices_of_evenly_spaced_volumes(
+    volumes: int, budget: int, read: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pairing, "LEARNED", {name: lambda: lambda _one, _other: 0.25 for name in LEARNED})
+    image = ct_image()
+    made = Loaded(image=image, background=image)
+    plans = [
+        PairPlan(synthetic=Source(name=f"v{k}", group=f"p{k}", read=lambda: made, paired=True), partner=None)
+        for k in range(volumes)
+    ]
+    grid = Grid(size=image.shape[1:], resampled=False, window=None, unit="", kind="CT")
+    found, _ = measure_pairs(plans, grid, most=7, learned_pairs=budget, progress=lambda *_: None)
+    held = [one.name.split("#") for one in found if ("ST-LPIPS", "whole") in one.values]
+    assert ", ".join(" ".join(k for name, k in held if name == f"v{v}") for v in range(volumes)) == read
+    row = next(row for row in pair_rows(found, {}, {}, unit="1", seed=0) if row.name == "ST-LPIPS")
+    assert row.n.startswith(f"{len(held)} of {7 * volumes} pairs of" if len(held) < 7 * volumes else "7 pairs of")
 
 
 def test_what_cannot_be_measured_is_refused() -> None:

@@ -83,6 +83,18 @@ def test_precision_recall_density_coverage_by_hand() -> None:
         manifold(*tables, 3)
 
 
+def test_images_of_the_same_patient_are_no_neighbours() -> None:
+    real, fake = np.array([0.0, 0.1, 2.0, 6.0]), np.array([1.0, 1.1, 8.0])
+    tables = [np.abs(a[:, None] - b[None, :]) for a, b in ((real, real), (fake, fake), (real, fake))]
+    patients = np.array([0, 0, 1, 2]), np.array([0, 0, 1])
+    # nearest of another patient: real 2, 1.9, 1.9, 4 away; synthetic 7, 6.9, 6.9
+    assert manifold(*tables, 1, patients=patients) == pytest.approx((1, 1, (3 + 3 + 1) / 3, 1))
+    # by image: real .1, .1, 1.9, 4 away, synthetic .1, .1, 6.9: 1 and 1.1 lie in the ball of 2 only, 8 in that of 6
+    assert manifold(*tables, 1) == pytest.approx((1, 2 / 4, (1 + 1 + 1) / 3, 2 / 4))
+    # the second neighbour of 2 is 2 away, of 6 it would be .1 or 0; of two patients there is no second to the third
+    assert manifold(*tables, 2, patients=(np.array([0, 0, 1, 1]), patients[1]))[2] == pytest.approx((4 + 4 + 1) / 3 / 2)
+
+
 def test_sets_of_one_distribution_lie_within_the_floor_and_a_shifted_one_beyond() -> None:
     rng = np.random.default_rng(1)
     real, like, shifted = rng.normal(size=(60, 10)), rng.normal(size=(30, 10)), rng.normal(size=(30, 10)) + 1.0

@@ -193,8 +193,8 @@ def test_films_that_were_whole_before_the_disk_was_full_stay(
 ) -> None:  # fmt: skip
     assert run(monkeypatch, *commands(data, tmp_path)[name]) == 0
     film = (tmp_path / "films" / "cxr-0000.dcm").stat().st_size
-    for more in (0, 8, 12, 60):  # beside the first film: room for nothing, or for a part of the second
-        with all_but(disk, film + more * 1024 + 4096):
+    for more in (0, 8, 12, 60):  # beside the first film and its record: room for nothing, or for a part of the second
+        with all_but(disk, film + more * 1024 + 2 * 4096):
             capsys.readouterr()
             assert run(monkeypatch, *commands(data, disk)[name]) == 1
             told = capsys.readouterr().err
@@ -202,12 +202,14 @@ def test_films_that_were_whole_before_the_disk_was_full_stay(
         assert "1 of 2 image(s) are whole and stay" in told
         left = files_in(disk / "films")
         assert read_image(disk / "films" / "cxr-0000.dcm").shape == (1, 256, 256)
-        assert left.keys() <= {"cxr-0000.dcm", "generated.json", "sheet.png"}
-        if "generated.json" in left:
-            assert [one["file"] for one in json.loads(left["generated.json"])["images"]] == ["cxr-0000.dcm"]
+        assert {"cxr-0000.dcm", "generated.json"} <= left.keys() <= {"cxr-0000.dcm", "generated.json", "sheet.png"}
+        assert [one["file"] for one in json.loads(left["generated.json"])["images"]] == ["cxr-0000.dcm"]
         if "sheet.png" in left:
             Image.open(disk / "films" / "sheet.png").load()
-        shutil.rmtree(disk / "films")
+        if more < 60:
+            shutil.rmtree(disk / "films")
+    assert run(monkeypatch, *commands(data, disk)[name], "--overwrite") == 0, "there is room again"
+    assert files_in(disk / "films").keys() == {"cxr-0000.dcm", "cxr-0001.dcm", "generated.json", "sheet.png"}
 
 
 # -- what goes on ------------------------------------------------------------------------------------------------------

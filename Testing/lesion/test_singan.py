@@ -18,6 +18,7 @@ from HiResMedSynthLib.lesion.bank import load_bank
 from HiResMedSynthLib.lesion.lesion_grid import to_grid
 from HiResMedSynthLib.lesion.singan import SinGan
 from HiResMedSynthLib.lesion.singan_settings import PAPER, SinGanSettings, official_sizes, preset
+from HiResMedSynthLib.lesion.singan_step import Scale
 from HiResMedSynthLib.lesion.singan_train import train_singan
 from Testing.lesion.singan_runs import SMALL_PAPER, TINY, assert_same, read_log
 
@@ -176,13 +177,20 @@ def test_a_scale_ends_when_its_reconstruction_is_flat(solids: list[np.ndarray], 
     assert [line["iteration"] for line in read_log(tmp_path) if line["scale"] == 1][-1] == 8
 
 
-def test_a_dead_critic_stops_the_run(solids: list[np.ndarray], tmp_path: Path) -> None:
+def test_a_dead_critic_stops_the_run(
+    solids: list[np.ndarray], flats: list[np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     same = dataclasses.replace(
         TINY, iterations=(200,), g_rate=0.0, d_rate=0.0, start_strength=0.0, real_strength=0.0, noise=0.0
     )
     with pytest.raises(HiResMedSynthError, match=r"critic is dead: for 100 iterations") as stopped:
-        train_singan(solids[:1], same, out=tmp_path)
+        train_singan(solids[:1], same, out=tmp_path / "hinge")
     assert "seed" in stopped.value.remedy
+    judged = Scale._judge
+    monkeypatch.setattr(Scale, "_judge", lambda scale, images: 0 * judged(scale, images))
+    few = dataclasses.replace(SMALL_PAPER, iterations=(110,), layers=2, d_steps=1, g_steps=1)
+    with pytest.raises(HiResMedSynthError, match=r"critic is dead: .*loss 0\.100"):  # WGAN-GP: its penalty alone
+        train_singan(flats[:1], few, out=tmp_path / "wgan-gp")
 
 
 def test_a_loss_that_is_no_number_stops_the_run(solids: list[np.ndarray], tmp_path: Path) -> None:

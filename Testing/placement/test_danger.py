@@ -24,6 +24,7 @@ from HiResMedSynthLib.placement.danger import (
 )
 from HiResMedSynthLib.placement.margins import Margins
 from HiResMedSynthLib.placement.near import within_mm
+from HiResMedSynthLib.placement.regions_ct import ChestRegions, danger_of_regions
 from HiResMedSynthLib.read import read_image
 from Testing.placement.phantoms import chest_ct
 
@@ -45,6 +46,22 @@ def test_every_class_of_a_chest_ct_is_named_where_it_is(slices: int, noise_hu: f
     assert name_at(found, index, 64, 36) == VESSELS
     assert name_at(found, index, 80, 36) == "permitted"
     assert found.method.startswith("rule")
+
+
+def test_the_blurred_wall_is_pleura_margin_and_a_vessel_that_leaves_it_is_one() -> None:
+    hu = np.full((1, 80, 80), 40, np.int16)
+    lung = np.zeros((1, 80, 80), bool)
+    lung[0, 10:70, 10:70] = True
+    hu[lung] = -850
+    hu[0, 10:70, 10:12] = -300  # two pixels of the wall's blur count as lung
+    hu[0, 30:34, 10:22] = 60  # a vessel runs from there into the lung
+    none = np.zeros_like(lung)
+    regions = ChestRegions(smooth_hu=hu, body=np.ones_like(lung), lungs=lung, airways=none)
+    wish = {"spacing_mm": (5.0, 0.8, 0.8), "margins": Margins(pleura_mm=2.0, vessel_mm=1.0), "method": ""}
+    found = danger_of_regions(regions, **wish)  # type: ignore[arg-type]
+    assert name_at(found, 0, 55, 10) == name_at(found, 0, 55, 11) == PLEURA_MARGIN
+    assert name_at(found, 0, 31, 10) == name_at(found, 0, 31, 16) == VESSELS
+    assert name_at(found, 0, 55, 20) == "permitted"
 
 
 def test_margins_are_millimetres_and_can_be_turned_off() -> None:

@@ -101,6 +101,22 @@ def test_a_target_visibility_is_met(bench: Workbench) -> None:
     assert "CNR 8.0" in bench.panel.lesions.table.item(0, 3).text()
 
 
+def test_what_is_odd_about_a_lesion_stands_in_its_row(bench: Workbench) -> None:
+    bench.place(bench.load("ct"), (24, 90, 60), (30, 90, 190))
+    studio, table = bench.studio, bench.panel.lesions.table
+    studio.edit(1, "size", size_mm=(150.0, 150.0))
+    studio.edit(2, "size", size_mm=(4.5, 4.5))
+    bench.settle()
+    assert studio.composition.keys == (2,)
+    assert "(!)" in table.item(1, 3).text()
+    assert "\nLesion 2 (4.5 mm) is thinner than the slices (5 mm): " in table.item(1, 3).toolTip()
+    assert "(!)" not in table.item(0, 3).text(), "the backend's number 1 is the table's 2"
+    studio.edit(2, "contrast", size_mm=(12.0, 12.0), contrast=(0.0, 0.0))
+    bench.settle()
+    assert "it can't be seen" in table.item(1, 3).toolTip()
+    assert "thinner" not in table.item(1, 3).toolTip()
+
+
 def test_a_locked_lesion_is_neither_dragged_nor_varied(film: Workbench) -> None:
     view = film.view("Green")
     film.place(view, RIGHT_LUNG)

@@ -381,27 +381,3 @@ def test_typed_numbers_are_taken_whole(bench: Workbench) -> None:
     bench.place(bench.load("film"), RIGHT_LUNG)
     for box in bench.panel.widget.findChildren(qt.QAbstractSpinBox):
         assert not box.keyboardTracking or not box.enabled, box.toolTip
-
-
-def test_remedies_name_fields_not_options() -> None:
-    from HiResMedSynthPanel.words import in_panel_words
-
-    told = in_panel_words("Say it with --domain lung-ct, --domain cxr or --domain kub.")
-    assert told == "Say it with the field Shows."
-    told = in_panel_words("Say it with --domain lung-ct, --domain cxr, --domain kub or --domain mr.")
-    assert told == "Say it with the field Shows."
-    assert in_panel_words("Say --domain mr for it.") == "Say the field Shows for it."
-    assert "--" not in in_panel_words("Choose one with --slice NUMBER, or name another --domain.")
-    assert "--" not in in_panel_words("Ask for a smaller lesion (--size-mm), or smaller margins.")
-    told = in_panel_words("Train one: hiresmedsynth lesion train IMAGE --mask MASK.")
-    assert told == "Train one: hiresmedsynth lesion train."
-    told = in_panel_words("Give it: --contrast LOW:HIGH, below zero where it is darker, or --cnr LOW:HIGH, in noises.")
-    assert told == "Give it: the field Contrast, below zero where it is darker, or the field Contrast (CNR), in noises."
-    told = in_panel_words("Add one: hiresmedsynth models add FILE, or use --generator deform.")
-    assert told == "Add one: hiresmedsynth models add FILE, or use 'a bank lesion, deformed'."
-    for told in (
-        "Give one trained by python -m Training.train_danger --domain film.",
-        "See: hiresmedsynth models list --kind background.",
-    ):
-        assert in_panel_words(told) == told
-    assert in_panel_words("Give a place inside the image.") == "Give a place inside the image."

@@ -20,11 +20,14 @@ def averages(of: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().clone() for name, value in of.state_dict().items()}
 
 
-def test_steps_equal_those_launched_one_by_one() -> None:
+@pytest.mark.parametrize("parts", [1, 2])
+def test_steps_equal_those_launched_one_by_one(parts: int) -> None:
     captured, plain = network(), network()
     kept, plain_kept = averages(captured), averages(plain)
     optimiser = adamw(captured, learning_rate=1.0, weight_decay=0.01, device="cpu", captured=True)
-    step = CapturedStep(captured, kept, optimiser, lambda: captured(torch.randn(4, 3)).square().mean(), clip=0.1)
+    step = CapturedStep(
+        captured, kept, optimiser, lambda: captured(torch.randn(4, 3)).square().mean(), clip=0.1, parts=parts
+    )
     other = adamw(plain, learning_rate=1.0, weight_decay=0.01, device="cpu")
     losses = []
     for seed in range(6):
@@ -33,7 +36,7 @@ def test_steps_equal_those_launched_one_by_one() -> None:
         torch.manual_seed(seed)
         other.param_groups[0]["lr"] = rate
         other.zero_grad()
-        loss = plain(torch.randn(4, 3)).square().mean()
+        loss = plain(torch.cat([torch.randn(4, 3) for _ in range(parts)])).square().mean()
         loss.backward()
         nn.utils.clip_grad_norm_(plain.parameters(), 0.1)
         other.step()

@@ -6,6 +6,7 @@ import math
 
 import pytest
 
+from HiResMedSynthLib.errors import SettingsError
 from Training.clock import Clock
 
 
@@ -31,3 +32,17 @@ def test_no_limit_is_never_used_up_and_one_of_nothing_is_at_once(now: list[float
     assert endless.used == 0
     assert endless.told(1, steps=2)["left_s"] == 1e6
     assert none.used >= 1
+
+
+def test_seconds_of_the_process_pass_without_those_of_the_clock(
+    now: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worked = [7.0]
+    monkeypatch.setattr("Training.clock.time.process_time", lambda: worked[0])
+    clock = Clock(limit_s=60, before_s=0, first_step=0, counted="cpu")
+    now[0] += 1000
+    assert clock.used == 0
+    worked[0] += 30
+    assert clock.told(3, steps=10)["left_s"] == 30
+    with pytest.raises(SettingsError, match="no CPU seconds"):
+        Clock(limit_s=60, before_s=0, first_step=0, counted="CPU")

@@ -104,6 +104,8 @@ def test_views_are_drawn_by_seed_and_kept(tmp_path: Path) -> None:
     other = projected_films(volume(), 2, seed=2)
     assert np.abs(first[1].integral - again[1].integral).max() < 1  # kept as float16
     assert np.abs(first[1].integral - other[1].integral).max() > 1
+    denser = replace(volume(), hu=volume().hu + np.float32(50))  # of the same patient, with the same structures
+    assert np.abs(projected_films(denser, 2, seed=1, cache=tmp_path)[1].integral - first[1].integral).max() > 1
     assert draw_view(np.random.default_rng(5)).turn == draw_view(np.random.default_rng(5)).turn
 
 

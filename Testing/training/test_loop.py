@@ -25,6 +25,7 @@ from Training.flow_loop import train
 from Training.loop import BAD_STEPS_ALLOWED, LoopSettings
 from Training.objective import Shortcut
 from Training.precision import faster_precision
+from Training.ranks import Ranks
 from Training.schedule import rate_share
 
 
@@ -82,6 +83,22 @@ def test_ctrl_c_keeps_the_run_and_resume_goes_on(tmp_path: Path) -> None:
     assert torch.equal(cut.weight, whole.weight)
 
 
+def test_what_stops_one_process_stops_all_of_them_at_the_same_step(tmp_path: Path) -> None:
+    class Told(Ranks):
+        """One of several processes; another was interrupted in its third step."""
+
+        def largest(self, *numbers: float) -> tuple[float, ...]:
+            began = stage.drawn >= 3
+            return (numbers[0], float(began)) if len(numbers) == 2 else numbers
+
+    stage, settings = Constant(), LoopSettings(steps=12, report_every=4, precision="float32")
+    with pytest.raises(KeyboardInterrupt):
+        train(OneWeight(), stage, settings, out=tmp_path, description={}, ranks=Told())
+    assert stage.drawn == 3
+    with safe_open(tmp_path / CHECKPOINT, framework="pt") as file:
+        assert json.loads(file.metadata()["state"])["progress"]["step"] == 3
+
+
 @pytest.mark.parametrize("other", [{"data_sha256": "b"}, {"seed": 2}, {"batch": 4}, {"stage": "detail"}])
 def test_a_run_is_not_resumed_as_another(tmp_path: Path, other: dict[str, object]) -> None:
     description = {"stage": "film", "data_sha256": "a", "seed": 1, "batch": 2}
@@ -92,7 +109,7 @@ def test_a_run_is_not_resumed_as_another(tmp_path: Path, other: dict[str, object
 
 
 def test_a_loss_that_is_no_number_is_never_the_best(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    losses = iter([math.nan, 2.0, 3.0])
+    losses = iter([1.0, math.nan, 2.0, 3.0])  # the first before any step: those weights are nobody's best
     monkeypatch.setattr(
         "Training.loop.measure", lambda *_a, **_k: {"measured_train": 1.0, "measured_held_out": next(losses)}
     )
@@ -141,7 +158,8 @@ def test_the_weights_with_the_lowest_held_out_loss_are_kept(tmp_path: Path) -> N
     with safe_open(best_weights(tmp_path), framework="pt") as file:
         state = json.loads(file.metadata()["state"])
         assert list(file.keys()) == ["average.weight"]
-    logged = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    before, *logged = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert (before["step"], before["loss"]) == (0, None)
     assert state["step"] == min(logged, key=lambda entry: entry["measured_held_out"])["step"]
     assert state["description"] == {"told": 1, "unit": 1.0}
 
@@ -150,6 +168,27 @@ def test_the_weights_with_the_lowest_held_out_loss_are_kept(tmp_path: Path) -> N
 def test_changes_that_mean_nothing_are_refused(change: str) -> None:
     with pytest.raises(SettingsError, match="can't be understood"):
         LoopSettings.changed({}, changes=[change])
+
+
+@pytest.mark.parametrize(("batch", "world", "parts", "each"), [(8, 1, 1, 8), (8, 2, 2, 2), (6, 1, 3, 2)])
+def test_a_batch_is_shared_by_processes_and_parts(batch: int, world: int, parts: int, each: int) -> None:
+    assert LoopSettings(accumulate=parts).part_of(batch, world=world) == each
+
+
+@pytest.mark.parametrize(("batch", "world", "parts"), [(8, 3, 1), (4, 2, 4), (0, 1, 1), (4, 1, 0)])
+def test_a_batch_that_cannot_be_shared_evenly_is_refused(batch: int, world: int, parts: int) -> None:
+    with pytest.raises(SettingsError, match="can't be split"):
+        LoopSettings(accumulate=parts).part_of(batch, world=world)
+
+
+def test_the_log_of_a_new_run_holds_nothing_of_a_run_that_kept_nothing(tmp_path: Path) -> None:
+    (tmp_path / "log.jsonl").write_text('{"step": 50}\n')
+    train(OneWeight(), Constant(), LoopSettings(steps=4, report_every=4, precision="float32"), out=tmp_path,
+          description={})  # fmt: skip
+    train(OneWeight(), Constant(), LoopSettings(steps=8, report_every=4, precision="float32"), out=tmp_path,
+          description={}, resume=True)  # fmt: skip
+    lines = [json.loads(line)["step"] for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert lines == [0, 4, 8]  # measured once before any step, not again where it goes on
 
 
 def test_changes_win_over_presets() -> None:

@@ -12,8 +12,9 @@ import numpy as np
 from click.testing import CliRunner
 from PIL import Image
 
-from HiResMedSynthLib.privacy import KIND, describe, read_descriptors, small_film
-from HiResMedSynthLib.weights import read_card
+from HiResMedSynthLib.privacy import KIND, describe, read_descriptors, small_film, write_descriptors
+from HiResMedSynthLib.weights import Card, read_card
+from Testing.benchmarks.privacy_gate import share, tell_on_card
 from Testing.test_privacy import chest
 from Training.film_data import is_held_out
 from Training.pack_descriptors import attack, main
@@ -58,3 +59,21 @@ def test_what_can_be_rebuilt_tells_little_beyond_the_mean_film() -> None:
         for a, b in zip(rebuilt, training[chosen], strict=True)
     ]
     assert np.mean(alike) < 0.6
+
+
+def test_what_the_gate_catches_stands_on_its_card(tmp_path: Path) -> None:
+    file = tmp_path / "x_descriptors.safetensors"
+    descriptors = describe([chest(seed) for seed in range(2)], [chest(1000 + seed) for seed in range(8)])
+    card = Card(name=file.stem, kind=KIND, data="phantoms", licence="CC0-1.0", attribution="nobody", metrics={"a": 1.0})
+    write_descriptors(file, descriptors, card)
+    measured = {"caught_whole_copies": share([True] * 599 + [False]), "false_alarms_of_all": share([False] * 40)}
+    tell_on_card(file, measured)
+    told = read_card(file).metrics
+    assert told["a"] == 1.0
+    assert told["planted_copies_caught"] == "599 of 600 (0.9907 to 1.0000)"  # Clopper-Pearson
+    assert told["other_patients_taken_for_copies"] == "0 of 40 (0.0000 to 0.0881)"  # 1 - .025 ** (1 / 40)
+    again = read_descriptors(file)
+    np.testing.assert_array_equal(again.signs, descriptors.signs)
+    assert again.limits == descriptors.limits
+    listed = json.loads((tmp_path / "release.json").read_text())
+    assert listed == {file.name: hashlib.sha256(file.read_bytes()).hexdigest()}

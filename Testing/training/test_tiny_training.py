@@ -15,6 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from HiResMedSynthLib.errors import ReadError
+from Testing.training.two_processes import run_in_two_processes
 from Training.augment import apply_film_change, draw_film_change, no_change
 from Training.checkpoint import best_weights
 from Training.draws import Draws
@@ -56,11 +57,14 @@ def test_each_stage_trains_and_leaves_a_whole_run(folder: Path, tmp_path: Path, 
     result = run(folder, tmp_path / "run", "--stage", stage)
     assert result.exit_code == 0, result.output
     lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in lines] == [3, 6]
-    assert all(np.isfinite([line["loss"], line["measured_train"], line["measured_held_out"]]).all() for line in lines)
-    assert lines[1]["measured_train"] < lines[0]["measured_train"]
+    assert [line["step"] for line in lines] == [0, 3, 6]
+    assert all(np.isfinite([line["measured_train"], line["measured_held_out"]]).all() for line in lines)
+    assert np.isfinite([line["loss"] for line in lines[1:]]).all()
+    assert lines[2]["measured_train"] < lines[1]["measured_train"]
+    told = [name for name in ("code_use", "code_perplexity") if all(name in line for line in lines)]
+    assert told == (["code_use", "code_perplexity"] if stage == "film" else [])
     report = json.loads((tmp_path / "run" / "report.json").read_text())
-    assert (report["first"]["step"], report["last"]["step"]) == (3, 6)
+    assert (report["first"], report["last"]) == (lines[0], lines[2])
     assert "<polyline" in (tmp_path / "run" / "report.html").read_text()
     with safe_open(tmp_path / "run" / "checkpoint.safetensors", framework="pt") as file:
         state = json.loads(file.metadata()["state"])
@@ -82,6 +86,23 @@ def test_resumed_run_equals_an_uninterrupted_one(folder: Path, tmp_path: Path) -
     assert any(name.startswith("exp_avg_sq.") for name in whole)
     for name, value in whole.items():
         assert torch.equal(value, cut[name]), name
+
+
+def test_two_processes_take_the_step_that_one_takes_in_two_parts(folder: Path, tmp_path: Path) -> None:
+    """The same draws, the same mean of their gradients: the same weights, whoever computes them."""
+    few = ("--stage", "film", "--steps", "3")
+    where = ["--data", str(folder), "--preset", "tiny", "--cache", str(folder / "cache")]
+    run_in_two_processes("Training.train_background", [*where, "--out", str(tmp_path / "two"), *few])
+    assert run(folder, tmp_path / "one", *few, "--loop", "accumulate=2").exit_code == 0
+    logs = {name: (tmp_path / name / "log.jsonl").read_text().splitlines() for name in ("one", "two")}
+    one, two = ([json.loads(line) for line in lines] for lines in logs.values())
+    assert [line["step"] for line in two] == [0, 3]  # written by the first alone
+    assert two[1]["processes"] == 2
+    assert two[1]["loss"] == pytest.approx(one[1]["loss"], abs=1e-4)
+    alone, both = (load_file(tmp_path / name / "checkpoint.safetensors") for name in ("one", "two"))
+    assert alone.keys() == both.keys()
+    for name, value in alone.items():
+        torch.testing.assert_close(both[name], value, atol=1e-6, rtol=1e-4)
 
 
 def test_checkpoint_of_another_stage_or_other_layers_is_refused(folder: Path, tmp_path: Path) -> None:

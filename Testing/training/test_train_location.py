@@ -12,10 +12,12 @@ import pytest
 from click.testing import CliRunner, Result
 from numpy.typing import NDArray
 from PIL import Image
+from scipy.ndimage import distance_transform_edt
 
 from HiResMedSynthLib.errors import PlacementError, ReadError
+from Training import erased_store
 from Training.build_location_prior import KUB_BINS, stone_density, stone_places
-from Training.erased_pairs import erase, erased
+from Training.erased_pairs import GROWN_MM, RING_MM, erase, erased, paint
 from Training.erased_store import load_erased
 from Training.location_crops import INNER_MM, SIDE_PX, draw_shams, draw_window, render
 from Training.location_data import SIDE, LungPatch, fold_of, grey_to_hu, load_patches
@@ -92,12 +94,39 @@ def test_grey_is_matched_to_hu_whatever_its_scale() -> None:
 def test_an_erased_lesion_looks_like_the_lung_around_it() -> None:
     item = erased(patch(), np.random.default_rng(0), shams=30)
     hu = item.patch.hu.copy()
-    item.true.paint(hu)
+    paint(hu, item.true)
     inside = hu[item.patch.lesion]
     assert inside.mean() == pytest.approx(-860, abs=15)
     assert inside.std() == pytest.approx(20, abs=8)
     changed = hu != item.patch.hu
-    assert changed.sum() == len(item.true.fill)
+    assert changed.sum() == len(item.true.fill) + len(item.true.haze)
+
+
+def test_haze_around_a_lesion_is_taken_off_and_vessels_stay() -> None:
+    plain = patch()
+    away = distance_transform_edt(~plain.lesion) * SPACING
+    hazy = plain.hu + np.where(away > 0, 30 * np.clip((6.5 - away) / 1.5, 0, 1), 0).astype(np.float32)
+    row, column = np.indices(hazy.shape)
+    vessel = (np.abs(column - 64) < 2) & (row < 64 - 2.5 / SPACING)  # runs into the nodule
+    hazy[vessel] = 20
+    item = erased(replace(plain, hu=hazy), np.random.default_rng(0), shams=4)
+    hu = hazy.copy()
+    paint(hu, item.true)
+    ring = (away > GROWN_MM) & (away <= GROWN_MM + 1) & ~vessel & (np.abs(column - 64) > 5)
+    assert hazy[ring].mean() > -840
+    assert hu[ring].mean() == pytest.approx(-860, abs=5)
+    beyond = away > GROWN_MM + RING_MM + SPACING
+    assert np.array_equal(hu[beyond], hazy[beyond])
+    assert (hu[vessel & (away > GROWN_MM)] > -50).all()  # of 20, less the haze
+
+
+def test_of_two_places_that_are_close_no_haze_is_taken_off_a_fill() -> None:
+    item = erased(patch(), np.random.default_rng(0), shams=30)
+    near = min(item.shams, key=lambda sham: np.hypot(sham.centre[0] - 64, sham.centre[1] - 64))
+    hu = item.patch.hu.copy()
+    paint(hu, near, item.true)
+    for place in (near, item.true):
+        assert np.array_equal(hu[place.rows, place.columns], place.fill)
 
 
 def test_shams_lie_in_lung_apart_from_the_true_site_and_off_the_vessel() -> None:
@@ -172,12 +201,17 @@ def test_a_tiny_run(folder: Path, cache: Path, tmp_path: Path) -> None:
     assert sum(fold_of(item.patch.patient_id) != 0 for item in items) > told["patients"]
 
 
-def test_the_cache_gives_what_was_made_and_knows_its_pictures(tmp_path: Path) -> None:
+def test_the_cache_gives_what_was_made_and_knows_its_pictures_and_the_erasing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = write_folder(tmp_path / "data", patients=3)
     made, _ = load_erased(folder, tmp_path / "erased.npz", shams=3)
     kept, _ = load_erased(folder, tmp_path / "erased.npz", shams=3)
-    assert np.array_equal(made[1].shams[-1].fill, kept[1].shams[-1].fill)
+    for name in ("rows", "fill", "ring_columns", "haze"):
+        assert np.array_equal(getattr(made[1].shams[-1], name), getattr(kept[1].shams[-1], name))
     assert [item.apart_mm for item in made] == [item.apart_mm for item in kept]
+    monkeypatch.setattr(erased_store, "ERASING", "another")
+    assert len(load_erased(folder, tmp_path / "erased.npz", shams=2)[0][0].shams) == 2
     other, _ = load_erased(write_folder(tmp_path / "more", patients=4), tmp_path / "erased.npz", shams=3)
     assert len(other) == 4
 

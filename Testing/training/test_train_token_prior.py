@@ -15,7 +15,9 @@ from click.testing import CliRunner, Result
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from HiResMedSynthLib import weights
 from HiResMedSynthLib.background.cascade import build_network, load_cascade
+from HiResMedSynthLib.background.find_prior import KIND, load_background_prior
 from HiResMedSynthLib.background.token_layers import PriorShape
 from HiResMedSynthLib.background.token_prior import build_prior, encoder_fingerprint, load_prior
 from HiResMedSynthLib.errors import HiResMedSynthError
@@ -26,6 +28,7 @@ from Training.film_data import NEEDED, FilmSet, is_held_out, load_films
 from Training.film_tokens import FilmEncoder
 from Training.loop import BAD_STEPS_ALLOWED, LoopSettings
 from Training.ranks import Ranks
+from Training.release_model import release
 from Training.token_loop import PRIOR, PriorTraining, train_prior
 from Training.train_background import read_preset
 from Training.train_token_prior import main, make_settings
@@ -99,8 +102,8 @@ def log_of(out: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("kind", ["masked", "gpt"])
-def test_a_run_leaves_a_log_a_report_and_a_prior_that_its_cascade_draws(
-    films: Path, cascade: Path, tmp_path: Path, kind: str
+def test_a_run_leaves_a_log_a_report_and_a_prior_that_its_cascade_draws_and_the_store_takes(
+    films: Path, cascade: Path, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     preset = gpt_preset(tmp_path) if kind == "gpt" else "token_prior_tiny"
     result = run(films, cascade, tmp_path / "run", preset=preset)
@@ -108,9 +111,10 @@ def test_a_run_leaves_a_log_a_report_and_a_prior_that_its_cascade_draws(
     assert "8 films to train on in 2 changed copies, 2 held out" in result.output
     assert "6.908 nats" in result.output
     lines = log_of(tmp_path / "run")
-    assert [line["step"] for line in lines] == [3, 6]
-    assert 0 < lines[1]["measured_train"] < lines[0]["measured_train"] < 7.2
+    assert [line["step"] for line in lines] == [0, 3, 6]
+    assert 0 < lines[2]["measured_train"] < lines[1]["measured_train"] < 7.2
     report = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert report["first"] == lines[0]
     assert report["last"]["step"] == 6
     assert np.asarray(Image.open(tmp_path / "run" / "sheet-last.png")).shape == (32, 32)  # two films over two
     drawer = load_cascade(cascade)
@@ -121,6 +125,11 @@ def test_a_run_leaves_a_log_a_report_and_a_prior_that_its_cascade_draws(
     codes = prior.sample(2, seed=1, sex="M", encoder_fingerprint=own)
     film = drawer.generate(seed=1, codes=codes[:1], until="film")
     assert film.shape == (16, 16)
+    card = {"name": "ours", "kind": KIND, "data": "8 films", "licence": "internal use", "attribution": "our site"}
+    monkeypatch.setenv(weights.STORE_VARIABLE, str(tmp_path / "models"))
+    weights.add(release(tmp_path / "run" / PRIOR, card, tmp_path / "release"))
+    stored = load_background_prior("ours", drawer).prior
+    assert torch.equal(stored.sample(2, seed=1, sex="M", encoder_fingerprint=own), codes)
 
 
 def test_learning_brings_the_surprise_well_below_even_odds(films: Path, cascade: Path, tmp_path: Path) -> None:
@@ -253,5 +262,5 @@ def test_two_processes_train_together(films: Path, cascade: Path, tmp_path: Path
     by_time = ("--steps", "100000", "--time-limit", "0.05", "--loop", "anneal=1", "--loop", "report_every=1")
     run_in_two_processes("Training.train_token_prior", command(films, cascade, tmp_path / "run", *by_time))
     lines = log_of(tmp_path / "run")
-    assert {line["processes"] for line in lines} == {2}
-    assert [line["step"] for line in lines] == list(range(1, len(lines) + 1))  # written by the first alone
+    assert {line["processes"] for line in lines[1:]} == {2}
+    assert [line["step"] for line in lines] == list(range(len(lines)))  # written by the first alone

@@ -64,7 +64,10 @@ def test_blind_discriminator_costs_two() -> None:
 
 def test_lecam_by_hand() -> None:
     lecam = LeCam(decay=0.5)
-    lecam.update([torch.full((1, 1, 1, 1), 4.0)], [torch.full((1, 1, 1, 1), -2.0)])
+    field = [torch.tensor([1.0, 0.0]).reshape(1, 1, 1, 2)]  # the second answer is of padding
+    lecam.update(
+        [torch.tensor([4.0, 99.0]).reshape(1, 1, 1, 2)], [torch.tensor([-2.0, 99.0]).reshape(1, 1, 1, 2)], field
+    )
     assert (lecam.real, lecam.fake) == (2.0, -1.0)
     real, fake, even = (torch.full((1, 1, 1, 1), value) for value in (3.0, 0.0, 1.0))
     assert float(lecam.penalty([real], [fake], [even])) == (3 + 1) ** 2 + (0 - 2) ** 2

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import time
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from HiResMedSynthLib.errors import HiResMedSynthError, SettingsError
 from Training.baselines.films import DeviceFilms
 from Training.baselines.samples import sheet_of
 from Training.checkpoint import CHECKPOINT, check_same_run, write_tensors
+from Training.clock import now_s
 from Training.interrupts import HeldInterrupts
 
 EAGER_STEPS = 3  # before a graph is captured
@@ -66,6 +66,7 @@ class LoopSettings:
         graph: on a GPU, record the step as a CUDA graph.
         draw_share: of the time limit, kept for drawing films after training.
         checkpoint_minutes: longest time between two checkpoints.
+        counted: the seconds of the time limit, "wall" or "cpu" (see `clock.now_s`).
     """
 
     batch: int
@@ -77,6 +78,7 @@ class LoopSettings:
     draw_share: float = 0.1
     checkpoint_minutes: float = 3.0
     seed: int = 1
+    counted: str = "wall"
 
 
 def train(
@@ -103,15 +105,15 @@ def train(
             raise SettingsError("This folder holds a run", where=out, remedy="Give --resume, or another folder.")
         check_same_run(checkpoint, description)
         run.load(checkpoint)
-    began = last_saved = time.monotonic()
+    began = last_saved = now_s(settings.counted)
     before, first = run.seconds, run.step
     training_s = time_limit_s * (1 - settings.draw_share)
     with HeldInterrupts() as interrupts:
-        while run.step < settings.steps and time.monotonic() - began < training_s and not interrupts.came:
+        while run.step < settings.steps and now_s(settings.counted) - began < training_s and not interrupts.came:
             run.take()
             if run.step % settings.report_every == 0 or run.step == settings.steps:
                 values = run.values()  # waits for the device
-                run.seconds = before + time.monotonic() - began
+                run.seconds = before + now_s(settings.counted) - began
                 entry = {"step": run.step, **{name: round(value, 5) for name, value in values.items()}}
                 entry |= {
                     "seconds_per_step": round((run.seconds - before) / (run.step - first), 5),
@@ -126,13 +128,13 @@ def train(
                     )
                 if run.step % (10 * settings.report_every) == 0 or run.step == settings.steps:
                     click.echo(" ".join(f"{name}={value}" for name, value in entry.items()))
-                if time.monotonic() - last_saved > settings.checkpoint_minutes * 60:
+                if now_s(settings.counted) - last_saved > settings.checkpoint_minutes * 60:
                     run.save(checkpoint, description)
-                    last_saved = time.monotonic()
+                    last_saved = now_s(settings.counted)
             if run.step % settings.sheet_every == 0:
                 run.write_sheet(out / f"sheet-{run.step:06d}.png")
     run.values()  # the last steps are done
-    run.seconds = before + time.monotonic() - began
+    run.seconds = before + now_s(settings.counted) - began
     run.save(checkpoint, description)  # so that --resume goes on from here
     if interrupts.came:
         raise KeyboardInterrupt

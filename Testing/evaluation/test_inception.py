@@ -1,0 +1,61 @@
+"""Inception where its weights lie on the machine: torchvision's own forward pass, and what is said where they don't."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from HiResMedSynthLib.errors import HiResMedSynthError
+from HiResMedSynthLib.evaluation.inception import WEIGHTS, inception_features
+from HiResMedSynthLib.torchvision_guard import import_torchvision
+
+
+class Evil:
+    """Runs code where a file is unpickled."""
+
+    def __reduce__(self) -> tuple[object, tuple[str, str]]:
+        return (Path.write_text, (Path("ran"), "code"))
+
+
+@pytest.fixture()
+def checkpoints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty hub folder for checkpoints; the working folder is beside it."""
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "hub" / "checkpoints"
+    folder.mkdir(parents=True)
+    return folder
+
+
+def test_its_features_are_what_the_classifier_sees(checkpoints: Path) -> None:
+    import_torchvision()
+    from torchvision import models
+
+    torch.manual_seed(0)
+    network = models.inception_v3(weights=None, init_weights=False, transform_input=True)
+    torch.save({name: value.half() for name, value in network.state_dict().items()}, checkpoints / WEIGHTS)
+    film = np.random.default_rng(1).random((299, 299), dtype=np.float32)
+    found = inception_features(film)
+
+    network.load_state_dict(torch.load(checkpoints / WEIGHTS, weights_only=True))
+    seen: list[torch.Tensor] = []
+    network.fc.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    colours = models.Inception_V3_Weights.IMAGENET1K_V1.transforms(crop_size=299, resize_size=299)
+    with torch.no_grad():
+        network.eval()(colours(torch.from_numpy(film).expand(3, -1, -1))[None])
+    assert found.shape == (2048,)
+    np.testing.assert_allclose(found, seen[0][0].numpy(), rtol=1e-4, atol=1e-6)
+
+
+def test_missing_and_foreign_weights_are_told_and_no_code_runs(checkpoints: Path) -> None:
+    film = np.zeros((64, 64), np.float32)
+    with pytest.raises(HiResMedSynthError, match="not on this machine"):
+        inception_features(film)
+    (checkpoints / WEIGHTS).write_bytes(pickle.dumps(Evil()))
+    with pytest.raises(HiResMedSynthError, match="is not torchvision's Inception"):
+        inception_features(film)
+    assert not Path("ran").exists()
