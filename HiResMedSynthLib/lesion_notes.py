@@ -34,7 +34,8 @@ def _thin(lesion: PlacedLesion, ground: Ground) -> str:
 
 def _unseen(lesion: PlacedLesion) -> str:
     """That a lesion can't be seen, being as dense as its surroundings on request; empty for the others."""
-    if not _was_asked(lesion) or abs(lesion.cnr) >= FAINTEST_CNR:
+    is_without_noise = lesion.cnr == 0 and lesion.contrast != 0  # any contrast shows there
+    if not _was_asked(lesion) or is_without_noise or abs(lesion.cnr) >= FAINTEST_CNR:
         return ""
     return (
         f"lesion {lesion.number} is {abs(lesion.cnr):.2f} times the noise apart from its surroundings, as was asked "

@@ -70,7 +70,7 @@ def propose(
         count: places wanted in all.
         seed: whole number from 0 up.
         quotas: how many of them a zone gets at least; the others lie anywhere.
-        diameter_mm: a lesion of this size fits at each place; where no such place is found (in a zone), at none.
+        diameter_mm: a lesion of this size fits at each place, where such places were found (`Proposal.fits` tells).
         min_distance_mm: between two places.
         allow: danger classes that count as permitted.
 
@@ -97,9 +97,7 @@ def propose(
             candidates, heat, count=wanted, rng=rng, spacing_mm=spacing, min_distance_mm=min_distance_mm,
             apart_from=chosen,
         )  # fmt: skip
-        places = draw(fits=fits)
-        fitting = bool(places)
-        places = places or draw()
+        places = draw(fits=fits) or draw()
         chosen += places
         found += [
             Proposal(
@@ -107,7 +105,7 @@ def propose(
                 lps_mm=_lps(ground, place),
                 times_even=float(everywhere[place]) * permitted,
                 zone=zone,
-                fits=fitting,
+                fits=fits(place),
             )
             for place in places
         ]

@@ -65,7 +65,7 @@ def write_training_report(
     """
     with written_aside(folder / JSON_FILE) as aside:
         aside.write_text(json.dumps(summary, indent=1), encoding="utf-8")
-    head, *rows = ("".join(f"<td>{html.escape(str(cell))}" for cell in row) for row in table)
+    head, *rows = ("".join(f"<td>{'' if cell is None else html.escape(str(cell))}" for cell in row) for row in table)
     shown = base64.b64encode(picture).decode()
     page = (
         f"<!doctype html><html lang=en><meta charset=utf-8><title>{html.escape(title)}</title>"

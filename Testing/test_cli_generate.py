@@ -277,6 +277,14 @@ def test_no_image_is_ever_without_its_record(
     assert names_in(out) == ["cxr-0000.dcm", "generated.json"]
     assert [one["file"] for one in json.loads((out / "generated.json").read_text())["images"]] == ["cxr-0000.dcm"]
     (out / ".cxr-0001-0123456789abcdef.dcm").write_bytes(b"cut off")  # as a call leaves it that is killed
+    records.clear()
+    with pytest.MonkeyPatch.context() as cut:
+        cut.setattr(Path, "write_text", full)
+        assert generate(cut, out, "--size", 32, "--seed", 4, "--count", 2, "--overwrite") == 1
+    record = json.loads((out / "generated.json").read_text())
+    assert [one["file"] for one in record["images"]] == ["cxr-0004.dcm"]
+    assert record["images_of_an_earlier_call"] == ["cxr-0000.dcm"]  # what was cut off is no image, and is gone
+    assert names_in(out) == ["cxr-0000.dcm", "cxr-0004.dcm", "generated.json"]
     assert generate(patch, out, "--size", 32, "--seed", 4, "--overwrite") == 0
     assert names_in(out) == ["cxr-0004.dcm", "generated.json", "sheet.png"]
 

@@ -15,7 +15,9 @@ from HiResMedSynthLib.draw_case import draw_case
 from HiResMedSynthLib.errors import CaseError, GeometryError, PlacementError, SettingsError
 from HiResMedSynthLib.ground import Ground, prepare_ground
 from HiResMedSynthLib.image import MedicalImage
+from HiResMedSynthLib.placement.method import PlacementMethod
 from HiResMedSynthLib.read import read_image
+from Testing.placement.phantoms import chest_ct
 
 SEED = 7
 
@@ -174,6 +176,15 @@ def test_a_lesion_that_nobody_could_see_is_told(ct_ground: Ground, wish: dict) -
     told = draw(ct_ground, (faint, replace(faint, seed=2, contrast=(300.0, 300.0), cnr=None))).background.oddities
     assert [note for note in told if "can't be seen" in note] == [told[-1]]
     assert told[-1].startswith("lesion 1 is 0.")
+
+
+def test_one_in_an_image_without_noise_is_not_called_unseen() -> None:
+    ground = prepare_ground(chest_ct(10), placement=PlacementMethod(danger="rule", prior="density"))
+    case = draw(
+        ground, (LesionRequest(size_mm=(12.0, 12.0), seed=1, contrast=(600.0, 600.0)),), placement=ground.placement
+    )
+    assert case.lesions[0].cnr == 0  # there is no noise to measure by
+    assert not [note for note in case.background.oddities if "can't be seen" in note]
 
 
 @pytest.mark.parametrize("fusion", ["better", "alpha", "paper"])

@@ -169,6 +169,10 @@ def test_where_a_lesion_fits_nowhere_the_places_say_so(ground: Ground) -> None:
     huge = propose(ground, count=3, seed=1, diameter_mm=190.0)
     assert len(huge) == 3
     assert not any(one.fits for one in huge)
+    rare = [one for seed in range(12) for one in propose(ground, count=1, seed=seed, diameter_mm=60.0)]
+    fitting = [not judge(ground, one.place, diameter_mm=60.0).touches for one in rare]
+    assert [one.fits for one in rare] == fitting
+    assert 0 < sum(fitting) < 12
 
 
 @pytest.mark.parametrize(

@@ -46,8 +46,9 @@ def write_report(
         return None
     entries = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
     names, held_out = (loss, *measured), measured[1]
-    best = min(entries[1:] or entries, key=lambda entry: entry[held_out])  # what nothing was learned for is never best
-    marked = {"before": entries[0], "last": entries[-1], "best held-out": best}
+    learned = [entry for entry in entries if entry["step"]] or entries
+    best = min(learned, key=lambda entry: entry[held_out])
+    marked = {"first": entries[0], "last": entries[-1], "best held-out": best}
     sheet = out / "sheet-last.png"
     return write_training_report(
         out,

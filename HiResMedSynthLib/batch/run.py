@@ -48,8 +48,13 @@ def check_target(plan: Plan, out: Path) -> None:
     """
     if out.exists() and not out.is_dir():
         raise ExportError("the output is no folder", where=out, remedy="Choose another --out.")
-    if not out.exists() or _nothing_is_made(out):
-        return
+    try:
+        if not out.exists() or _nothing_is_made(out):
+            return
+    except OSError as error:
+        raise ExportError(
+            f"the output can't be looked into ({error.strerror})", where=out, remedy="Choose another --out."
+        ) from error
     try:
         told = json.loads((out / WORK / RUN_FILE).read_text(encoding="utf-8"))
         same, versions = told["data_set"] == plan.sha256, dict(told["versions"])

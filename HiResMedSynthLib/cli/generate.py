@@ -166,6 +166,8 @@ class _Run:
                 self.out.mkdir()
                 self.made_folder = True
             elif overwrite:
+                for part in _half_written(self.out):
+                    part.unlink(missing_ok=True)
                 self.earlier = [name for name in _own_files(self.out) if name not in (RECORD, SHEET)]
         except OSError as error:
             raise _unwritable(self.out, error) from error
@@ -307,7 +309,10 @@ def _check_target(out: Path, overwrite: bool) -> None:
         return
     if not overwrite:
         raise ExportError("the output already exists", where=out, remedy="Choose another --out, or add --overwrite.")
-    others = {path.name for path in out.iterdir()} - set(_own_files(out)) if out.is_dir() else {out.name}
+    if not out.is_dir():
+        others = {out.name}
+    else:
+        others = {path.name for path in {*out.iterdir()} - {*_half_written(out)}} - {*_own_files(out)}
     if others:
         raise ExportError(
             f"the output holds what is not of an earlier call ({sorted(others)[0]})",
@@ -316,18 +321,21 @@ def _check_target(out: Path, overwrite: bool) -> None:
         )
 
 
+def _half_written(folder: Path) -> list[Path]:
+    return [path for path in folder.iterdir() if HALF_WRITTEN.fullmatch(path.name)]
+
+
 def _own_files(folder: Path) -> list[str]:
-    """Names that the record of an earlier call lists, what it left half-written, its sheet and the record itself."""
-    cut_off = [path.name for path in folder.iterdir() if HALF_WRITTEN.fullmatch(path.name)]
+    """Names that the record of an earlier call lists, its sheet and the record itself."""
     try:
         record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
         if record.get("synthetic") is not True:
-            return cut_off
+            return []
         listed = [str(entry["file"]) for entry in record["images"]]
         listed += [str(name) for name in record.get("images_of_an_earlier_call", [])]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return cut_off
-    return [*cut_off, *(name for name in listed if Path(name).name == name and name not in (".", "..")), SHEET, RECORD]
+        return []
+    return [*(name for name in listed if Path(name).name == name and name not in (".", "..")), SHEET, RECORD]
 
 
 def _unwritable(out: Path, error: OSError) -> ExportError:

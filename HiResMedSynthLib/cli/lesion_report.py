@@ -24,7 +24,7 @@ WORDS = (
     "samples lie to it (Dice of the masks; 1 is a copy).",
     "A curve a scale, coarsest first; each begins anew. A critic whose gap stays at 0 taught nothing.",
 )
-COLUMNS = ("scale", "voxels_a_side", "iterations", "rmse_before", "rmse_after", "critics_gap")
+COLUMNS = ("scale", "voxels_a_side", "iterations", "first_rmse", "last_rmse", "critics_gap")
 Scales = list[list[dict[str, Any]]]
 """The lines of a run's log, those of a scale together, coarsest first."""
 

@@ -150,7 +150,7 @@ def _report(folder: Path, card: Card, scales: Scales, values: list[NDArray[np.fl
     from HiResMedSynthLib.cli.lesion_report import write_lesion_report
 
     try:
-        folder.mkdir()
+        folder.mkdir(exist_ok=True)
         return f"Report: {write_lesion_report(folder, card, scales, values)}. "
     except OSError as error:
         warn(f"the report of the training can't be written ({error.strerror}).")

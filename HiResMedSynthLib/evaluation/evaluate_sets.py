@@ -25,7 +25,7 @@ from HiResMedSynthLib.evaluation.comparable import (
 from HiResMedSynthLib.evaluation.feature_cache import FeatureCache, cache_folder
 from HiResMedSynthLib.evaluation.findings import Criterion, Row
 from HiResMedSynthLib.evaluation.image_sets import find_images
-from HiResMedSynthLib.evaluation.measure_side import SPACES, SideMeasures, measure_side
+from HiResMedSynthLib.evaluation.measure_side import NETWORKS, SPACES, SideMeasures, measure_side
 from HiResMedSynthLib.evaluation.pair_rows import method_rows, pair_rows
 from HiResMedSynthLib.evaluation.pairs import PairPlan, measure_pairs, plan_pairs, real_pairs
 from HiResMedSynthLib.evaluation.resampling import FEWEST_GROUPS, splits
@@ -125,6 +125,7 @@ def evaluate(
         SharedPatientError: a patient is on both sides, and nothing allows that.
         SettingsError: the sets can't be compared; says what differs.
         ReadError: an image can't be read.
+        HiResMedSynthError: a network of the feature spaces isn't on this machine.
     """
     settings = settings or EvaluationSettings()
     sources = {"real": find_images(real), "synthetic": find_images(synthetic)}
@@ -132,6 +133,8 @@ def evaluate(
     other = [] if against is None else plan_pairs(sources["real"], find_images(against), by_name=settings.paired)
     if against is not None and not (plans and other):
         raise SettingsError("--against compares pairs, and there are none", remedy="Add --paired.")
+    for space in NETWORKS.keys() & settings.spaces:
+        NETWORKS[space]()  # refuses what isn't here before any image is read
     facts = {name: survey(found, most=settings.slices, progress=progress, what=name) for name, found in sources.items()}
     grid, notes = common_grid(
         facts["real"], facts["synthetic"], window=settings.window, resample=settings.resample, pairs=bool(plans)

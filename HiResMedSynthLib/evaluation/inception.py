@@ -29,13 +29,22 @@ def inception_features(unit: NDArray[np.float32]) -> NDArray[np.float64]:
     import cv2
     import torch
 
-    network = _network(_weights())
+    network = inception()
     shrinks = min(unit.shape) >= SIDE
     square = cv2.resize(unit, (SIDE, SIDE), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
     colours = [(square - mean) / sd for mean, sd in zip(MEAN, SD, strict=True)]
     with torch.no_grad():
         found = network(torch.from_numpy(np.stack(colours)[np.newaxis].astype(np.float32)))
     return np.asarray(found[0].double().numpy())
+
+
+def inception() -> Any:
+    """The network without its classifier, loaded once.
+
+    Raises:
+        HiResMedSynthError: as `inception_features`.
+    """
+    return _network(_weights())
 
 
 def _weights() -> Path:

@@ -14,6 +14,7 @@ from HiResMedSynthLib.evaluation.feature_cache import FeatureCache
 from HiResMedSynthLib.evaluation.image_sets import Loaded, Picture, Source, pictures, read_source
 from HiResMedSynthLib.evaluation.in_threads import in_threads
 from HiResMedSynthLib.evaluation.lesion_statistics import LesionNumbers, lesion_numbers
+from HiResMedSynthLib.evaluation.st_lpips import st_lpips
 
 Measure = Callable[[Picture, Grid], NDArray[np.float64]]
 
@@ -171,6 +172,10 @@ SPACES: dict[str, Measure] = {
     texture_features.SPACE: _texture,
     perceptual.SPACE: _learned,
     inception.SPACE: _inception,
+}
+NETWORKS: dict[str, Callable[[], object]] = {
+    perceptual.SPACE: st_lpips,
+    inception.SPACE: inception.inception,
 }
 ALWAYS: dict[str, Measure] = {"statistics": _statistics, "spectrum": _spectrum}
 VERSIONS = {

@@ -83,10 +83,11 @@ def danger_of_regions(
         labels[pleura & regions.lungs] = 6
     if named:
         labels[within_mm(solid, margins.vessel_mm, spacing_mm=spacing_mm) & regions.lungs] = 8
-    labels[within_mm(vessels, margins.vessel_mm, spacing_mm=spacing_mm) & regions.lungs] = 5
+    near_vessels = within_mm(vessels, margins.vessel_mm, spacing_mm=spacing_mm) & regions.lungs
     if pleura is not None:
-        inner = within_mm(_off_the_rim(vessels, regions.lungs, spacing_mm), margins.vessel_mm, spacing_mm=spacing_mm)
-        labels[pleura & (labels == 5) & ~inner] = 6
+        inner = _off_the_rim(vessels, regions.lungs, spacing_mm)
+        near_vessels &= ~pleura | within_mm(inner, margins.vessel_mm, spacing_mm=spacing_mm)
+    labels[near_vessels] = 5
     labels[within_mm(regions.airways, margins.vessel_mm, spacing_mm=spacing_mm)] = 4
     return DangerMap(labels=labels, names=LABELS_OF_NETWORK if named else LABELS_OF_RULE, method=method)
 

@@ -20,7 +20,7 @@ from HiResMedSynthLib.batch import making
 from HiResMedSynthLib.batch.estimate import summary
 from HiResMedSynthLib.batch.making import Outcome, record_path
 from HiResMedSynthLib.batch.plan import Plan
-from HiResMedSynthLib.batch.run import Finished, run
+from HiResMedSynthLib.batch.run import Finished, check_target, run
 from HiResMedSynthLib.case_file import read_case
 from HiResMedSynthLib.errors import ExportError, SettingsError
 from HiResMedSynthLib.lesion.own import source_texts
@@ -194,6 +194,16 @@ def test_a_hopeless_spec_ends_early(scans: Path, tmp_path: Path) -> None:
     spec.write_text('[backgrounds]\nfiles = ["scans/scan*"]\n[cases]\ncount = 5000\ntypes = "stone"\n')
     with pytest.raises(SettingsError, match=r"none of the first 20 cases could be made.*doesn't belong"):
         run_here(plan_of(spec), tmp_path / "set")
+
+
+def test_a_folder_that_may_not_be_read_is_refused(scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def denied(_folder: Path) -> Iterator[Path]:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    plan = plan_of(scans / "spec.toml", 1)
+    monkeypatch.setattr(Path, "iterdir", denied)
+    with pytest.raises(ExportError, match=r"can't be looked into \(Permission denied\)"):
+        check_target(plan, tmp_path)
 
 
 def test_a_folder_of_something_else_or_in_use_is_refused(scans: Path, tmp_path: Path) -> None:

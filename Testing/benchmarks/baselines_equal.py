@@ -44,7 +44,7 @@ STAGES = {"film": 2 / 3, "detail-256": 1 / 3}  # shares of the budget, said befo
 NAMES = ("ddm", CASCADE, "fastgan", "vqgan", "styleswin", "singan_film")
 PRESET, CASCADE_PRESET = "baselines_cpu", "cascade_cpu"
 DRAWN = 64
-HALF, TILE = 8, 96  # films a method and budget on the sheet, and their side
+HALF, TILE = 8, 80  # films a method and budget on the sheet, and their side
 
 
 @click.group(help=__doc__)
@@ -65,13 +65,14 @@ def train_command(
     """Trains what isn't there yet, one after another."""
     torch.set_num_threads(1)
     out.mkdir(parents=True, exist_ok=True)
+    check_budget(out / "minutes.json", minutes)
     failed = []
     for seed in seeds:
         for name in names:
-            finished = out / f"{name}-{seed}"
+            whole = out / f"{name}-{seed}"
             with claimed(out / f"{name}-{seed}.lock") as mine:
-                if finished.exists() or not mine:
-                    click.echo(f"{finished.name}: {'finished' if finished.exists() else 'in work elsewhere'}")
+                if whole.exists() or not mine:
+                    click.echo(f"{whole.name}: {'finished' if whole.exists() else 'in work elsewhere'}")
                     continue
                 part = out / f"{name}-{seed}.part"
                 shutil.rmtree(part, ignore_errors=True)  # how much of its budget is gone can't be told
@@ -80,12 +81,22 @@ def train_command(
                     (made_cascade if name == CASCADE else made_baseline)(name, seed, data, cache, part, minutes)
                 except subprocess.CalledProcessError:
                     failed.append(name)
-                    click.echo(f"{finished.name}: failed, see {part / 'run.log'}", err=True)
+                    click.echo(f"{whole.name}: failed, see {part / 'run.log'}", err=True)
                     continue
-                part.rename(finished)
-                click.echo(f"{finished.name}: made")
+                part.rename(whole)
+                click.echo(f"{whole.name}: made")
     if failed:
         raise click.ClickException(f"Not made: {', '.join(failed)}.")
+
+
+def check_budget(kept: Path, minutes: float) -> None:
+    """Keeps the minutes of the first call; raises ClickException where another call has others."""
+    if not kept.is_file():
+        with written_aside(kept) as aside:
+            aside.write_text(json.dumps(minutes), encoding="utf-8")
+    before = json.loads(kept.read_text(encoding="utf-8"))
+    if before != minutes:
+        raise click.ClickException(f"{kept.parent} holds runs of {before:g} minutes: give those, or another --out.")
 
 
 @contextmanager

@@ -10,8 +10,10 @@ import pytest
 import torch
 
 from HiResMedSynthLib.errors import HiResMedSynthError
-from HiResMedSynthLib.evaluation.inception import WEIGHTS, inception_features
+from HiResMedSynthLib.evaluation.evaluate_sets import EvaluationSettings, evaluate
+from HiResMedSynthLib.evaluation.inception import SPACE, WEIGHTS, inception_features
 from HiResMedSynthLib.torchvision_guard import import_torchvision
+from Testing.evaluation.films import put_films
 
 
 class Evil:
@@ -51,10 +53,15 @@ def test_its_features_are_what_the_classifier_sees(checkpoints: Path) -> None:
     np.testing.assert_allclose(found, seen[0][0].numpy(), rtol=1e-4, atol=1e-6)
 
 
-def test_missing_and_foreign_weights_are_told_and_no_code_runs(checkpoints: Path) -> None:
+def test_missing_and_foreign_weights_are_told_and_no_code_runs(
+    checkpoints: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     film = np.zeros((64, 64), np.float32)
+    for side in ("real", "made"):
+        put_films(tmp_path / side, range(2))
+    monkeypatch.setattr("HiResMedSynthLib.evaluation.evaluate_sets.survey", lambda *_, **__: pytest.fail("images read"))
     with pytest.raises(HiResMedSynthError, match="not on this machine"):
-        inception_features(film)
+        evaluate(tmp_path / "real", tmp_path / "made", EvaluationSettings(spaces=(SPACE,)))
     (checkpoints / WEIGHTS).write_bytes(pickle.dumps(Evil()))
     with pytest.raises(HiResMedSynthError, match="is not torchvision's Inception"):
         inception_features(film)

@@ -13,6 +13,7 @@ from HiResMedSynthLib.image import MedicalImage
 from HiResMedSynthLib.placement.danger import (
     CENTRAL_AIRWAYS,
     CHEST_WALL,
+    CONSOLIDATION,
     MEDIASTINUM,
     OUTSIDE_BODY,
     PELVIS,
@@ -62,6 +63,23 @@ def test_the_blurred_wall_is_pleura_margin_and_a_vessel_that_leaves_it_is_one() 
     assert name_at(found, 0, 55, 10) == name_at(found, 0, 55, 11) == PLEURA_MARGIN
     assert name_at(found, 0, 31, 10) == name_at(found, 0, 31, 16) == VESSELS
     assert name_at(found, 0, 55, 20) == "permitted"
+
+
+def test_a_consolidation_at_the_pleura_is_one_up_to_the_wall() -> None:
+    """Its own rim is as dense as a vessel: what lies within the vessel margin of it is no pleura margin."""
+    hu = np.full((1, 80, 80), 40, np.int16)
+    lung = np.zeros((1, 80, 80), bool)
+    lung[0, 10:70, 10:70] = True
+    hu[lung] = -850
+    hu[0, 20:60, 10:12] = -300  # blurred wall on which a consolidation lies
+    hu[0, 30:50, 12:40] = 30
+    hu[0, 36:44, 10:12] = 30
+    none = np.zeros_like(lung)
+    regions = ChestRegions(smooth_hu=hu, body=np.ones_like(lung), lungs=lung, airways=none, bone=none, mediastinum=none)
+    margins = Margins(pleura_mm=2.0, vessel_mm=1.0)
+    found = danger_of_regions(regions, spacing_mm=(5.0, 0.8, 0.8), margins=margins, method="")
+    assert {name_at(found, 0, row, 11) for row in range(32, 48)} == {CONSOLIDATION}
+    assert name_at(found, 0, 24, 10) == PLEURA_MARGIN
 
 
 def test_margins_are_millimetres_and_can_be_turned_off() -> None:

@@ -91,6 +91,9 @@ def test_finished_runs_stay_cut_off_ones_begin_anew_and_others_are_left_alone(
     asked.clear()
     train(folder, tmp_path, "--only", "styleswin", "--only", "ddm", "--seed", "1", "--seed", "2")
     assert asked == [("styleswin", 1), ("styleswin", 2), ("ddm", 2)]
+    told = train(folder, tmp_path, "--minutes", "6")
+    assert told.exit_code == 1
+    assert "holds runs of 15 minutes" in told.output
 
 
 def test_a_failing_trainer_is_told_with_its_log(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

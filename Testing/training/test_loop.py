@@ -99,6 +99,19 @@ def test_what_stops_one_process_stops_all_of_them_at_the_same_step(tmp_path: Pat
         assert json.loads(file.metadata()["state"])["progress"]["step"] == 3
 
 
+def test_processes_take_one_precision_whatever_each_has_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Told(Ranks):
+        """One of several processes; another has found bfloat16 faster."""
+
+        def largest(self, *numbers: float) -> tuple[float, ...]:
+            return (1.0,) if len(numbers) == 1 else numbers
+
+    monkeypatch.setattr("Training.loop.faster_precision", lambda *_: ("float32", {}))
+    train(OneWeight(), Constant(), LoopSettings(steps=1, report_every=1), out=tmp_path, description={}, ranks=Told())
+    with safe_open(tmp_path / CHECKPOINT, framework="pt") as file:
+        assert json.loads(file.metadata()["state"])["progress"]["precision"] == "bfloat16"
+
+
 @pytest.mark.parametrize("other", [{"data_sha256": "b"}, {"seed": 2}, {"batch": 4}, {"stage": "detail"}])
 def test_a_run_is_not_resumed_as_another(tmp_path: Path, other: dict[str, object]) -> None:
     description = {"stage": "film", "data_sha256": "a", "seed": 1, "batch": 2}
