@@ -289,6 +289,29 @@ def test_no_image_is_ever_without_its_record(
     assert names_in(out) == ["cxr-0004.dcm", "generated.json", "sheet.png"]
 
 
+@pytest.mark.parametrize("there", [False, True])
+def test_an_image_that_cannot_take_its_name_leaves_the_record_as_it_was(
+    there: bool, tmp_path: Path, patch: pytest.MonkeyPatch
+) -> None:
+    """On Windows so where a viewer holds the old one open."""
+    out, real = tmp_path / "films", Path.replace
+    assert not there or generate(patch, out, "--size", 32, "--sex", "M") == 0
+    before = (out / "generated.json").read_bytes() if there else None
+
+    def held(path: Path, target: Path) -> Path:
+        if target.suffix == ".dcm":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return real(path, target)
+
+    with pytest.MonkeyPatch.context() as cut:
+        cut.setattr(Path, "replace", held)
+        assert generate(cut, out, "--size", 32, "--sex", "F", "--overwrite") == 1
+    assert out.exists() is there
+    if there:
+        assert (out / "generated.json").read_bytes() == before
+        assert names_in(out) == ["cxr-0000.dcm", "generated.json", "sheet.png"]
+
+
 @pytest.mark.parametrize("domain", ["../escaped", "{folder}/victim"])
 def test_a_model_cannot_write_outside_the_folder(
     domain: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -34,7 +34,9 @@ GAP_MM = 2.0  # between two erasures
 TRIES = 40
 SHAMS = 100
 SEED = 12
-ERASING = repr((2, GROWN_MM, RING_MM, SHELL_MM, LEVEL_MM, RIM_MM, MARGIN_MM))  # pictures erased otherwise are made anew
+ERASING = repr(  # pictures erased otherwise are made anew
+    (2, GROWN_MM, RING_MM, SHELL_MM, LEVEL_MM, RIM_MM, MARGIN_MM, VESSEL_MM, COARSE_MM, GAP_MM, SEED)
+)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -18,6 +18,8 @@ from HiResMedSynthLib.cli.outputs import OutputFolder
 from HiResMedSynthLib.errors import ExportError, SettingsError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from PIL.Image import Image
 
     from HiResMedSynthLib.background.find_model import BackgroundModel
@@ -224,7 +226,8 @@ class _Run:
             entry["watermark"] = amplitude_for(image)
             image = marked(image, amplitude=entry["watermark"])
         films, earlier = [*self.films, entry], [name for name in self.earlier if name != file.name]
-        write_image_file(image, file, how=how, sex=made.sex, just_before=lambda: self._put_record(films, earlier))
+        with self._record_put_back():
+            write_image_file(image, file, how=how, sex=made.sex, just_before=lambda: self._put_record(films, earlier))
         self.films, self.earlier = films, earlier
         self.redrawn += len(made.redrawn)
         if len(self.tiles) < MOST_ON_SHEET:
@@ -272,6 +275,22 @@ class _Run:
             record["images_of_an_earlier_call"] = earlier
         with written_aside(self.out / RECORD) as aside:
             aside.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+    @contextlib.contextmanager
+    def _record_put_back(self) -> Iterator[None]:
+        """Gives generated.json its earlier content where the block fails, as where the old image is open elsewhere."""
+        record = self.out / RECORD
+        before = record.read_bytes() if record.exists() else None
+        try:
+            yield
+        except ExportError:
+            with contextlib.suppress(OSError):
+                if before is None:
+                    record.unlink(missing_ok=True)
+                else:
+                    with written_aside(record) as aside:
+                        aside.write_bytes(before)
+            raise
 
     def close(self) -> None:
         """Leaves no empty folder behind."""

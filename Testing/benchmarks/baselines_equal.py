@@ -12,7 +12,6 @@ cut off begins anew, and two calls at once share the work. Drawing, reading and 
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
@@ -101,8 +100,11 @@ def check_budget(kept: Path, minutes: float) -> None:
 
 @contextmanager
 def claimed(lock: Path) -> Iterator[bool]:
-    """Whether this process alone has the lock; the system takes it off a process that is killed."""
+    """Whether this process alone has the lock; a killed one loses it, once the trainer that it began has ended too."""
+    import fcntl  # not on Windows
+
     with lock.open("w") as stream:
+        os.set_inheritable(stream.fileno(), True)
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -149,6 +151,7 @@ def call(out: Path, module: str, *arguments: object) -> None:
         subprocess.run(
             [sys.executable, "-m", module, *map(str, arguments)],
             stdout=log, stderr=subprocess.STDOUT, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
+            close_fds=False,
         )  # fmt: skip
 
 

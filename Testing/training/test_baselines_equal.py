@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import subprocess
+import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +106,38 @@ def test_a_failing_trainer_is_told_with_its_log(folder: Path, tmp_path: Path, mo
     assert "There is no preset" in (tmp_path / "ddm-1.part" / "run.log").read_text()
 
 
+def test_a_trainer_that_outlives_its_driver_keeps_the_claim(tmp_path: Path) -> None:
+    lock, end = tmp_path / "lock", tmp_path / "end"
+    waits = f"while not os.path.exists({str(end)!r}): time.sleep(0.05)"
+    driver = f"""
+from pathlib import Path
+from Testing.benchmarks.baselines_equal import call, claimed
+with claimed(Path({str(lock)!r})):
+    begins = "import os, time; print('begun', flush=True)"
+    call(Path({str(tmp_path)!r}), "timeit", "-n", 1, "-r", 1, "-s", begins, {waits!r})
+"""
+    with subprocess.Popen([sys.executable, "-c", driver]) as process:
+        wait_until(lambda: (tmp_path / "run.log").is_file() and "begun" in (tmp_path / "run.log").read_text())
+        process.kill()
+    with claimed(lock) as mine:
+        assert not mine
+    end.touch()
+    wait_until(lambda: free(lock))
+
+
+def wait_until(so: Callable[[], bool]) -> None:
+    for _ in range(1200):
+        if so():
+            return
+        time.sleep(0.1)
+    raise AssertionError("it didn't come to pass in two minutes")
+
+
+def free(lock: Path) -> bool:
+    with claimed(lock) as mine:
+        return mine
+
+
 @pytest.mark.parametrize("name", ["ddm", "singan_film", "vqgan"])
 def test_a_limit_of_cpu_time_holds_where_the_clock_stands_still(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
@@ -127,7 +161,7 @@ def test_a_limit_of_cpu_time_holds_where_the_clock_stands_still(
     assert told.exit_code == 0, told.output
     assert time.process_time() - began < 20
     facts: dict[str, Any] = Samples.load(tmp_path / "run" / "samples.npz").facts
-    assert 1 < facts["training_s"] < 10
+    assert 1 < facts["training_s"] < 20
 
 
 def test_over_seeds_a_mean_and_a_range_are_told() -> None:
