@@ -1,9 +1,9 @@
 """A self-supervised embedding as gate against near copies, beside the signs that ship: what it catches, false alarms.
 
 `python -m Testing.benchmarks.privacy_embedding --films FOLDER --cache DIR --out FILE.json [--minutes 8]`. A small
-network learns, on the training films alone, to know a film again after two random changes (SimCLR; Chen et al., 2020: NT-Xent
-over the batch). Its likeness of two films is the cosine of their embeddings; the limit is the 95 % point of what films
-of other patients reach. Planted copies and false alarms as in `privacy_gate`.
+network learns, on the training films alone, to know a film again after two random changes (SimCLR; Chen et al., 2020:
+NT-Xent over the batch). Its likeness of two films is the cosine of their embeddings; the limit is the 95 % point of
+what films of other patients reach. Planted copies and false alarms as in `privacy_gate`.
 """
 
 from __future__ import annotations
