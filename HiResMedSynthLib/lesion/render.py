@@ -176,7 +176,8 @@ def _scale(lesion: Lesion, deformation: Deformation, diameter_mm: float) -> floa
         return scale
     spacing = (lesion.voxel_mm * scale * 1.5,) * 3
     corner, shape, samples = _grid(lesion, deformation, scale, spacing, (0.0, 0.0, 0.0))
-    alpha, _ = _sample(lesion, deformation, scale, spacing, (0.0, 0.0, 0.0), corner, shape, samples, order=1)
+    points = _points(lesion, deformation, scale, spacing, (0.0, 0.0, 0.0), corner, shape, samples)
+    alpha = np.clip(points.read(lesion.alpha.astype(np.float32) / ALPHA_ONE, order=1), 0.0, 1.0)
     bent = _diameter(float(alpha.mean()) * math.prod(shape) * math.prod(spacing))
     return scale * diameter_mm / bent if bent > 0 else scale
 
@@ -203,7 +204,31 @@ def _grid(
     )
 
 
-def _sample(
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Points:
+    """Samples on an output grid, as places in the source lesion.
+
+    Args:
+        shape: of the grid of samples.
+        near: int `[n]`, flat indices of the samples that the lesion may touch.
+        voxels: `[3, n]`, where those lie, in source voxels.
+    """
+
+    shape: tuple[int, int, int]
+    near: NDArray[np.intp]
+    voxels: NDArray[np.floating]
+
+    def read(self, values: NDArray[np.floating], *, order: int = 3) -> NDArray[np.float32]:
+        """Those source values on the grid, interpolated by a spline of that order; 0 elsewhere."""
+        from scipy.ndimage import map_coordinates, spline_filter
+
+        filtered = spline_filter(values, order, output=np.float32) if order > 1 else values
+        sampled = np.zeros(math.prod(self.shape), np.float32)
+        sampled[self.near] = map_coordinates(filtered, self.voxels, order=order, mode="constant", prefilter=False)
+        return sampled.reshape(self.shape)
+
+
+def _points(
     lesion: Lesion,
     deformation: Deformation,
     scale: float,
@@ -212,20 +237,14 @@ def _sample(
     corner: tuple[int, int, int],
     shape: tuple[int, int, int],
     samples: tuple[int, int, int],
-    order: int = 3,
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Alpha and alpha x HU at all samples, `[slices x samples, rows x samples, columns x samples]`."""
-    from scipy.ndimage import map_coordinates, spline_filter
-
+) -> _Points:
+    """All samples of the voxels, `[slices x samples, rows x samples, columns x samples]`."""
     offsets = []
     for c, low, n, k, step in zip(centre, corner, shape, samples, spacing_mm, strict=True):
         index = low + (np.arange(n * k) + 0.5) / k - 0.5
         offsets.append((index - c) * step)
     grid = np.stack(np.meshgrid(*offsets, indexing="ij")).astype(np.float32)  # [3, slices, rows, columns], mm
-    fine_shape = grid.shape[1:]
     source = np.tensordot(deformation.matrix().astype(np.float32) / np.float32(scale), grid.reshape(3, -1), axes=1)
-    own_alpha = lesion.alpha.astype(np.float32) / ALPHA_ONE
-    own_weighted = own_alpha * lesion.intensity_hu.astype(np.float32)
     centroid = _centroid(lesion)[:, np.newaxis].astype(np.float32)
     # most of the box is empty: only samples that the bending may bring near the lesion are looked up
     reach = 3 + math.ceil(float(np.abs(deformation.bend).max()) * _own_diameter(lesion) / lesion.voxel_mm)
@@ -235,24 +254,29 @@ def _sample(
         source = source + _displacement(deformation, _own_diameter(lesion), source)
         touched = _is_near(lesion, source / lesion.voxel_mm + centroid, 3)
         near, source = near[touched], source[:, touched]
-    voxels = source / lesion.voxel_mm + centroid
-    results = []
-    for values in (own_alpha, own_weighted):
-        filtered = spline_filter(values, order, output=np.float32) if order > 1 else values
-        sampled = np.zeros(math.prod(fine_shape), np.float32)
-        sampled[near] = map_coordinates(filtered, voxels, order=order, mode="constant", prefilter=False)
-        results.append(sampled.reshape(fine_shape))
-    alpha = np.clip(results[0], 0.0, 1.0)
-    weighted = results[1]
+    rows = (grid.shape[1], grid.shape[2], grid.shape[3])
+    return _Points(shape=rows, near=near, voxels=source / lesion.voxel_mm + centroid)
+
+
+def _sample(
+    lesion: Lesion,
+    deformation: Deformation,
+    scale: float,
+    spacing_mm: Point3,
+    centre: Point3,
+    corner: tuple[int, int, int],
+    shape: tuple[int, int, int],
+    samples: tuple[int, int, int],
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Alpha and alpha x HU at all samples of the voxels."""
+    points = _points(lesion, deformation, scale, spacing_mm, centre, corner, shape, samples)
+    own_alpha = lesion.alpha.astype(np.float32) / ALPHA_ONE
+    alpha = np.clip(points.read(own_alpha), 0.0, 1.0)
+    weighted = points.read(own_alpha * lesion.intensity_hu.astype(np.float32))
     # cubic overshoot at the rim would give HU that the lesion doesn't have
-    low_hu, high_hu = (
-        float(lesion.intensity_hu[lesion.alpha > 0].min()),
-        float(lesion.intensity_hu[lesion.alpha > 0].max()),
-    )
-    weighted = np.clip(
-        weighted, np.minimum(alpha * low_hu, alpha * high_hu), np.maximum(alpha * low_hu, alpha * high_hu)
-    )
-    return alpha, weighted
+    tissue = lesion.intensity_hu[lesion.alpha > 0]
+    ends = alpha * float(tissue.min()), alpha * float(tissue.max())
+    return alpha, np.clip(weighted, np.minimum(*ends), np.maximum(*ends))
 
 
 def _is_near(lesion: Lesion, voxels: NDArray[np.floating], reach: int) -> NDArray[np.bool_]:
