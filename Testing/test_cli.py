@@ -54,6 +54,19 @@ def composed(ct_series_folder: Path, tmp_path_factory: pytest.TempPathFactory) -
     return out
 
 
+def test_numpy_counts_on_one_thread_unless_told_otherwise() -> None:
+    """Where both cores were busy its waiting threads made `privacy check` fifteen times slower."""
+    code = (
+        "import os, sys; from HiResMedSynthLib.cli import main; assert 'numpy' not in sys.modules\n"
+        "sys.argv = ['hiresmedsynth', '--version']\n"
+        "try: main.main()\nexcept SystemExit: print(os.environ['OPENBLAS_NUM_THREADS'])"
+    )
+    for told, expected in ({}, "1"), ({"OPENBLAS_NUM_THREADS": "3"}, "3"):
+        kept = {name: value for name, value in os.environ.items() if name != "OPENBLAS_NUM_THREADS"}
+        done = subprocess.run([sys.executable, "-c", code], env=kept | told, capture_output=True, text=True, check=True)
+        assert done.stdout.split()[-1] == expected
+
+
 def test_compose_writes_the_whole_case(composed: Path) -> None:
     case = json.loads((composed / "case.json").read_text())
     assert len(case["lesions"]) == 2

@@ -78,6 +78,7 @@ def cli() -> None:
 
 def main() -> None:
     """Runs the command line; exit code 0 = done, 1 = refused, 2 = wrong usage, 70 = our bug, 130 = cancelled."""
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's products are small; where cores are busy threads stall
     try:
         code = cli.main(standalone_mode=False)
     except click.ClickException as error:
