@@ -129,6 +129,11 @@ def store_folder() -> Path:
     return base / "HiResMedSynth" / "models"
 
 
+def identity(name: str, sha256: str) -> str:
+    """The name and the beginning of the hash, for records; without a hash the name alone."""
+    return f"{name} (sha256 {sha256[:12]})" if sha256 else name
+
+
 def models(kind: str | None = None) -> tuple[Model, ...]:
     """The models whose cards can be read, shipped ones first, then by name; their hashes are checked by `find`."""
     found = []

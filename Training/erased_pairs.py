@@ -115,9 +115,7 @@ def erase(
         for seen, reach in ((seen, round(MARGIN_MM / step)) for seen, step in zip(edges, spacing_mm, strict=True))
     )
     hu, mask = hu[window], mask[window]
-    tissue = lung[window] & ~_grown(dense[window], spacing_mm, VESSEL_MM) & ~mask
-    away = distance_transform_edt(~mask, sampling=spacing_mm)
-    around = tissue & (away > LEVEL_MM[0]) & (away <= LEVEL_MM[1])
+    tissue, away, around = _around(mask, lung[window], dense[window], spacing_mm)
     if tissue.sum() < mask.sum() / 4 or not around.any():
         raise PlacementError("there is too little lung around a lesion to fill it from", remedy="Leave it out.")
     sigma = [COARSE_MM / step for step in spacing_mm]
@@ -143,9 +141,7 @@ def haze(
 
     A lesion's blur and what its readers left outside of their outlines; arguments as in `erase`.
     """
-    tissue = lung & ~_grown(dense, spacing_mm, VESSEL_MM) & ~mask
-    away = distance_transform_edt(~mask, sampling=spacing_mm)
-    around = tissue & (away > LEVEL_MM[0]) & (away <= LEVEL_MM[1])
+    tissue, away, around = _around(mask, lung, dense, spacing_mm)
     above = np.zeros(hu.shape, dtype=np.float32)
     if around.any():
         middles = np.arange(SHELL_MM / 2, RING_MM, SHELL_MM)
@@ -286,6 +282,15 @@ def _erasure(
         centre=centre, rows=rows, columns=columns, fill=fill, ring_rows=ring_rows, ring_columns=ring_columns,
         haze=above[ring_rows, ring_columns],
     )  # fmt: skip
+
+
+def _around(
+    mask: NDArray[np.bool_], lung: NDArray[np.bool_], dense: NDArray[np.bool_], spacing_mm: tuple[float, ...]
+) -> tuple[NDArray[np.bool_], NDArray[np.float64], NDArray[np.bool_]]:
+    """(parenchyma outside `mask`, mm from `mask`, the parenchyma that tells the level of the lung around)."""
+    tissue = lung & ~_grown(dense, spacing_mm, VESSEL_MM) & ~mask
+    away = np.asarray(distance_transform_edt(~mask, sampling=spacing_mm))
+    return tissue, away, tissue & (away > LEVEL_MM[0]) & (away <= LEVEL_MM[1])
 
 
 def _grown(

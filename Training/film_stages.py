@@ -218,6 +218,10 @@ class Detail:
         draws = Draws.of(np.random.default_rng(1), self.device)
         return [self._batch(self.sides[int(held_out)][:MEASURED], draws, change=False)]
 
+    def noted(self, network: nn.Module) -> dict[str, float]:  # noqa: ARG002 (protocol)
+        """Nothing more."""
+        return {}
+
     def sheet(self, network: nn.Module, *, seed: int) -> NDArray[np.uint8]:
         """Rows: held-out crops, their coarse version upsampled, the network's; six across."""
         generator = torch.Generator().manual_seed(seed)

@@ -35,6 +35,9 @@ class Stage(Protocol):
     def measured_batches(self, *, held_out: bool) -> list[FlowBatch]:
         """Unchanged batches of one side, the same each time."""
 
+    def noted(self, network: nn.Module) -> dict[str, float]:
+        """What else the log should say of the network; nothing where there is no more."""
+
     def sheet(self, network: nn.Module, *, seed: int) -> NDArray[np.uint8]:
         """A grey picture of what the network makes."""
 
@@ -75,9 +78,8 @@ class FlowLesson:
         return self.stage.sheet(network, seed=seed)
 
     def noted(self, network: nn.Module) -> dict[str, float]:
-        """The stage's, where it has a word on it."""
-        stage_noted: Callable[[nn.Module], dict[str, float]] | None = getattr(self.stage, "noted", None)
-        return {} if stage_noted is None else stage_noted(network)
+        """What the stage notes."""
+        return self.stage.noted(network)
 
     def draw(self, rng: np.random.Generator, *, seed: int, device: str) -> Drawn:
         """Batch, noisy data, times and target."""

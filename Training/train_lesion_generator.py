@@ -85,6 +85,10 @@ class NoduleStage:
         chosen = torch.from_numpy(self.sides[int(held_out)][:MEASURED]).to(self.device)
         return [self._batch(self.values[chosen], self.properties[chosen], torch.zeros(len(chosen), device=self.device))]
 
+    def noted(self, network: nn.Module) -> dict[str, float]:  # noqa: ARG002 (protocol)
+        """Nothing more."""
+        return {}
+
     def sheet(self, network: nn.Module, *, seed: int) -> NDArray[np.uint8]:
         """Twelve across: held-out nodules over samples of the same properties, axial and coronal cut, lung window."""
         chosen = torch.from_numpy(self.sides[1][:12]).to(self.device)

@@ -30,7 +30,7 @@ class BackgroundModel:
     @property
     def identity(self) -> str:
         """The name and the beginning of the hash, for records."""
-        return f"{self.name} (sha256 {self.sha256[:12]})" if self.sha256 else self.name
+        return weights.identity(self.name, self.sha256)
 
 
 def find_background(

@@ -64,9 +64,9 @@ def check_command(
     verdicts, clock = [], Clock()
     for done, path in enumerate(files):
         name = str(path.relative_to(folder)) if path != folder else path.name
-        clock.show(done, len(files), f"films compared: {name}")
+        clock.show(done, len(files), f"images compared: {name}")
         verdicts.append({"file": name, **verdict(path, asked)})
-    clock.show(len(files), len(files), "films compared")
+    clock.show(len(files), len(files), "images compared")
     near = sum(one["near_copy"] is True for one in verdicts)
     unjudged = sum(one["near_copy"] is None for one in verdicts)
     click.echo("\n".join(_table(verdicts)))

@@ -73,7 +73,8 @@ def render(
     """
     scale = _scale(lesion, deformation, diameter_mm)
     corner, shape, samples = _grid(lesion, deformation, scale, spacing_mm, centre)
-    alpha, weighted = _sample(lesion, deformation, scale, spacing_mm, centre, corner, shape, samples)
+    points = _points(lesion, deformation, scale, spacing_mm, centre, corner, shape, samples)
+    alpha, weighted = _sample(lesion, points)
     alpha, weighted = _voxel_means(alpha, samples), _voxel_means(weighted, samples)
     alpha[alpha < SMALLEST_ALPHA] = 0.0
     trim = _trimmed(alpha)
@@ -116,7 +117,7 @@ def render_projection(
     middle = [c - f if w == p else 0.0 for c, f, w, p in zip(centre, floor, spacing[1:], pixel_spacing_mm, strict=True)]
     at = (0.0, middle[0], middle[1])
     corner, shape, samples = _grid(lesion, deformation, scale, spacing, at)
-    alpha, weighted = _sample(lesion, deformation, scale, spacing, at, corner, shape, samples)
+    alpha, weighted = _sample(lesion, _points(lesion, deformation, scale, spacing, at, corner, shape, samples))
     alpha, weighted = _voxel_means(alpha, samples), _voxel_means(weighted, samples)
     alpha[alpha < SMALLEST_ALPHA] = 0.0
     weighted[alpha == 0] = 0.0
@@ -258,18 +259,8 @@ def _points(
     return _Points(shape=rows, near=near, voxels=source / lesion.voxel_mm + centroid)
 
 
-def _sample(
-    lesion: Lesion,
-    deformation: Deformation,
-    scale: float,
-    spacing_mm: Point3,
-    centre: Point3,
-    corner: tuple[int, int, int],
-    shape: tuple[int, int, int],
-    samples: tuple[int, int, int],
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Alpha and alpha x HU at all samples of the voxels."""
-    points = _points(lesion, deformation, scale, spacing_mm, centre, corner, shape, samples)
+def _sample(lesion: Lesion, points: _Points) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Alpha and alpha x HU at the samples."""
     own_alpha = lesion.alpha.astype(np.float32) / ALPHA_ONE
     alpha = np.clip(points.read(own_alpha), 0.0, 1.0)
     weighted = points.read(own_alpha * lesion.intensity_hu.astype(np.float32))

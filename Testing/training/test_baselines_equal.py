@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import subprocess
 import sys
 import time
@@ -13,30 +12,24 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
-from PIL import Image
 
 from Testing.benchmarks import baselines_equal
 from Testing.benchmarks.baselines_equal import claimed, main
 from Testing.benchmarks.baselines_equal_table import EQUAL_SPACES, finished, over_seeds
+from Testing.training.film_folder import size, write_films
 from Training.baselines.samples import Samples
-from Training.film_data import NEEDED, is_held_out
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Eight films of eight patients, two of them held out."""
-    folder = tmp_path_factory.mktemp("films")
-    names = [str(number) for number in range(100)]
-    patients = [p for p in names if is_held_out(p)][:2] + [p for p in names if not is_held_out(p)][:6]
     rng = np.random.default_rng(0)
-    with (folder / "index.csv").open("w", newline="", encoding="utf-8") as lines:
-        table = csv.DictWriter(lines, NEEDED)
-        table.writeheader()
-        for patient in patients:
-            Image.fromarray(rng.integers(0, 256, (96, 96), dtype=np.uint8)).save(folder / f"{patient}.png")
-            sizes = {"orig_width": 2048, "orig_height": 2048, "orig_spacing_x_mm": 0.2, "orig_spacing_y_mm": 0.2}
-            table.writerow({"image": f"{patient}.png", "patient_id": patient, **sizes})
-    return folder
+    return write_films(
+        tmp_path_factory.mktemp("films"),
+        learned=6,
+        picture=lambda _: rng.uniform(0, 256, (96, 96)),
+        row=lambda _: size(2048, 2048, 0.2),
+    )
 
 
 def train(folder: Path, out: Path, *more: str) -> Result:

@@ -60,6 +60,9 @@ class Constant:
         data = torch.ones(2, 1, 4, 4)
         return [FlowBatch(data=data, mask=data)]
 
+    def noted(self, network: nn.Module) -> dict[str, float]:
+        return {}
+
     def sheet(self, network: nn.Module, *, seed: int) -> NDArray[np.uint8]:
         return np.zeros((2, 2), dtype=np.uint8)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from pathlib import Path
 
@@ -15,11 +14,12 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from HiResMedSynthLib.errors import ReadError
+from Testing.training.film_folder import lungs, size, write_films
 from Testing.training.two_processes import run_in_two_processes
 from Training.augment import apply_film_change, draw_film_change, no_change
 from Training.checkpoint import best_weights
 from Training.draws import Draws
-from Training.film_data import NEEDED, is_held_out, load_films
+from Training.film_data import is_held_out, load_films
 from Training.film_stages import draw_known
 from Training.train_background import PRESETS, main, read_preset, stages_of
 
@@ -27,24 +27,16 @@ from Training.train_background import PRESETS, main, read_preset, stages_of
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Eight films of eight patients, two of them held out, squeezed and of different true sizes."""
-    folder = tmp_path_factory.mktemp("films")
-    names = [str(number) for number in range(100)]
-    patients = [p for p in names if is_held_out(p)][:2] + [p for p in names if not is_held_out(p)][:6]
     rng = np.random.default_rng(0)
-    row, column = np.mgrid[0:96, 0:96] / 95
-    with (folder / "index.csv").open("w", newline="", encoding="utf-8") as lines:
-        table = csv.DictWriter(lines, [*NEEDED, "sex"])
-        table.writeheader()
-        for index, patient in enumerate(patients):
-            lungs = np.exp(-(((column - 0.3) / 0.13) ** 2)) + np.exp(-(((column - 0.7) / 0.13) ** 2))
-            grey = 180 - 130 * lungs * np.sin(np.pi * row) + rng.normal(0, 4, row.shape)
-            Image.fromarray(grey.clip(0, 255).astype(np.uint8)).save(folder / f"{patient}.png")
-            width = 2500 if index % 2 else 2048
-            table.writerow(
-                {"image": f"{patient}.png", "patient_id": patient, "sex": "FM"[index % 2], "orig_width": width,
-                 "orig_height": 4548 - width, "orig_spacing_x_mm": 0.168, "orig_spacing_y_mm": 0.168}
-            )  # fmt: skip
-    return folder
+    return write_films(
+        tmp_path_factory.mktemp("films"),
+        learned=6,
+        picture=lambda _: lungs(0.3) + rng.normal(0, 4, (96, 96)),
+        row=lambda number: {
+            "sex": "FM"[number % 2],
+            **(size(2500, 2048, 0.168) if number % 2 else size(2048, 2500, 0.168)),
+        },
+    )
 
 
 def run(folder: Path, out: Path, *more: str) -> Result:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -21,10 +20,11 @@ from HiResMedSynthLib.background.find_prior import KIND, load_background_prior
 from HiResMedSynthLib.background.token_layers import PriorShape
 from HiResMedSynthLib.background.token_prior import build_prior, encoder_fingerprint, load_prior
 from HiResMedSynthLib.errors import HiResMedSynthError
+from Testing.training.film_folder import lungs, size, write_films
 from Testing.training.interrupted import interrupted_after
 from Testing.training.two_processes import run_in_two_processes
 from Training.checkpoint import CHECKPOINT
-from Training.film_data import NEEDED, FilmSet, is_held_out, load_films
+from Training.film_data import FilmSet, load_films
 from Training.film_tokens import FilmEncoder
 from Training.loop import BAD_STEPS_ALLOWED, LoopSettings
 from Training.ranks import Ranks
@@ -39,24 +39,13 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.fixture(scope="module")
 def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of ten films, two of them held out, narrower than the canvas; a third states no sex."""
-    folder = tmp_path_factory.mktemp("films")
-    names = [str(number) for number in range(100)]
-    patients = [p for p in names if is_held_out(p)][:2] + [p for p in names if not is_held_out(p)][:8]
     rng = np.random.default_rng(0)
-    row, column = np.mgrid[0:96, 0:96] / 95
-    with (folder / "index.csv").open("w", newline="", encoding="utf-8") as lines:
-        table = csv.DictWriter(lines, [*NEEDED, "sex"])
-        table.writeheader()
-        for index, patient in enumerate(patients):
-            middle = 0.3 + 0.05 * rng.normal()
-            lungs = np.exp(-(((column - middle) / 0.13) ** 2)) + np.exp(-(((column - 0.7) / 0.13) ** 2))
-            grey = 180 - 130 * lungs * np.sin(np.pi * row) + rng.normal(0, 4, row.shape)
-            Image.fromarray(grey.clip(0, 255).astype(np.uint8)).save(folder / f"{patient}.png")
-            table.writerow(
-                {"image": f"{patient}.png", "patient_id": patient, "sex": ("F", "M", "")[index % 3], "orig_width": 128,
-                 "orig_height": 256, "orig_spacing_x_mm": 1.68, "orig_spacing_y_mm": 1.68}
-            )  # fmt: skip
-    return folder
+    return write_films(
+        tmp_path_factory.mktemp("films"),
+        learned=8,
+        picture=lambda _: lungs(0.3 + 0.05 * rng.normal()) + rng.normal(0, 4, (96, 96)),
+        row=lambda number: {"sex": ("F", "M", "")[number % 3], **size(128, 256, 1.68)},
+    )
 
 
 def write_cascade(path: Path, *, seed: int) -> Path:
