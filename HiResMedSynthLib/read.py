@@ -27,6 +27,7 @@ PICTURE_MAGIC = (
     b"\x00\x00\x00\x0cjP  ",
     b"\xff\x4f\xff\x51",
 )
+ARCHIVE_MAGIC = (b"PK\x03\x04", b"\x1f\x8b", b"7z\xbc\xaf\x27\x1c", b"Rar!")
 MOST_FOLDERS = 1000  # that are looked into, to name the one that was meant
 VOLUME_SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd", ".hdr")
 
@@ -134,6 +135,10 @@ def _read_file(path: Path, spacing_mm: tuple[float, float] | None, slice_index: 
         return read_volume(path, slice_index=slice_index)
     if dicom:
         return read_dicom_files([path], where=path, spacing_mm=spacing_mm, series=None, slice_index=slice_index)
+    if head.startswith(ARCHIVE_MAGIC):
+        raise ReadError(
+            "this is a packed archive", where=path, remedy="Name the folder of one series, once it is unpacked."
+        )
     raise ReadError(
         "this is not a medical image",
         where=path,

@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 import pydicom
 import pytest
+import SimpleITK as sitk
 
 from HiResMedSynthLib import weights
 from HiResMedSynthLib.case_file import read_case
 from HiResMedSynthLib.placement.method import PlacementMethod
+from HiResMedSynthLib.read import read_image
 from Testing.test_cli import run
 
 
@@ -68,6 +70,25 @@ def test_choices_of_candidates_are_kept(
     assert "would touch" not in small
     assert "would touch" in large
     assert "outside the body" in outside
+
+
+def test_a_volume_without_a_header_is_a_ct_on_the_users_word(
+    ct_series_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = read_image(ct_series_folder)
+    volume = sitk.GetImageFromArray(image.pixels[4:9].astype(np.int16))
+    volume.SetSpacing((*image.spacing_mm[:0:-1], image.spacing_mm[0]))
+    how = ("--danger", "rule", "--lesions", 1, "--size-mm", "10:12", "--seed", 3, "--modality", "CT", "--out")
+    sitk.WriteImage(volume, tmp_path / "hu.nii.gz")
+    assert run(monkeypatch, "compose", tmp_path / "hu.nii.gz", *how, tmp_path / "case") == 0
+    slices = [pydicom.dcmread(file) for file in (tmp_path / "case" / "dicom").iterdir()]
+    assert {(data.SOPClassUID, data.Modality) for data in slices} == {(pydicom.uid.CTImageStorage, "CT")}
+    sitk.WriteImage(volume + 1024, tmp_path / "stored.nii.gz")
+    capsys.readouterr()
+    for source, said in ((tmp_path / "stored.nii.gz", "no Hounsfield units"), (ct_series_folder, "no effect")):
+        assert run(monkeypatch, "compose", source, *how, tmp_path / "no") == 1
+        assert said in capsys.readouterr().err
+    assert not (tmp_path / "no").exists()
 
 
 def test_one_series_of_several_is_taken(

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
+import SimpleITK as sitk
 from PIL import Image
 
 from HiResMedSynthLib import weights
@@ -133,6 +134,28 @@ def test_a_ct_slice_saved_as_a_picture_is_compared_with_slices_too(
     assert words == [["no", "copy"], ["not", "judged"]]
     assert run(monkeypatch, "privacy", "check", slices, "--model", "ours", "--domain", "lung-ct") == 1
     assert "makes cxr, not lung-ct" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("store")
+def test_a_ct_volume_is_compared_slice_by_slice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], ct_series_folder: Path
+) -> None:
+    """The model of lung CT that ships has learned from this series; a slice of nothing but padding is passed over."""
+    image = read_image(ct_series_folder)
+    values = image.pixels[CT_SLICE - 1 : CT_SLICE + 2].astype(np.int16)
+    values[2] = -3024  # beyond the scan
+    volume = sitk.GetImageFromArray(values)
+    volume.SetSpacing((*image.spacing_mm[:0:-1], image.spacing_mm[0]))
+    sitk.WriteImage(volume, tmp_path / "a.nii.gz")
+    assert run(monkeypatch, "privacy", "check", tmp_path, "--json", tmp_path / "told.json") == 1
+    line = capsys.readouterr().out.splitlines()[0]
+    assert line.startswith("NEAR COPY") and "lung-ct  a.nii.gz  (" in line
+    assert "of 2 slices, most of all slice " in line
+    told = json.loads((tmp_path / "told.json").read_text())["films"]
+    assert [film["model"] for film in told] == ["lung-ct"]
+    sitk.WriteImage(volume[:, :, 2:], tmp_path / "a.nii.gz")
+    assert run(monkeypatch, "privacy", "check", tmp_path, "--domain", "lung-ct") == 1
+    assert capsys.readouterr().out.startswith("not judged")
 
 
 @pytest.mark.usefixtures("store")

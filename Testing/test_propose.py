@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,13 +11,15 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from HiResMedSynthLib.cli.candidates_file import judged
+from HiResMedSynthLib import weights
+from HiResMedSynthLib.cli.candidates_file import judged, write_places
 from HiResMedSynthLib.cli.main import cli
 from HiResMedSynthLib.cli.options import ZONE_NAMES
 from HiResMedSynthLib.errors import HiResMedSynthError, PlacementError, SettingsError
 from HiResMedSynthLib.ground import Ground, prepare_ground
 from HiResMedSynthLib.image import MedicalImage
-from HiResMedSynthLib.placement.method import PlacementMethod
+from HiResMedSynthLib.placement.method import ENGINES, PlacementMethod
+from HiResMedSynthLib.placement.network import ENTRY, KIND
 from HiResMedSynthLib.placement.zones import ZONES, Zone, zone_mask
 from HiResMedSynthLib.propose import judge, propose
 from HiResMedSynthLib.read import read_image
@@ -164,7 +168,7 @@ def test_a_forbidden_place_is_named_with_the_nearest_free_one(ground: Ground) ->
         judge(ground, (20, 64, 64), diameter_mm=0.0)
 
 
-def test_where_a_lesion_fits_nowhere_the_places_say_so(ground: Ground) -> None:
+def test_where_a_lesion_fits_nowhere_the_places_say_so(ground: Ground, tmp_path: Path) -> None:
     assert all(one.fits for one in propose(ground, count=3, seed=1, diameter_mm=10.0))
     huge = propose(ground, count=3, seed=1, diameter_mm=190.0)
     assert len(huge) == 3
@@ -173,6 +177,13 @@ def test_where_a_lesion_fits_nowhere_the_places_say_so(ground: Ground) -> None:
     fitting = [not judge(ground, one.place, diameter_mm=60.0).touches for one in rare]
     assert [one.fits for one in rare] == fitting
     assert 0 < sum(fitting) < 12
+    write_places(rare, tmp_path / "places.json")
+    assert [one["fits"] for one in json.loads((tmp_path / "places.json").read_text())] == fitting
+    write_places(rare, tmp_path / "places.csv")
+    assert [line.rsplit(",")[-1] for line in (tmp_path / "places.csv").read_text().split()] == [
+        "fits",
+        *map(str, fitting),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -192,6 +203,28 @@ def test_what_cant_be_is_refused_before_a_map_is_made(
     error = CliRunner().invoke(cli, ["candidates", str(ct_series_folder), *wish.split()]).exception
     assert isinstance(error, HiResMedSynthError), error
     assert said in str(error)
+
+
+@pytest.mark.parametrize(
+    ("task", "missing"), [("location-ct", "nothing that runs networks"), ("yolo-ct", "ultralytics")]
+)
+def test_a_prior_whose_packages_are_missing_is_refused_before_a_map_is_made(
+    task: str, missing: str, ct_series_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(weights.STORE_VARIABLE, str(tmp_path / "models"))
+    card = weights.Card(name="ours", kind=KIND, data="nothing", licence="CC0-1.0", attribution="nobody")
+    told = {ENTRY: json.dumps({"task": task})}
+    weights.write_model(tmp_path / "ours.safetensors", {"x": np.zeros(1, np.float16)}, card, metadata=told)
+    weights.add(tmp_path / "ours.safetensors")
+    gone = (*ENGINES, "ultralytics")
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *more: None if name in gone else find(name, *more))
+    monkeypatch.setattr("HiResMedSynthLib.ground.danger", lambda *_, **__: pytest.fail("a map was made"))
+    line = ["prior", str(ct_series_folder), "--danger", "rule", "--prior", "ours", "--out", str(tmp_path / "p.nrrd")]
+    error = CliRunner().invoke(cli, line).exception
+    assert isinstance(error, HiResMedSynthError), error
+    assert f"{missing} is" in str(error)
+    assert "pip install" in str(error)
 
 
 def test_temperature_evens_out_and_sharpens(ground: Ground) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,6 +22,12 @@ GREY = np.arange(400, dtype=np.uint16).reshape(20, 20)
 
 def file_of(path: Path, content: bytes) -> Path:
     path.write_bytes(content)
+    return path
+
+
+def archive_of(path: Path) -> Path:
+    with zipfile.ZipFile(path, "w") as packed:
+        packed.writestr("a.dcm", b"0" * 200)
     return path
 
 
@@ -87,6 +94,7 @@ BAD: dict[str, tuple[Callable[[Path], Path], str]] = {
     "empty file": (lambda p: file_of(p / "a.dcm", b""), "empty"),
     "patient's CD": (lambda p: cd(p / "cd"), "deeper than one folder below.*PT0/ST0/SE0"),
     "folder of text": (lambda p: file_of(empty(p / "e") / "a.txt", b"hello").parent, "no DICOM picture"),
+    "an archive": (lambda p: archive_of(p / "a.zip"), "a packed archive"),
     "not an image": (lambda p: file_of(p / "a.dcm", b"hello, I am a letter" * 20), "not a medical image"),
     "DICOM magic only": (lambda p: file_of(p / "a", b"\0" * 128 + b"DICM"), "no picture"),
     "noise after the magic": (lambda p: file_of(p / "a", b"\0" * 128 + b"DICM" + b"\xff\x07" * 300), "."),

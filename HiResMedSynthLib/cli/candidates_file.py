@@ -32,15 +32,23 @@ def write_places(found: Sequence[Proposal], out: Path) -> None:
     elif out.suffix.lower() == ".csv":
         table = io.StringIO()
         writer = csv.writer(table, lineterminator="\n")
-        writer.writerow(("number", "slice", "row", "column", "x_lps_mm", "y_lps_mm", "z_lps_mm", "times_even", "zone"))
+        writer.writerow(
+            ("number", "slice", "row", "column", "x_lps_mm", "y_lps_mm", "z_lps_mm", "times_even", "zone", "fits")
+        )
         for number, one in enumerate(found, start=1):
             millimetres = (round(value, 3) for value in one.lps_mm)
-            writer.writerow((number, *one.place, *millimetres, round(one.times_even, 3), one.zone or ""))
+            writer.writerow((number, *one.place, *millimetres, round(one.times_even, 3), one.zone or "", one.fits))
         text = table.getvalue()
     else:
         text = json.dumps(
             [
-                {"place": one.place, "lps_mm": one.lps_mm, "times_even": round(one.times_even, 3), "zone": one.zone}
+                {
+                    "place": one.place,
+                    "lps_mm": one.lps_mm,
+                    "times_even": round(one.times_even, 3),
+                    "zone": one.zone,
+                    "fits": one.fits,
+                }
                 for one in found
             ],
             indent=1,

@@ -53,7 +53,8 @@ def check_command(
     """Tells which films and CT slices in FOLDER (or a single file) are near copies of what the model learned from.
 
     A film is compared in up to 16 proportions, which takes seconds; a CT slice in
-    one: of slices saved as pictures --domain lung-ct saves the time.
+    one: of slices saved as pictures --domain lung-ct saves the time. A CT volume
+    (NIfTI, NRRD, MHA) is compared slice by slice.
 
     Exit code 0: none is; 1: one is, or a file couldn't be judged.
     """
@@ -65,7 +66,12 @@ def check_command(
     for done, path in enumerate(files):
         name = str(path.relative_to(folder)) if path != folder else path.name
         clock.show(done, len(files), f"images compared: {name}")
-        verdicts.append({"file": name, **verdict(path, asked)})
+
+        def on_slice(at: int, slices: int, text: str = f"images compared: {name}", done: int = done) -> None:
+            if slices > 1:
+                clock.show(done, len(files), f"{text}, slice {at + 1} of {slices}")
+
+        verdicts.append({"file": name, **verdict(path, asked, on_slice=on_slice)})
     clock.show(len(files), len(files), "images compared")
     near = sum(one["near_copy"] is True for one in verdicts)
     unjudged = sum(one["near_copy"] is None for one in verdicts)

@@ -13,9 +13,10 @@ if TYPE_CHECKING:
     from HiResMedSynthLib.background.cascade import FilmCascade
     from HiResMedSynthLib.background.domain_values import DomainValues
     from HiResMedSynthLib.image import MedicalImage
-    from HiResMedSynthLib.privacy import Pixels, TrainingDescriptors
+    from HiResMedSynthLib.privacy import Nearness, Pixels, TrainingDescriptors
 
 DOMAINS = ("cxr", "lung-ct")  # whose models judge where none is named
+OnSlice = Callable[[int, int], None]
 SHARES = (1.0, 0.935, 0.874, 0.817)  # of the model's canvas that a film of unknown size may cover, each way
 
 
@@ -66,35 +67,78 @@ def judges(model: str | None, domain: str | None, *, on_note: Callable[[str], No
     return made
 
 
-def verdict(path: Path, all_judges: Sequence[Judge]) -> dict[str, Any]:
-    """near_copy True, False or None (not judged), why, and by which model; of several the one that it is nearest to."""
+def verdict(path: Path, all_judges: Sequence[Judge], *, on_slice: OnSlice | None = None) -> dict[str, Any]:
+    """near_copy True, False or None (not judged), why, and by which model; of several the one that it is nearest to.
+
+    A CT volume is judged slice by slice, and is what its nearest slice is; `on_slice` is told (slices done, slices).
+    """
     from HiResMedSynthLib.read import read_image
 
     try:
         image = read_image(path)
-        found = []
-        for judge in fitting(image, all_judges):
-            near = judge.descriptors.nearness(*versions(image, judge))
-            beyond = max(value / limit for value, limit in zip(near.likeness, judge.descriptors.limits, strict=True))
-            found.append((beyond, judge.name, near))
+        found = list(_compared(image, fitting(image, all_judges), on_slice))
     except HiResMedSynthError as problem:
         return {"near_copy": None, "likeness": None, "why": problem.what, "model": None}
-    _, name, near = max(found, key=lambda one: one[0])
-    likeness = [round(value, 3) for value in near.likeness]
-    return {"near_copy": bool(near.why), "likeness": likeness, "why": near.why, "model": name}
+    most = max(found, key=lambda one: one.beyond)
+    likeness = [round(value, 3) for value in most.near.likeness]
+    why = most.near.why
+    if why and image.slices > 1:
+        copies = sum(bool(one.near.why) for one in found)
+        why = f"{copies} of {len(found)} slices, most of all slice {most.slice_index}: {why}"
+    return {"near_copy": bool(why), "likeness": likeness, "why": why, "model": most.model}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Compared:
+    """How far a slice is beyond a model's limit (above 1: a near copy)."""
+
+    beyond: float
+    model: str
+    near: Nearness
+    slice_index: int
+
+
+def _compared(image: MedicalImage, asked: Sequence[Judge], on_slice: OnSlice | None) -> Iterator[_Compared]:
+    """Each slice by each model; those of a volume that hold nothing but padding are passed over.
+
+    Raises:
+        SettingsError: no slice can be compared.
+    """
+    compared, problem = 0, None
+    for index in range(image.slices):
+        if on_slice is not None:
+            on_slice(index, image.slices)
+        one = image if image.slices == 1 else image.single_slice(index)
+        try:
+            for judge in asked:
+                near = judge.descriptors.nearness(*versions(one, judge))
+                beyond = max(
+                    value / limit for value, limit in zip(near.likeness, judge.descriptors.limits, strict=True)
+                )
+                yield _Compared(beyond=beyond, model=judge.name, near=near, slice_index=index)
+                compared += 1
+        except SettingsError as blank:
+            problem = blank
+    if problem is not None and not compared:
+        raise problem
 
 
 def fitting(image: MedicalImage, all_judges: Sequence[Judge]) -> list[Judge]:
     """Those whose model has seen such images: the verdict of another would say nothing.
 
-    A picture whose file doesn't tell what it shows (PNG, TIFF) may be a film or a CT slice in some window.
+    A picture whose file doesn't tell what it shows (PNG, TIFF) may be a film or a CT slice in some window; a volume
+    is no film.
 
     Raises:
         SettingsError: there is none.
     """
     from HiResMedSynthLib.read_header import RADIOGRAPHS
 
-    kinds = {"CT": (True,), "OT": (True, False), **dict.fromkeys(RADIOGRAPHS, (False,))}
+    kinds = {
+        "CT": (True,),
+        "OT": (True, False) if image.slices == 1 else (True,),
+        **dict.fromkeys(RADIOGRAPHS, (False,)),
+    }
     of_image = (True,) if image.units == "HU" else kinds.get(image.modality, ())
     found = [judge for judge in all_judges if judge.values.hounsfield in of_image]
     if not found:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from HiResMedSynthLib.errors import SettingsError
+from HiResMedSynthLib.errors import HiResMedSynthError, SettingsError
 from HiResMedSynthLib.image import MedicalImage
 from HiResMedSynthLib.placement.domain import Domain
 
@@ -94,6 +94,7 @@ class PlacementMethod:
         Raises:
             ModelError: there is no such model.
             SettingsError: it is for other pictures.
+            HiResMedSynthError: its packages are missing.
         """
         chosen = self._prior(domain)
         if chosen == DISTANCES and domain != "lung-ct":
@@ -106,13 +107,22 @@ class PlacementMethod:
 
         task = stored_task(chosen, words=(AUTO, DENSITY, DISTANCES))
         _refuse_other_task(chosen, task, PRIOR_TASKS[domain], domain, without=DENSITY)
+        if task == "yolo-ct":
+            from HiResMedSynthLib.placement.yolo import require_ultralytics
+
+            require_ultralytics()
+        elif not can_run():
+            raise HiResMedSynthError(
+                "nothing that runs networks is installed",
+                remedy=f"Install the extra: python -m pip install 'hiresmedsynth[models]', or choose '{DENSITY}'.",
+            )
         return task
 
     def local_factor(self, domain: Domain) -> LocalFactor | None:
         """What multiplies the density of real lesions; None: nothing does.
 
         Raises:
-            ModelError, SettingsError: as for `prior_task`, or its packages are missing.
+            HiResMedSynthError: as for `prior_task`.
         """
         chosen, task = self._prior(domain), self.prior_task(domain)
         if task == DENSITY:

@@ -7,6 +7,7 @@ docs/results/location_prior.md says why and how to train one (Training/train_yol
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,23 +33,32 @@ FLOOR = 1e-3  # of the highest score: no place is impossible
 MULTIPLE = 32
 
 
+def require_ultralytics() -> None:
+    """Imports nothing.
+
+    Raises:
+        HiResMedSynthError: ultralytics isn't installed.
+    """
+    if importlib.util.find_spec("ultralytics") is None:
+        raise HiResMedSynthError(
+            "ultralytics is not installed",
+            remedy="Install the extra (AGPL-3.0): python -m pip install 'hiresmedsynth[yolo]'.",
+        )
+
+
 def prepare_ultralytics() -> Any:
     """The package ultralytics, told to fetch and install nothing.
 
     Raises:
         HiResMedSynthError: it isn't installed.
     """
+    require_ultralytics()
     os.environ.update({"YOLO_OFFLINE": "true", "YOLO_AUTOINSTALL": "false", "YOLO_VERBOSE": "false"})
     from HiResMedSynthLib.torchvision_guard import import_torchvision
 
     import_torchvision()
-    try:
-        import ultralytics
-    except ModuleNotFoundError as error:
-        raise HiResMedSynthError(
-            "ultralytics is not installed",
-            remedy="Install the extra (AGPL-3.0): python -m pip install 'hiresmedsynth[yolo]'.",
-        ) from error
+    import ultralytics
+
     return ultralytics
 
 

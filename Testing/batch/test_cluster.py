@@ -10,10 +10,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from HiResMedSynthLib.batch import cluster
 from HiResMedSynthLib.batch.cluster import cluster_engine
 from HiResMedSynthLib.batch.run import run
+from HiResMedSynthLib.cli.main import cli
 from HiResMedSynthLib.errors import SettingsError
 from Testing.batch.small_scans import files_in, plan_of
 
@@ -64,5 +66,7 @@ def test_a_worker_killed_in_mid_run_costs_nothing(
 def test_a_scheduler_that_isn_t_there_is_named(scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("distributed")
     monkeypatch.setattr(cluster, "WAITING_S", 1)
-    with pytest.raises(SettingsError, match=r"no dask scheduler at tcp://127\.0\.0\.1:9"):
-        cluster_engine(plan_of(scans / "spec.toml", 1), tmp_path, "tcp://127.0.0.1:9")
+    line = ["dataset", str(scans / "spec.toml"), "--out", str(tmp_path / "set"), "--dask", "tcp://127.0.0.1:9"]
+    error = CliRunner().invoke(cli, line).exception
+    assert isinstance(error, SettingsError), error
+    assert "no dask scheduler at tcp://127.0.0.1:9" in str(error)

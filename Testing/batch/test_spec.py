@@ -6,9 +6,11 @@ import re
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from HiResMedSynthLib.batch.spec import read_spec
 from HiResMedSynthLib.batch.spec_example import EXAMPLE
+from HiResMedSynthLib.cli.main import cli
 from HiResMedSynthLib.errors import SettingsError
 
 FILES = '[backgrounds]\nfiles = ["scans/*"]\n'
@@ -65,6 +67,8 @@ def test_what_is_wrong_is_named_by_its_key(tmp_path: Path, text: str, said: str)
 
 
 def test_the_example_works_and_its_comments_are_the_defaults(tmp_path: Path) -> None:
+    printed = CliRunner().invoke(cli, ["dataset", "--example"])
+    assert (printed.exit_code, printed.output) == (0, EXAMPLE)
     plain = read_spec(spec_of(tmp_path, EXAMPLE))
     assert plain == read_spec(spec_of(tmp_path, FILES))
     # None unless they are given

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -28,6 +29,12 @@ class Backend:
     @property
     def client(self) -> BackendClient:
         return BackendClient(f"http://127.0.0.1:{self.port}", self.token)
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
 
 
 def start(*options: str) -> Backend:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -21,9 +22,10 @@ from HiResMedSynthLib.image import MedicalImage
 from HiResMedSynthLib.read import read_image
 from HiResMedSynthLib.service.client import BackendClient, BackendError
 from HiResMedSynthLib.service.jobs import JobQueue, Result, Step
+from HiResMedSynthLib.service.protocol import TOKEN_VARIABLE
 from HiResMedSynthLib.service.server import ServerSettings
 from HiResMedSynthLib.service.store import Store
-from Testing.service.conftest import Backend, start
+from Testing.service.conftest import PROGRAM, Backend, free_port, start
 from Testing.service.images import header_of
 
 SETTINGS = {"requests": [{"size_mm": [10, 14], "seed": seed} for seed in range(2)]}
@@ -178,6 +180,20 @@ def test_it_refuses_to_start_unsafely(wrong: dict) -> None:
     with pytest.raises(SettingsError) as refused:
         ServerSettings(memory_bytes=2**30, **wrong)
     assert refused.value.remedy
+
+
+def test_the_port_is_the_one_that_was_asked_for_and_an_open_host_needs_tls() -> None:
+    port = free_port()
+    running = start("--port", str(port))
+    assert running.port == port
+    assert running.client.health()
+    running.process.kill()
+    refused = subprocess.run(
+        [PROGRAM, "serve", "--host", "0.0.0.0"],
+        env={**os.environ, TOKEN_VARIABLE: "x" * 64}, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert refused.returncode == 1
+    assert "--tls-certificate" in refused.stderr and "Traceback" not in refused.stderr
 
 
 def test_the_client_needs_numpy_and_requests_only() -> None:

@@ -13,7 +13,7 @@ import requests
 
 from HiResMedSynthLib.evaluation.reader_study import open_study
 from Testing.evaluation.study_folders import SIDE, small_study
-from Testing.service.conftest import PROGRAM
+from Testing.service.conftest import PROGRAM, free_port
 from Testing.service.study_server import StudyServer, serving
 
 JSON = {"Content-Type": "application/json"}
@@ -94,11 +94,14 @@ def test_kill_9_after_an_answer_loses_nothing(tmp_path: Path) -> None:
 
 def test_ctrl_c_ends_it_and_says_that_answers_are_kept(tmp_path: Path) -> None:
     study, _ = small_study(tmp_path)
-    with subprocess.Popen([PROGRAM, "study", "serve", study.folder], stdout=subprocess.PIPE, text=True) as process:
+    port = free_port()
+    line = [PROGRAM, "study", "serve", study.folder, "--port", str(port)]
+    with subprocess.Popen(line, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         lines = [process.stdout.readline() for _ in range(3)]
         assert lines[1].startswith("Ann ") and "(0 of 8 answered)" in lines[2]
         origin = lines[1].split()[1].split("/#")[0]
+        assert origin.endswith(f":{port}")
         assert requests.get(origin, timeout=20).status_code == 200
         process.send_signal(signal.SIGINT)
         assert "All answers are kept" in process.stdout.read()
@@ -115,7 +118,7 @@ def test_a_study_from_the_command_line_and_what_serve_refuses(tmp_path: Path) ->
     small_study(tmp_path)
     made = run(
         "new", tmp_path / "real", tmp_path / "made", "--out", tmp_path / "cli", "--count", 6,
-        "--readers", "Dr A, Dr B", "--design", "2afc", "--key", tmp_path / "key.json",
+        "--readers", "Dr A, Dr B", "--design", "2afc", "--key", tmp_path / "key.json", "--no-ring",
     )  # fmt: skip
     assert made.returncode == 0, made.stderr
     assert "Dr A, Dr B, 6 trials each" in made.stdout and (tmp_path / "key.json").is_file()
@@ -134,8 +137,13 @@ def test_a_study_from_the_command_line_and_what_serve_refuses(tmp_path: Path) ->
     again = run(*scoring)
     assert again.returncode == 1 and "scores are there already" in again.stderr and "--overwrite" in again.stderr
     assert (tmp_path / "scores" / "scores.json").read_text() == "of another study"
-    assert run(*scoring, "--overwrite").returncode == 0
-    assert json.loads((tmp_path / "scores" / "scores.json").read_text())["readers"][0]["reader"] == "Dr A"
+    told = []
+    for choice in ((), ("--interval", "wilson", "--margin", "0.2")):
+        assert run(*scoring, "--overwrite", *choice).returncode == 0
+        told.append(json.loads((tmp_path / "scores" / "scores.json").read_text())["readers"][0])
+    assert [one["reader"] for one in told] == ["Dr A", "Dr A"]
+    assert told[0]["accuracy"] != told[1]["accuracy"]  # at n = 1 the intervals lie far apart
+    assert told[0]["equivalence"] != told[1]["equivalence"]
     picture = next((study.folder / "images").iterdir())
     picture.write_bytes(b"\0" + picture.read_bytes())
     refused = run("serve", study.folder)
