@@ -128,7 +128,7 @@ def _coco_file(names: list[str]) -> str | None:
     if COCO_FILE in names:
         return COCO_FILE
     plain = [name for name in names if name.endswith(".json") and "/" not in name]
-    found = [name for name in plain if name not in (NNUNET_FILE, "classes.json")]
+    found = [name for name in plain if name not in (NNUNET_FILE, "classes.json", "notes.json")]
     return found[0] if len(found) == 1 else None
 
 

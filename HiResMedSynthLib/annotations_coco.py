@@ -18,10 +18,12 @@ from pydantic import BaseModel, Field, ValidationError
 
 from HiResMedSynthLib.annotated_image import MOST_MARKS, AnnotatedImage, Index, Mark, Shape, refuse_unless
 from HiResMedSynthLib.annotations_files import bad, nrrd_of, picture_of, sound
+from HiResMedSynthLib.annotations_patients import patient_of
 from HiResMedSynthLib.errors import HiResMedSynthError, ReadError
 from HiResMedSynthLib.image import MedicalImage, Photometric, SpacingSource, Window
 from HiResMedSynthLib.write_annotations import COCO_FILE, FACTS
 
+PICTURES_BELOW = ("", "images")  # where pictures of other tools lie
 LARGEST_COCO = 2**29  # bytes; run lengths of many segments are long
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -153,7 +155,8 @@ class CocoFolder:
                 place = f"{self.file_name}, annotation {parts[0].id}"
                 raise ReadError(error.what, where=place, remedy=error.remedy) from error
         try:
-            whole = AnnotatedImage(image=image, marks=tuple(marks), name=name)
+            patient = "" if self.own else patient_of(self.folder, name, PICTURES_BELOW)
+            whole = AnnotatedImage(image=image, marks=tuple(marks), name=name, patient=patient)
         except HiResMedSynthError as error:
             raise ReadError(error.what, where=name, remedy=error.remedy) from error
         if self.own:
@@ -181,17 +184,17 @@ def _own_image(folder: Path, volume: _Volume) -> MedicalImage:
     facts["positions_lps_mm"], facts["directions_lps"] = (
         np.array(facts[name], dtype=np.float64) for name in ("positions_lps_mm", "directions_lps")
     )
-    array = nrrd_of(folder, volume.file_name)
+    array, oddities = nrrd_of(folder, volume.file_name)
     try:
         facts["window"] = None if (shown := facts["window"]) is None else Window(center=shown[0], width=shown[1])
-        return MedicalImage(pixels=array, **facts)
+        return MedicalImage(pixels=array, oddities=tuple(oddities), **facts)
     except HiResMedSynthError as error:
         raise ReadError(error.what, where=volume.file_name, remedy=error.remedy) from error
 
 
 def _picture(folder: Path, name: str) -> MedicalImage:
     """A picture of another tool, in the folder or in its `images`."""
-    image = picture_of(folder, name, ("", "images"))
+    image = picture_of(folder, name, PICTURES_BELOW)
     sound(image.slices == 1, "it holds several slices, COCO counts single pictures", name)
     return image
 
@@ -252,7 +255,7 @@ def _plane(runs: Any, image: MedicalImage) -> NDArray[np.bool_]:
 
 
 def _check_mask(folder: Path, name: str, whole: AnnotatedImage, numbers: list[int]) -> None:
-    mask = nrrd_of(folder, name)
+    mask, _ = nrrd_of(folder, name)
     sound(mask.shape == whole.image.shape, "the mask has another shape than its image", name)
     counted = AnnotatedImage(image=whole.image, marks=whole.marks[: len(numbers)])
     same = np.array_equal(mask, counted.label_map(numbers))

@@ -24,12 +24,13 @@ from HiResMedSynthLib.annotations_segments import class_name, is_lesion, segment
 from HiResMedSynthLib.errors import HiResMedSynthError
 from HiResMedSynthLib.read_bounds import refuse_deflated_bomb
 from HiResMedSynthLib.read_dicom import looks_like_dicom, read_dicom_files
+from HiResMedSynthLib.read_header import is_radiograph
 from HiResMedSynthLib.read_quietly import quietly
 
 SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")  # by segment; as a label map
 TOLD = (
-    "SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "PatientID", "Rows", "Columns",
-    "ImagePositionPatient", "SegmentSequence",
+    "SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "PatientID", "Modality", "Rows",
+    "Columns", "ImagePositionPatient", "SegmentSequence",
 )  # fmt: skip
 DAMAGED = (  # what pydicom raises on broken attributes, on first access
     AttributeError, ArithmeticError, EOFError, LookupError, OSError, RuntimeError, TypeError, ValueError, struct.error,
@@ -64,7 +65,8 @@ def segmented_images(folder: Path, names: Sequence[str]) -> tuple[dict[int, str]
         if str(data.get("SOPClassUID")) in SEGMENTATIONS:
             segments.append((name, data))
         elif "Rows" in data and "Columns" in data:
-            files[str(data.get("SeriesInstanceUID") or "")].append((name, data))
+            uid = data.get("SOPInstanceUID" if is_radiograph(data) else "SeriesInstanceUID")  # films are no stack
+            files[str(uid or "")].append((name, data))
     series = {uid: _series(members) for uid, members in files.items()}
     anatomy = sorted({
         class_name(segment) for _, data in segments for segment in data.get("SegmentSequence") or ()

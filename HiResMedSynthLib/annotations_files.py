@@ -19,8 +19,11 @@ from HiResMedSynthLib.image import MedicalImage
 from HiResMedSynthLib.read import PICTURE_MAGIC, read_image
 from HiResMedSynthLib.read_bounds import nrrd_line_too_long
 from HiResMedSynthLib.read_dicom import looks_like_dicom
-from HiResMedSynthLib.write_annotations import MOST_VOXELS, nrrd_array
+from HiResMedSynthLib.read_volume import header_text
+from HiResMedSynthLib.synthetic_words import told_by_text
 
+MOST_VOXELS = 2**30
+NO_VOLUME = "it can't be read: it is damaged or cut off, in colour, or too large"
 MOST_FILES = 500_000
 LARGEST_TEXT = 16 * 2**20  # bytes of a list of classes, patients or boxes
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".jp2", ".j2k", ".dcm", ".dicom")
@@ -129,14 +132,23 @@ def image_of(folder: Path, name: str) -> MedicalImage:
         raise _as_ours(error, name) from error
 
 
-def nrrd_of(folder: Path, name: str) -> NDArray[Any]:
-    """The array of an NRRD file; one whose header names another file is refused, whatever that file is."""
+def nrrd_of(folder: Path, name: str) -> tuple[NDArray[Any], list[str]]:
+    """(array, oddities by its text) of an NRRD file; one whose header names another file is refused."""
+    import SimpleITK as sitk
+
     path = inside(folder, name)
     _refuse_detached(path, name)
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)
+    reader = sitk.ImageFileReader()
+    reader.SetImageIO("NrrdImageIO")
+    reader.SetFileName(str(path))
     try:
-        return nrrd_array(path)
+        reader.ReadImageInformation()
+        usual = reader.GetDimension() == 3 and reader.GetNumberOfComponents() == 1
+        sound(usual and math.prod(reader.GetSize()) <= MOST_VOXELS, NO_VOLUME, name)
+        return np.asarray(sitk.GetArrayFromImage(reader.Execute())), told_by_text(header_text(reader))
     except RuntimeError as error:  # its text names paths
-        raise bad("it can't be read: it is damaged or cut off, in colour, or too large", name) from error
+        raise bad(NO_VOLUME, name) from error
 
 
 def labels_of(folder: Path, name: str) -> tuple[NDArray[np.uint8], MedicalImage | None]:

@@ -50,8 +50,11 @@ def mask_images(folder: Path, names: list[str], kind: str) -> tuple[dict[int, st
     sound(file is not None, "no file names the classes of the masks", CLASS_FILES[0], HINT)
     assert file is not None
     classes = _listed(folder, file)
-    images = {_swapped(stem_of(name), "images", kind): name for name in names if _below(name, "images")
-              and is_image_name(name)}  # fmt: skip
+    images: dict[str, str] = {}
+    for name in (name for name in names if _below(name, "images") and is_image_name(name)):
+        same = images.setdefault(_swapped(stem_of(name), "images", kind), name)
+        sound(same == name, "two images have the same name, so that a mask can't tell whose it is", name,
+              "Keep one of them.")  # fmt: skip
     sound(bool(images), "there is no image", "images", "Put the images into images/.")
     masks = [name for name in names if _below(name, kind) and is_image_name(name)]
     return classes, _paired(folder, images, {stem_of(name): name for name in masks}, masks, classes)

@@ -54,7 +54,7 @@ def read_patients(folder: Path, names: Sequence[str]) -> dict[str, Told] | None:
     told: dict[str, Told] = {}
     for number, row in enumerate(rows, start=2):
         file = (row.get("file") or "").strip().replace("\\", "/").removeprefix("./")
-        name = by_name.get(file) or by_name.get(PurePosixPath(file).name)  # COCO often names files without folder
+        name = by_name.get(file) or by_name.get(file.removeprefix("images/"))  # which COCO often leaves out
         if name is None:
             continue
         line = _line(row, f"{PATIENTS_FILE}, line {number}")
@@ -86,11 +86,11 @@ def _line(row: Mapping[str, str | None], place: str) -> Told:
     return Told(patient=patient, spacing_mm=value, modality=modality)
 
 
-def patient_of(folder: Path, name: str) -> str:
-    """PatientID of a DICOM file of the folder; "" where it is none, or doesn't say."""
+def patient_of(folder: Path, name: str, below: Sequence[str] = ("",)) -> str:
+    """PatientID of a DICOM file of the folder, or of one `below` it; "" where it is none, or doesn't say."""
     import pydicom
 
-    path = inside(folder, name)
+    path = inside(folder, name, below)
     try:
         with path.open("rb") as stream:
             if not looks_like_dicom(stream.read(132)):

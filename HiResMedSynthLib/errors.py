@@ -6,6 +6,7 @@ Anything a user can cause is a `HiResMedSynthError`; any other exception that le
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 LONGEST_PART = 1000  # characters of a message's parts
 
@@ -32,6 +33,16 @@ class HiResMedSynthError(Exception):
         self.lesion: int | None = None  # number of the lesion concerned, from 1 in the order of the requests
         place = "" if self.where is None else f" [{one_line(self.where)}]"
         super().__init__(f"{what.rstrip('.')}{place}. {remedy}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """So that a worker process can send it: what it was made from is keyword-only."""
+        return _received, (type(self), self.args, self.__dict__)
+
+
+def _received(kind: type[HiResMedSynthError], args: tuple[Any, ...], held: dict[str, Any]) -> HiResMedSynthError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(held)
+    return error
 
 
 class ReadError(HiResMedSynthError):

@@ -17,9 +17,9 @@ from HiResMedSynthLib.read_header import (
     DECODING,
     KEYWORDS,
     OF_EACH_SLICE,
-    RADIOGRAPHS,
     SliceHeader,
     header_facts,
+    is_radiograph,
     modality_of,
     numbers,
     slice_headers,
@@ -30,10 +30,7 @@ from HiResMedSynthLib.read_order import median_gap, one_stack, positions_of, sor
 from HiResMedSynthLib.read_pixels import stored_values, to_modality_units
 from HiResMedSynthLib.read_quietly import quietly
 
-RECONSTRUCTED = frozenset(  # classes of slices, whatever modality they claim (PS3.6 A)
-    f"1.2.840.10008.5.1.4.1.1.{rest}"
-    for rest in ("2", "2.1", "2.2", "4", "4.1", "4.3", "4.4", "13.1.1", "13.1.2", "13.1.3")  # CT, MR, X-Ray 3D
-)
+TELLS_APART = ("SeriesInstanceUID", "InstanceNumber", "ImagePositionPatient")
 NO_BACKGROUNDS = (  # pictures that show marks or doses, never a background
     "1.2.840.10008.5.1.4.1.1.66.4",  # Segmentation
     "1.2.840.10008.5.1.4.1.1.66.7",  # Label Map Segmentation
@@ -79,6 +76,7 @@ def read_dicom_files(
     else:
         chosen = headers
     _drop_unreadable_values(chosen[0].data, list(chosen[0].data.keys()), oddities)
+    _refuse_colour(chosen[0])  # before its pixels, of which there are three times as many
     return assembled(
         chosen, stored_values(chosen), spacing_mm=spacing_mm, thickness=median_gap(headers), oddities=oddities
     )
@@ -206,13 +204,15 @@ def _headers(files: Sequence[Path], where: Path, oddities: list[str]) -> list[Sl
                 remedy="Copy the file anew from its source.",
             ) from error
         uid = str(data.get("SOPInstanceUID") or "")
+        # poor anonymisers give all files one UID: a copy agrees in the rest too
+        picture = (uid, patient, *(str(data.get(keyword)) for keyword in TELLS_APART))
         if not found:
             no_picture = _kind(data)
             others += 1
-        elif uid and uid in seen:
+        elif uid and picture in seen:
             oddities.append("files that repeat another were left out")
         else:
-            seen.add(uid)
+            seen.add(picture)
             headers.extend(replace(header, patient=patient) for header in found)
     if not headers:
         if (where / "case.json").is_file() and (where / "dicom").is_dir():
@@ -302,10 +302,7 @@ def _one_series(headers: list[SliceHeader], where: Path, series: str | None) -> 
 
 def _are_radiographs(headers: Sequence[SliceHeader]) -> bool:
     """Whether the pictures of a series are projections, which are never stacked, whatever positions they claim."""
-    return any(
-        modality_of(header.data) in RADIOGRAPHS and str(header.data.get("SOPClassUID") or "") not in RECONSTRUCTED
-        for header in headers
-    )
+    return any(is_radiograph(header.data) for header in headers)
 
 
 def _refuse_several_patients(headers: Sequence[SliceHeader], where: Path) -> None:

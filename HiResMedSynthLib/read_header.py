@@ -10,8 +10,12 @@ from typing import Any
 
 from HiResMedSynthLib.image import HeaderFacts, Window
 
-# Only these are read from a file: what isn't here can't get any further.
 RADIOGRAPHS = ("CR", "DX", "RG", "MG", "XA", "RF")
+RECONSTRUCTED = frozenset(  # classes of slices, whatever modality they claim (PS3.6 A)
+    f"1.2.840.10008.5.1.4.1.1.{rest}"
+    for rest in ("2", "2.1", "2.2", "4", "4.1", "4.3", "4.4", "13.1.1", "13.1.2", "13.1.3")  # CT, MR, X-Ray 3D
+)
+# Only these are read from a file: what isn't here can't get any further.
 KEYWORDS = (
     "SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "Modality", "ImageType", "InstanceNumber", "Rows", "Columns",
     "NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation", "BitsStored", "BitsAllocated",
@@ -102,6 +106,11 @@ def modality_of(data: Any) -> str:
     """The modality if it is a defined term, else OT: a code string that is none may hold anything, even a name."""
     given = code(data.get("Modality"))
     return given if given in MODALITIES else "OT"
+
+
+def is_radiograph(data: Any) -> bool:
+    """Whether a picture is a projection, by its modality; its class may say that it is none."""
+    return modality_of(data) in RADIOGRAPHS and str(data.get("SOPClassUID") or "") not in RECONSTRUCTED
 
 
 def slice_headers(path: Path, data: Any, pixels_at: int | None = None) -> list[SliceHeader]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,12 +18,30 @@ def one_stack(headers: list[SliceHeader], oddities: list[str]) -> list[SliceHead
         orientation = tuple(round(v, 2) + 0.0 for v in header.orientation or ())
         return str((*header.shape, orientation, tuple(round(s, 3) for s in header.spacing or ())))
 
-    common, count = Counter(form(header) for header in headers).most_common(1)[0]
-    if count < len(headers):
+    common, _ = Counter(form(header) for header in headers).most_common(1)[0]
+    usual = next(header for header in headers if form(header) == common)
+    found = [header for header in headers if _alike(header, usual)]  # values may lie on both sides of a rounding edge
+    if len(found) < len(headers):
         oddities.append(
-            f"{len(headers) - count} picture(s) of another size, orientation or spacing were left out (scouts?)"
+            f"{len(headers) - len(found)} picture(s) of another size, orientation or spacing were left out (scouts?)"
         )
-    return [header for header in headers if form(header) == common]
+    return found
+
+
+def _alike(header: SliceHeader, other: SliceHeader) -> bool:
+    return (
+        header.shape == other.shape
+        and _close(header.orientation, other.orientation, 0.01)
+        and _close(header.spacing, other.spacing, 0.001)
+    )
+
+
+def _close(some: Sequence[float] | None, others: Sequence[float] | None, apart: float) -> bool:
+    some, others = some or (), others or ()
+    return len(some) == len(others) and all(
+        abs(a - b) <= apart or str(a) == str(b)
+        for a, b in zip(some, others, strict=True)  # NaN doesn't equal itself
+    )
 
 
 def sorted_along_normal(headers: list[SliceHeader], oddities: list[str]) -> list[SliceHeader]:

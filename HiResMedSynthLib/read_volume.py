@@ -34,8 +34,8 @@ def read_volume(path: Path, *, slice_index: int | None = None) -> MedicalImage:
     try:
         reader = sitk.ImageFileReader()
         reader.SetFileName(str(path))
-        if path.suffix in (".MHA", ".MHD"):  # ITK finds this reader by a lower-case suffix alone
-            reader.SetImageIO("MetaImageIO")
+        if (kind := _kind_of(path)) is not None:
+            reader.SetImageIO(kind)
         reader.ReadImageInformation()
         size = list(reader.GetSize())
         _refuse_unusual(path, size, reader.GetNumberOfComponents())
@@ -54,13 +54,7 @@ def read_volume(path: Path, *, slice_index: int | None = None) -> MedicalImage:
         reader.SetExtractSize([s if k < 3 else 1 for k, s in enumerate(size)])
         volume = reader.Execute()
     except RuntimeError as error:
-        text = "its header tells of more than the memory holds" if "bad_alloc" in str(error) else str(error)
-        reason = re.split("!|sitk::ERROR:", text)[-1].strip().splitlines()
-        raise ReadError(
-            f"the volume can't be read ({reason[0] if reason else 'damaged header'})",
-            where=path,
-            remedy="Check that the file is whole, with its data file beside it where it has one.",
-        ) from error
+        raise _unreadable(path, error) from error
     oddities = told_by_text(header_text(reader))
     pixels = sitk.GetArrayFromImage(volume)
     pixels = _supported(pixels.reshape(pixels.shape[-3:]) if pixels.ndim > 3 else pixels, path, oddities)
@@ -76,7 +70,12 @@ def read_volume(path: Path, *, slice_index: int | None = None) -> MedicalImage:
     lowest = float(pixels.min())
     if slice_index is not None and pixels.dtype.kind in "if" and lowest >= AIR_HU:
         extremes = sitk.MinimumMaximumImageFilter()  # judged as the whole volume is
-        extremes.Execute(sitk.ReadImage(str(path)))
+        reader.SetExtractIndex([0] * reader.GetDimension())
+        reader.SetExtractSize(reader.GetSize())
+        try:
+            extremes.Execute(reader.Execute())
+        except RuntimeError as error:
+            raise _unreadable(path, error) from error
         lowest = float(extremes.GetMinimum())
     is_ct = pixels.dtype.kind in "if" and lowest < AIR_HU
     if is_ct:
@@ -94,6 +93,25 @@ def read_volume(path: Path, *, slice_index: int | None = None) -> MedicalImage:
         slice_thickness_mm=spacing[2] if told and len(volume.GetSpacing()) > 2 else None,
         oddities=tuple(oddities),
     )
+
+
+def _unreadable(path: Path, error: RuntimeError) -> ReadError:
+    text = "its header tells of more than the memory holds" if "bad_alloc" in str(error) else str(error)
+    reason = re.split("!|sitk::ERROR:", text)[-1].strip().splitlines()
+    return ReadError(
+        f"the volume can't be read ({reason[0] if reason else 'damaged header'})",
+        where=path,
+        remedy="Check that the file is whole, with its data file beside it where it has one.",
+    )
+
+
+def _kind_of(path: Path) -> str | None:
+    """ITK's reader of a file by its first bytes; None: ITK finds it by the name, which has to be in lower case."""
+    with path.open("rb") as stream:
+        head = stream.read(10)
+    if head.startswith(b"NRRD"):
+        return "NrrdImageIO"
+    return "MetaImageIO" if head == b"ObjectType" or path.suffix in (".MHA", ".MHD") else None
 
 
 def header_text(reader: Any) -> str:

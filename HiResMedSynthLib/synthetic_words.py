@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 SYNTHETIC_TEXT = "SYNTHETIC, research only"  # in the text of every picture and volume that we write
 COMPOSED = "lesion(s) composed into an image"  # where they hold lesions; also in DICOM's Derivation Description
 HOLDS_COMPOSED = "the source holds composed lesions of an earlier case, which no label of this one tells"
@@ -11,3 +13,10 @@ def told_by_text(text: str) -> list[str]:
     """Oddities of a picture or volume by the text in its file: whether it says that it is ours, and holds lesions."""
     oddities = ["the source is itself synthetic (the text in its file says so)"] if SYNTHETIC_TEXT in text else []
     return [*oddities, HOLDS_COMPOSED] if COMPOSED in text else oddities
+
+
+def text_by_oddities(oddities: Sequence[str]) -> str:
+    """What a copy of an image with these oddities must say of itself; "" where the image is real."""
+    composed = HOLDS_COMPOSED in oddities
+    synthetic = composed or any("synthetic" in oddity for oddity in oddities)
+    return "; ".join([COMPOSED] * composed + [SYNTHETIC_TEXT] * synthetic)

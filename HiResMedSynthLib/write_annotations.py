@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 import shutil
 import tempfile
@@ -17,10 +16,10 @@ from numpy.typing import NDArray
 from HiResMedSynthLib.annotated_image import AnnotatedImage, Index
 from HiResMedSynthLib.errors import ExportError
 from HiResMedSynthLib.image import MedicalImage
+from HiResMedSynthLib.synthetic_words import text_by_oddities
 from HiResMedSynthLib.write_volume import to_simpleitk, write_whole
 
 COCO_FILE = "annotations_coco.json"
-MOST_VOXELS = 2**30
 # technical facts that no image file keeps for us, in the order of the JSON file
 FACTS = (
     "modality", "units", "pixel_spacing_mm", "spacing_source", "positions_lps_mm", "directions_lps",
@@ -47,7 +46,8 @@ def write_annotations(images: Sequence[AnnotatedImage], folder: str | Path) -> N
         for name in ("images", "masks", "labels_yolo"):
             (new / name).mkdir(parents=True)
         for number, one in enumerate(images, start=1):
-            _write_nrrd(new / _file_name("images", number), one.image.pixels, one.image, compress=False)
+            told = text_by_oddities(one.image.oddities)
+            _write_nrrd(new / _file_name("images", number), one.image.pixels, one.image, compress=False, told=told)
             _write_nrrd(new / _file_name("masks", number), one.label_map(), one.image, compress=True)
         document = coco_document(images)
         (new / COCO_FILE).write_text(json.dumps(document, indent=1, allow_nan=False), encoding="utf-8")
@@ -93,12 +93,17 @@ def coco_document(images: Sequence[AnnotatedImage]) -> dict[str, Any]:
                     "hiresmedsynth": own,
                 })  # fmt: skip
     return {
-        "info": {"description": "Lesions marked in real images with HiResMedSynth"},
+        "info": {"description": f"Lesions marked in {_kinds(images)} images with HiResMedSynth"},
         "images": list(pictures.values()),
         "categories": [{"id": number, "name": name} for number, name in enumerate(classes, start=1)],
         "annotations": found,
         "hiresmedsynth": {"version": 1, "volumes": [_volume(one.image, n) for n, one in enumerate(images, start=1)]},
     }
+
+
+def _kinds(images: Sequence[AnnotatedImage]) -> str:
+    found = {text_by_oddities(one.image.oddities) != "" for one in images}
+    return "real and synthetic" if len(found) > 1 else "synthetic" if True in found else "real"
 
 
 def _file_name(kind: str, number: int) -> str:
@@ -138,8 +143,11 @@ def run_lengths(plane: NDArray[np.bool_]) -> dict[str, list[int]]:
     return {"size": list(plane.shape), "counts": [0, *counts] if flat[0] else counts}
 
 
-def _write_nrrd(path: Path, array: NDArray[Any], image: MedicalImage, *, compress: bool) -> None:
-    write_whole(to_simpleitk(array, image)[0], path, useCompression=compress, imageIO="NrrdImageIO")
+def _write_nrrd(path: Path, array: NDArray[Any], image: MedicalImage, *, compress: bool, told: str = "") -> None:
+    volume = to_simpleitk(array, image)[0]
+    if told:
+        volume.SetMetaData("SYNTHETIC", told)
+    write_whole(volume, path, useCompression=compress, imageIO="NrrdImageIO")
 
 
 def _write_yolo(document: dict[str, Any], folder: Path) -> None:
@@ -157,18 +165,3 @@ def _write_yolo(document: dict[str, Any], folder: Path) -> None:
                 lines.append(f"{one['category_id'] - 1} {values}\n")
         stem = PurePosixPath(picture["file_name"]).stem
         (folder / f"{stem}_s{picture['slice']:03d}.txt").write_text("".join(lines), encoding="utf-8")
-
-
-def nrrd_array(path: Path) -> NDArray[Any]:
-    """`[slice, row, column]` of an NRRD file; RuntimeError where it is damaged, no volume, or too large."""
-    import SimpleITK as sitk
-
-    sitk.ProcessObject.SetGlobalWarningDisplay(False)
-    reader = sitk.ImageFileReader()
-    reader.SetImageIO("NrrdImageIO")
-    reader.SetFileName(str(path))
-    reader.ReadImageInformation()
-    usual = reader.GetDimension() == 3 and reader.GetNumberOfComponents() == 1
-    if not usual or math.prod(reader.GetSize()) > MOST_VOXELS:
-        raise RuntimeError("not a volume of ours")
-    return np.asarray(sitk.GetArrayFromImage(reader.Execute()))

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from HiResMedSynthLib.annotations import AnnotatedImage, Mark, open_annotations, read_annotations, write_annotations
+from HiResMedSynthLib.annotations_patients import Told, read_patients
 from HiResMedSynthLib.errors import ReadError
 from HiResMedSynthLib.image import MedicalImage
 
@@ -182,6 +183,35 @@ def test_dicom_segmentations_are_read(kind: str, tmp_path: Path) -> None:
         assert (mark.class_name, mark.shape, mark.corner) == ("nodule", "segment", (2, 22, 30))
         assert mark.mask is not None
         assert mark.mask.shape == (1, 5, 6)
+
+
+def test_films_of_one_series_each_have_their_segmentation(tmp_path: Path) -> None:
+    for number, data in enumerate(dicom_series(tmp_path / "s", 0, slices=2)):
+        dicom_seg([data], tmp_path / f"{number}.dcm", seg_mask()[2:3])
+        data.Modality = "DX"
+        data.SOPClassUID = data.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.1.1"
+        data.save_as(tmp_path / "s" / f"0-{2 - number}.dcm")
+    images = read_annotations(tmp_path)
+    assert [one.image.slices for one in images] == [1, 1]
+    assert all(one.marks for one in images)
+
+
+def test_a_list_of_label_studio_beside_boxes_is_no_coco(tmp_path: Path) -> None:
+    write(yolo(tmp_path) / "notes.json", '{"categories": [], "info": {}}')
+    assert open_annotations(tmp_path).format == "yolo"
+
+
+def test_two_images_of_one_name_are_refused_beside_masks(tmp_path: Path) -> None:
+    put(masks(tmp_path) / "images" / "f1.tif", film(1))
+    with pytest.raises(ReadError, match="two images have the same name"):
+        open_annotations(tmp_path)
+
+
+def test_lines_about_files_elsewhere_are_passed_over(tmp_path: Path) -> None:
+    write(tmp_path / "patients.csv", "file,patient\nscans/p1/film.png,A\nscans/p2/film.png,B\n")
+    assert read_patients(tmp_path, ["scans/p1/film.png"]) == {"scans/p1/film.png": Told(patient="A")}
+    write(tmp_path / "patients.csv", "file,patient\nscans/p2/film.png,B\n")
+    assert read_patients(tmp_path, ["scans/p1/film.png"]) == {}
 
 
 def test_a_seg_is_matched_by_frame_of_reference_where_its_pictures_were_renamed(tmp_path: Path) -> None:

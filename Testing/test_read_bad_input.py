@@ -105,7 +105,16 @@ BAD: dict[str, tuple[Callable[[Path], Path], str]] = {
     "unsupported syntax": (lambda p: unknown_syntax(p / "a"), "compression is not supported .MPEG-4"),
     "segmentation": (lambda p: segmentation(p / "a"), "Segmentation Storage"),
     "colour DICOM": (
-        lambda p: write_slice(p / "a", GREY, sop_class=SECONDARY, modality="OT", PhotometricInterpretation="RGB"),
+        lambda p: write_slice(
+            p / "a",
+            GREY,
+            sop_class=SECONDARY,
+            modality="OT",
+            PhotometricInterpretation="RGB",
+            SamplesPerPixel=3,
+            PlanarConfiguration=0,
+            PixelData=GREY.tobytes() * 3,
+        ),
         "colour",
     ),
     "palette DICOM": (lambda p: write_slice(p / "a", GREY, PhotometricInterpretation="PALETTE COLOR"), "colour"),

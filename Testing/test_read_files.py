@@ -61,6 +61,17 @@ def test_a_header_without_spacing_is_unknown(tmp_path: Path) -> None:
     assert read_image(path, spacing_mm=(1, 2)).pixel_spacing_mm == (1, 2)
 
 
+@pytest.mark.parametrize("name", ["A.MHA", "B.NRRD", "nrrd_of_no_name", "mha_of_no_name"])
+def test_a_slice_of_a_volume_is_read_whatever_the_file_s_name(name: str, tmp_path: Path) -> None:
+    values = np.full((3, 4, 5), 40, np.int16)
+    values[0] = -1000
+    suffix = ".nrrd" if "nrrd" in name.lower() else ".mha"
+    write_volume(tmp_path / f"a{suffix}", values).rename(tmp_path / name)
+    assert read_image(tmp_path / name).slices == 3
+    one = read_image(tmp_path / name, slice_index=2)  # no air in it: what the volume is decides
+    assert (one.units, one.slices, one.pixels[0, 0, 0]) == ("HU", 1, 40)
+
+
 def without_orientation(content: bytes, suffix: str) -> bytes:
     if suffix == ".nii":  # qform_code and sform_code
         return content[:252] + bytes(4) + content[256:]

@@ -170,6 +170,25 @@ def test_without_positions_the_instance_number_sorts(tmp_path: Path) -> None:
     assert image.slice_spacing_mm == 2
 
 
+def test_slices_on_both_sides_of_a_rounding_edge_are_one_stack(tmp_path: Path) -> None:
+    for k in range(6):
+        cosine = 0.995 + (-1) ** k * 1e-6
+        orientation = [cosine, (1 - cosine**2) ** 0.5, 0, 0, 0, -1]
+        write_slice(
+            tmp_path / f"{k}.dcm", STACK[k], ImageOrientationPatient=orientation, ImagePositionPatient=[0, 2 * k, 0]
+        )
+    assert read_image(tmp_path).slices == 6
+
+
+def test_pictures_that_share_a_uid_are_no_copies_of_one_another(tmp_path: Path) -> None:
+    for k in range(6):
+        write_slice(tmp_path / f"{k}.dcm", STACK[k], SOPInstanceUID="1.2.3", ImagePositionPatient=[0, 0, 2 * k])
+    shutil.copy(tmp_path / "0.dcm", tmp_path / "copy.dcm")
+    image = read_image(tmp_path)
+    assert image.slices == 6
+    assert odd(image, "repeat another")
+
+
 def test_a_scout_is_left_out(tmp_path: Path) -> None:
     write_stack(tmp_path, STACK, [0, 2, 4, 6, 8, 10])
     write_slice(tmp_path / "scout.dcm", np.zeros((9, 9), np.uint16), ImageOrientationPatient=[1, 0, 0, 0, 0, -1])

@@ -130,7 +130,7 @@ def _matches(pattern: str, folder: Path) -> list[Path]:
     path = Path(pattern).expanduser()
     base = Path(path.anchor) if path.is_absolute() else folder
     try:
-        wild = any(sign in pattern for sign in "*?[")
+        wild = any(sign in pattern for sign in "*?[") and not (base / path).exists()  # a name may hold such signs
         found = sorted(base.glob(str(path.relative_to(path.anchor)))) if wild else [base / path]
     except (ValueError, NotImplementedError) as error:
         raise SettingsError(f"backgrounds.files: '{pattern}' is no pattern", remedy="Use * and **.") from error

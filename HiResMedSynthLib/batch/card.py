@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from HiResMedSynthLib.batch.card_pictures import bars, contact_sheet, places
+from HiResMedSynthLib.batch.films import maker_of
 from HiResMedSynthLib.batch.layout import whole_text
 from HiResMedSynthLib.batch.making import thumb_path
 from HiResMedSynthLib.batch.manifest import records_of
@@ -35,7 +36,7 @@ LIMITS = (
     "Pixels of the backgrounds are real outside of the lesions (unless films were made): whoever may not have the "
     "backgrounds may not have this data set. Text burned into pixels stays there.",
 )
-MADE_FILMS = "Made films: the model that made them learned from 157 patients, who are not split with the data set."
+MADE_FILMS = "Made films: the patients whom the model that made them learned from are not split with the data set."
 
 
 @dataclass
@@ -100,7 +101,7 @@ def write_card(plan: Plan, out: Path, numbers: Sequence[int], failures: dict[int
         _save(contact_sheet(tiles), out / "sheet.png")
     card = _card(plan, counts, failures)
     whole_text(out / "card.json", json.dumps(card, indent=1, ensure_ascii=False) + "\n")
-    whole_text(out / "README.md", _readme(card, counts, shown=len(shown)))
+    whole_text(out / "README.md", _readme(card, counts, shown=len(shown), own=bool(plan.spec.backgrounds.files)))
 
 
 def _save(picture: Image, path: Path) -> None:
@@ -139,11 +140,22 @@ def _card(plan: Plan, counts: _Counts, failures: dict[int, str]) -> dict[str, An
             {"licence": licence, "attribution": attribution, "bank_entries": count}
             for (licence, attribution), count in sorted(licences.items())
         ],
+        "film_source": _film_source(plan),
         "bank_sha256": plan.bank.sha256,
         "limits": [*LIMITS, *([MADE_FILMS] if spec.backgrounds.generated is not None else [])],
         "versions": installed_versions(),
         "spec": _spec_without_places(plan),
     }
+
+
+def _film_source(plan: Plan) -> dict[str, str] | None:
+    """What the model of made films says of its own material; None where none are made."""
+    wanted = plan.spec.backgrounds.generated
+    if wanted is None:
+        return None
+    card = maker_of(wanted).card
+    told = {"data": card.data, "licence": card.licence, "attribution": card.attribution}
+    return {"model": card.name, "sha256": card.sha256, **told}
 
 
 def _notes(plan: Plan, counts: _Counts) -> list[str]:
@@ -183,7 +195,7 @@ def _figures(found: Sequence[float]) -> dict[str, float]:
     return {f"p{percent}": round(float(value), 2) for percent, value in zip(PERCENTILES, values, strict=True)}
 
 
-def _readme(card: dict[str, Any], counts: _Counts, *, shown: int) -> str:
+def _readme(card: dict[str, Any], counts: _Counts, *, shown: int, own: bool) -> str:
     kinds = sorted(counts.images)
     words = {"lesions": "with lesions", "negative": "negative", "without": "pairs without"}
     lines = [
@@ -222,7 +234,13 @@ def _readme(card: dict[str, Any], counts: _Counts, *, shown: int) -> str:
         f"- Lesions ({told['bank_entries']} of the bank): {told['licence']}. {told['attribution']}."
         for told in card["lesion_sources"]
     ]
-    lines += ["- Backgrounds: yours, by their own licence; their identity is not in this folder."]
+    if (films := card["film_source"]) is not None:
+        lines += [
+            f"- Made films: by the model {films['model']} (sha256 {films['sha256'][:16]}), which learned from: "
+            f"{films['data']}. {films['licence']}. {films['attribution']}."
+        ]
+    if own:
+        lines += ["- Backgrounds: yours, by their own licence; their identity is not in this folder."]
     lines += ["", "## Limits", "", *(f"- {limit}" for limit in card["limits"])]
     lines += [
         "",

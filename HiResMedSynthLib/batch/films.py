@@ -9,16 +9,28 @@ from HiResMedSynthLib.image import MedicalImage
 
 if TYPE_CHECKING:
     from HiResMedSynthLib.background.make import WhyCopy
+    from HiResMedSynthLib.weights import Model
+
+
+def maker_of(wanted: GeneratedFilms) -> Model:
+    """The model that makes those films.
+
+    Raises:
+        ModelError: it is missing or damaged.
+    """
+    from HiResMedSynthLib.background.find_model import find_background
+
+    return find_background(wanted.model, None if wanted.model else "cxr")
 
 
 class FilmMaker:
     """Makes films by one model, loaded once; a seed gives the same film."""
 
     def __init__(self, wanted: GeneratedFilms) -> None:
-        from HiResMedSynthLib.background.find_model import find_background, load_background
+        from HiResMedSynthLib.background.find_model import load_background
         from HiResMedSynthLib.privacy import descriptors_of
 
-        found = find_background(wanted.model, None if wanted.model else "cxr")
+        found = maker_of(wanted)
         self.wanted, self.model = wanted, load_background(found)
         descriptors = descriptors_of(found.card.name)
         self.why_copy: WhyCopy | None = None if descriptors is None else descriptors.why_copy

@@ -17,11 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from HiResMedSynthLib.annotations_patients import COLUMNS, MODALITIES, PATIENTS_FILE
+from HiResMedSynthLib.batch.picture_form import PictureForm, picture_form
 from HiResMedSynthLib.batch.spec import Output, Side
 from HiResMedSynthLib.compose import Box, Composition
 from HiResMedSynthLib.export.boxes import CLASSES
 from HiResMedSynthLib.export.identity import OutputIdentity
-from HiResMedSynthLib.export.stored import StoredForm, stored_form
 from HiResMedSynthLib.image import MedicalImage
 
 Kind = Literal["lesions", "negative", "without"]
@@ -48,7 +48,7 @@ class LabelledImage:
     mask: NDArray[np.uint16]
     boxes: tuple[Box, ...]
     slices: tuple[int, ...]
-    form: StoredForm
+    form: PictureForm
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -75,7 +75,7 @@ class MadeCase:
         """The images of the case."""
         whole = self.composition
         slices = tuple(sorted({box.slice for box in whole.boxes}))
-        form = stored_form(whole.image, whole.background)
+        form = picture_form(whole.image, whole.background)
         if not self.negative:
             yield LabelledImage(
                 name=self.name, kind="lesions", image=whole.image, mask=whole.instance_mask, boxes=whole.boxes,

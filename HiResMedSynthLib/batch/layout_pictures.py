@@ -9,10 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from HiResMedSynthLib.batch.layout import (
     Entries,
@@ -26,31 +22,13 @@ from HiResMedSynthLib.batch.layout import (
     write_joined,
     write_patients,
 )
+from HiResMedSynthLib.batch.picture_form import left_justified
 from HiResMedSynthLib.batch.spec import SIDES, Output, Side
 from HiResMedSynthLib.compose import Box
 from HiResMedSynthLib.export.boxes import CLASSES
 from HiResMedSynthLib.export.image_file import MARK, save_png
-from HiResMedSynthLib.export.stored import StoredForm
-from HiResMedSynthLib.image import MedicalImage
 from HiResMedSynthLib.synthetic_words import COMPOSED
 from HiResMedSynthLib.write_annotations import run_lengths
-
-HU_OFFSET, HU_BITS = 1024, 12
-
-
-def left_justified(image: MedicalImage, form: StoredForm, index: int) -> NDArray[Any]:
-    """A slice as uint16 `[row, column]`, uint8 where the source has 8 bits; bright = dense, the upper bits used."""
-    pixels = image.pixels[index]
-    if image.units == "HU":
-        values = np.floor(pixels.astype(np.float64) + 0.5) + HU_OFFSET
-        return np.asarray(np.clip(values, 0, 2**HU_BITS - 1).astype(np.uint16) << np.uint16(16 - HU_BITS))
-    low, high = form.limits
-    values = form.store(pixels).astype(np.int32) - low
-    if not image.bright_is_dense:
-        values = (high - low) - values
-    if form.bits_stored <= 8:
-        return np.asarray((values << (8 - form.bits_stored)).astype(np.uint8))
-    return np.asarray((values << (16 - form.bits_stored)).astype(np.uint16))
 
 
 def write_picture(one: LabelledImage, index: int, path: Path) -> None:

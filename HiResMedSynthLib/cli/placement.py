@@ -219,9 +219,9 @@ def _write_map(array: Any, ground: Ground, out: Path) -> None:
 def _write_picture(picture: Any, file: Path, ground: Ground) -> None:
     from HiResMedSynthLib.aside import written_aside
     from HiResMedSynthLib.export.image_file import MARK, save_png
-    from HiResMedSynthLib.synthetic_words import HOLDS_COMPOSED
+    from HiResMedSynthLib.synthetic_words import text_by_oddities
 
-    synthetic = any("synthetic" in oddity or oddity == HOLDS_COMPOSED for oddity in ground.image.oddities)
+    synthetic = text_by_oddities(ground.image.oddities) != ""
     try:
         with written_aside(file) as aside:
             save_png(picture, aside, MARK if synthetic else "Research only, not for diagnosis")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from HiResMedSynthLib.aside import written_aside
 from HiResMedSynthLib.cli.clock import Clock
 from HiResMedSynthLib.cli.options import warn
 from HiResMedSynthLib.cli.outputs import OutputFile
@@ -169,7 +170,8 @@ def _refuse_unwritable(path: Path) -> None:
 
 def _write(path: Path, document: dict[str, Any]) -> None:
     try:
-        path.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        with written_aside(path) as aside:
+            aside.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     except OSError as error:
         raise ExportError(
             f"the verdicts can't be written ({error.strerror})", where=path, remedy="Choose another place."

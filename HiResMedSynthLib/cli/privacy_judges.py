@@ -109,16 +109,16 @@ def _compared(image: MedicalImage, asked: Sequence[Judge], on_slice: OnSlice | N
         if on_slice is not None:
             on_slice(index, image.slices)
         one = image if image.slices == 1 else image.single_slice(index)
-        try:
-            for judge in asked:
+        for judge in asked:
+            try:
                 near = judge.descriptors.nearness(*versions(one, judge))
-                beyond = max(
-                    value / limit for value, limit in zip(near.likeness, judge.descriptors.limits, strict=True)
-                )
-                yield _Compared(beyond=beyond, model=judge.name, near=near, slice_index=index)
-                compared += 1
-        except SettingsError as blank:
-            problem = blank
+            except SettingsError as unfit:
+                problem = unfit
+                continue
+            shares = zip(near.likeness, judge.descriptors.limits, strict=True)
+            beyond = max(value / limit for value, limit in shares)
+            yield _Compared(beyond=beyond, model=judge.name, near=near, slice_index=index)
+            compared += 1
     if problem is not None and not compared:
         raise problem
 

@@ -19,14 +19,14 @@ from PIL import Image
 from HiResMedSynthLib.annotations import read_annotations
 from HiResMedSynthLib.batch.layout import LabelledImage, MadeCase
 from HiResMedSynthLib.batch.layout_dicom import DicomFolders
-from HiResMedSynthLib.batch.layout_pictures import Yolo, left_justified, write_picture
+from HiResMedSynthLib.batch.layout_pictures import Yolo, write_picture
 from HiResMedSynthLib.batch.layout_volumes import NnUnet
+from HiResMedSynthLib.batch.picture_form import left_justified, picture_form
 from HiResMedSynthLib.batch.spec import Output
 from HiResMedSynthLib.batch.thumbs import OUTLINE, SIDE, thumb
 from HiResMedSynthLib.errors import ReadError
 from HiResMedSynthLib.export.boxes import CLASSES
 from HiResMedSynthLib.export.identity import OutputIdentity
-from HiResMedSynthLib.export.stored import stored_form
 from HiResMedSynthLib.image import HeaderFacts, MedicalImage
 from HiResMedSynthLib.placement.domain import Domain
 from HiResMedSynthLib.read import read_image
@@ -178,6 +178,11 @@ def test_nnunet_s_channel_is_what_the_cases_show_whatever_their_files_tell(
         (np.array([[0, 4095]], np.uint16), 12, "MONOCHROME1", [[4095 << 4, 0]]),
         (np.array([[3, 255]], np.uint8), 8, "MONOCHROME2", [[3, 255]]),
         (np.array([[0, 65535]], np.uint16), None, "MONOCHROME2", [[0, 65535]]),
+        (np.array([[0, 4032]], np.uint16), None, "MONOCHROME2", [[0, 4032 << 4]]),  # 12 bits in a PNG of 16
+        (np.array([[0, 4032]], np.uint16), None, "MONOCHROME1", [[4095 << 4, 63 << 4]]),
+        (np.array([[3, 1600]], np.int16), 16, "MONOCHROME2", [[3 << 5, 1600 << 5]]),  # a magnitude, stored signed
+        (np.array([[-100, 900]], np.int16), None, "MONOCHROME2", [[0, 1000 << 6]]),
+        (np.array([[0, 20]], np.uint16), 16, "MONOCHROME2", [[0, 20 << 8]]),
     ],
 )
 def test_pictures_fill_the_upper_bits_and_dense_is_bright(
@@ -186,7 +191,7 @@ def test_pictures_fill_the_upper_bits_and_dense_is_bright(
     image = MedicalImage(pixels=stored, modality="DX", bits_stored=bits, photometric=photometric)
     one = LabelledImage(
         name="x", kind="negative", image=image, mask=np.zeros((1, 1, 2), np.uint16), boxes=(), slices=(0,),
-        form=stored_form(image),
+        form=picture_form(image),
     )  # fmt: skip
     write_picture(one, 0, tmp_path / "x.png")
     read = np.asarray(Image.open(tmp_path / "x.png"))

@@ -120,6 +120,8 @@ def test_whose_an_image_is(scans: Path, tmp_path: Path) -> None:
     table = find_backgrounds(Backgrounds(files=("scans/scan*",)), tmp_path)
     assert table[0].patient == table[1].patient != table[2].patient
     assert not any("MARKER" in one.patient for one in (*found, *table))
+    (tmp_path / "CT [thorax]").symlink_to(scans / "scan0", target_is_directory=True)
+    assert len(find_backgrounds(Backgrounds(files=("CT [thorax]",)), tmp_path)) == 1
     with pytest.raises(SettingsError, match=r"backgrounds\.files: 'nothing/\*' names nothing"):
         find_backgrounds(Backgrounds(files=("nothing/*",)), tmp_path)
 

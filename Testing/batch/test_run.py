@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import errno
+import json
 import os
 import signal
 import subprocess
@@ -11,11 +12,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import pydicom
 import pytest
 from PIL import Image
 from pydicom.uid import RLELossless
 
+from HiResMedSynthLib import weights
 from HiResMedSynthLib.batch import making
 from HiResMedSynthLib.batch.estimate import summary
 from HiResMedSynthLib.batch.making import Outcome, record_path
@@ -186,6 +189,21 @@ def test_a_full_disk_ends_the_run_and_leaves_nothing_half(
     assert not (out / ".work" / "tmp").exists()
     assert {path.name for path in out.iterdir()} == {".work"}
     assert run_here(plan, out).made == 1
+
+
+def test_a_data_set_on_made_films_says_whose_their_model_s_were(tmp_path: Path) -> None:
+    spec = tmp_path / "spec.toml"
+    spec.write_text(
+        "[backgrounds]\ngenerated = { count = 1, size = 512 }\n[cases]\ncount = 1\nsize_mm = [15, 25]\n"
+        '[output]\nformats = ["yolo"]\n'
+    )
+    assert run_here(plan_of(spec), tmp_path / "set").made == 1
+    told, maker = (tmp_path / "set" / "README.md").read_text(), weights.find("cxr").card
+    assert maker.attribution in told and maker.licence in told and maker.sha256[:16] in told
+    assert "Backgrounds: yours" not in told
+    assert json.loads((tmp_path / "set" / "card.json").read_text())["film_source"]["model"] == "cxr"
+    (picture,) = (tmp_path / "set" / "yolo" / "images").rglob("*.png")
+    assert np.asarray(Image.open(picture)).max() > 2**15
 
 
 def test_a_hopeless_spec_ends_early(scans: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +25,7 @@ from HiResMedSynthLib.export.image_file import write_image_file
 from HiResMedSynthLib.image import MedicalImage
 from HiResMedSynthLib.read import read_image
 from Testing.background.tiny_cascade import write_tiny
+from Testing.batch.conftest import COMMAND
 from Testing.batch.small_scans import files_in, plan_of, write_scans, write_spec
 from Testing.batch.test_run import run_here
 from Testing.evaluation.study_folders import ct_slice, picture_folder, small_study
@@ -150,6 +152,17 @@ def places(data: Path, disk: Path, tmp_path: Path, request: pytest.FixtureReques
     store = disk if request.node.callspec.params["name"] == "models add" else data / "store"
     monkeypatch.setenv(weights.STORE_VARIABLE, str(store))
     monkeypatch.setenv("HIRESMEDSYNTH_CACHE", str(tmp_path / "cache"))
+
+
+def test_a_data_set_on_a_full_disk_says_so_though_a_worker_noticed_it(data: Path, disk: Path, tmp_path: Path) -> None:
+    shutil.copytree(data / "ct", tmp_path / "scan0")
+    spec = write_spec(tmp_path, cases="count = 2")
+    with all_but(disk, 100 * 1024):
+        line = [*COMMAND, str(spec), "--out", str(disk / "set")]
+        done = subprocess.run(line, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 1, done.stderr
+    assert "No space left on device" in done.stderr and "the same command" in done.stderr
+    assert not (disk / "set" / ".work" / "tmp").exists()
 
 
 COMMANDS = tuple(commands(Path(), Path()))
