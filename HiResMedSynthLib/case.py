@@ -214,7 +214,8 @@ class PlacedLesion:
         bank_entry, origin, type: which lesion it is made from.
         center: (slice, row, column) of its centre; `center_lps_mm` the same in LPS millimetres.
         diameter_mm: diameter drawn (sphere of equal volume).
-        contrast: mean of lesion minus surroundings that was aimed at, in pixel units; `cnr` that over the noise.
+        contrast: mean of lesion minus surroundings that was aimed at, in pixel units; `cnr` that over the noise. Of
+            films dense is positive, also where it is dark.
         mode: "blend" replaces by alpha, "add" adds (radiographs: line integrals add).
         corner: (slice, row, column) index of the patch's first voxel; the patch lies wholly inside the background.
         intensity: int16 patch; `intensity_base` + it is the lesion's value (blend) or what is added (add).

@@ -106,6 +106,8 @@ def place_shape(
         )
     else:
         contrast = _contrast(values, shape.mask, weights, level)
+    if ground.is_projection and not image.bright_is_dense:  # dense is positive, as contrasts are asked for
+        contrast = -contrast
     mode: Mode = "add" if ground.is_projection else "blend"
     if ground.is_projection and fusion == "paper":
         mode, base = "blend", round(surroundings)  # Eq. 17 replaces: the lesion stands on its surroundings' level

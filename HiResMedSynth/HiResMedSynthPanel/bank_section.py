@@ -18,7 +18,7 @@ class BankSection:
 
     def __init__(self, studio):
         self._studio = studio
-        self._asked_for = None
+        self._asked_for, self._asking = None, None
         self.widget, layout = form.section(_("Bank"), collapsed=True)
         self.source = slicer.qMRMLNodeComboBox()
         self.source.nodeTypes = ["vtkMRMLMarkupsROINode", "vtkMRMLSegmentationNode"]
@@ -41,6 +41,7 @@ class BankSection:
         self.list.setToolTip(_("The lesions that can be placed; your own ones first."))
         layout.addRow(self.list)
         studio.changed.connect(self.refresh)
+        studio.session.backend.changed.connect(self._backend_changed)
         self.widget.connect("contentsCollapsed(bool)", self._opened)
 
     def load(self):
@@ -51,12 +52,19 @@ class BankSection:
             self._asked_for = None if self._studio.session.backend.state == "stopped" else self._asked_for
             self._studio.failed(error)
 
-        self._studio.session.run(
+        self._asking = self._studio.session.run(
             "bank",
             parameters=lambda client: {"own_lesions": client.send_bytes(own) if own else None},
             done=self._have_bank,
             failed=failed,
         )
+
+    def _backend_changed(self):
+        """What was asked of a backend that could not start is asked again once one does."""
+        session = self._studio.session
+        if session.backend.state == "ready" and not self._studio.cards and self._asking not in session.tickets:
+            self._asked_for = None
+            self._studio.tell()
 
     def _key(self):
         """What the list depends on: the own lesions of this scene."""

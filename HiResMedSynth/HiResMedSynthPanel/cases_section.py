@@ -7,9 +7,9 @@ from slicer.i18n import tr as _
 
 from HiResMedSynthPanel import form, wishes
 from HiResMedSynthPanel.models import AUTO
+from HiResMedSynthPanel.studio_compose import SEEDS
 
 LARGEST_BYTES = 64 * 2**20
-LARGEST_SEED = 2**31  # what a spin box holds
 DOMAINS = ("lung-ct", "cxr", "kub", "mr")
 FUSIONS = ("better", "alpha", "paper")
 
@@ -50,6 +50,13 @@ class CasesSection:
             told = _("{file} can't be read as a case ({why}). Choose the case.json of an export.")
             self._studio.say(told.format(file=path.name, why=type(error).__name__), problem=True)
             return
+        if case["background"].get("blanked"):
+            told = _("{file} is of an image with text blanked out, which the panel can't do: an export would show it.")
+            told += " " + _(
+                "Replay it from the command line: hiresmedsynth compose IMAGE --case case.json --out FOLDER."
+            )
+            self._studio.say(told.format(file=path.name), problem=True)
+            return
         self._studio.open_case(case, points, fields)
 
     def _point(self, key, lesion):
@@ -77,9 +84,14 @@ def _fields(case):
         "dangerModel": str(placement.get("danger", AUTO)),
         "priorModel": str(placement.get("prior", AUTO)),
         "temperature": float(placement.get("temperature", 1.0)),
-        "caseSeed": int(case["seed"]),
+        "caseSeed": int(case["seed"]) % SEEDS,
+        "openedSeed": str(int(case["seed"])),
+        "openedWatermark": float(settings.get("watermark", 0.0)),
+        "openedModality": str(settings.get("modality") or ""),
     }
-    if fields["fusion"] not in FUSIONS or fields["domain"] not in DOMAINS or not 0 <= fields["caseSeed"] < LARGEST_SEED:
+    if fields["fusion"] not in FUSIONS or fields["domain"] not in DOMAINS or int(case["seed"]) < 0:
+        raise ValueError
+    if not (0 <= fields["openedWatermark"] <= 1e6 and fields["openedModality"] in ("", "CT")):
         raise ValueError
     if not 0.05 <= fields["temperature"] <= 100:
         raise ValueError

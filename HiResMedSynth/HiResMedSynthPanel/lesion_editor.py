@@ -9,6 +9,7 @@ from HiResMedSynthPanel.models import DEFORM, MORE_LESIONS
 
 TYPES = ("any", "solid", "part-solid", "ground-glass", "calcified", "juxtapleural", "stone")
 OWN, CONTRAST, CNR = range(3)
+LARGEST_CNR, USUAL_CNR = 100.0, 5.0
 
 
 class LesionEditor:
@@ -135,8 +136,10 @@ class LesionEditor:
 
     def _contrast_chosen(self, _value):
         mode, value = self.contrast_mode.currentIndex, (self.contrast.value, self.contrast.value)
-        if mode == CNR and not self._showing and not 0 < value[0] <= 100:
-            value = (5.0, 5.0)
+        shown = self._studio.domain, self._studio.parameters.domain
+        below = -LARGEST_CNR if "mr" in shown else 0.0  # there a lesion may be darker
+        if mode == CNR and not self._showing and not (below <= value[0] <= LARGEST_CNR and value[0]):
+            value = (USUAL_CNR, USUAL_CNR)
         self._edit(
             _("change the contrast"), contrast=value if mode == CONTRAST else None, cnr=value if mode == CNR else None
         )

@@ -45,6 +45,9 @@ class Parameters:
     suggestZone: str = ""
     suggestCount: Annotated[int, WithinRange(1, 100)] = 3
     caseSeed: Annotated[int, WithinRange(0, 2147483647)] = 1
+    openedSeed: str = ""  # of a case made elsewhere, where no spin box holds it
+    openedWatermark: Annotated[float, WithinRange(0.0, 1e6)] = 0.0
+    openedModality: str = ""
     fusion: str = ""  # not chosen yet: see Studio
     paperFusion: bool = False  # of scenes of earlier versions
     livePreview: bool = True

@@ -57,6 +57,7 @@ class Studio(StudioWhere, StudioPoints, StudioCompose, slicer.util.VTKObservatio
     def _forget(self):
         self.image, self.odd, self.doubts, self.problem, self.domain = None, [], [], "", ""
         self._tags, self._background, self._print = None, None, None
+        self._inspected, self._inspecting = None, None
         self._forget_where()
         self._forget_points()
         self._forget_composing()
@@ -123,9 +124,10 @@ class Studio(StudioWhere, StudioPoints, StudioCompose, slicer.util.VTKObservatio
         if wanted != self._background:
             new_node = self._background is not None and self._background[0] not in (None, wanted[0])
             self._background = wanted
-            if new_node and any(self.spacing()):  # of the image before: this one may have its own
+            if new_node and (any(self.spacing()) or p.openedWatermark or p.openedModality):  # of the image before
                 was = p.StartModify()
-                p.assumedSpacing = p.assumedColumnSpacing = 0.0
+                p.assumedSpacing = p.assumedColumnSpacing = p.openedWatermark = 0.0
+                p.openedModality = ""
                 p.EndModify(was)
                 return  # which brings us here again
             self._take_background(node)
@@ -142,6 +144,7 @@ class Studio(StudioWhere, StudioPoints, StudioCompose, slicer.util.VTKObservatio
     def _backend_changed(self):
         state = self.session.backend.state
         if state == "ready" and self.parameters is not None:
+            self._inspect()
             self._ask_where()
             self.models.ask_once()
         elif state != "ready":
@@ -193,29 +196,40 @@ class Studio(StudioWhere, StudioPoints, StudioCompose, slicer.util.VTKObservatio
         p = self.parameters
         if p.background is None or p.background.GetImageData() is None:
             return
-        self.image = image = SlicerImage(
+        self.image = SlicerImage(
             p.background,
             slice_index=p.slice if p.oneSlice else None,
             tags=tags,
             assumed_spacing=self.spacing(),
         )
-        is_ct = image.header.units == "HU"
+        is_ct = self.image.header.units == "HU"
         if p.domain and is_ct != (p.domain == "lung-ct"):
             p.domain = ""  # of the image before
         self._drop_unfit_models()
         if p.points is None:
             self._make_points()
 
-        def inspected(result):
-            if image is self.image:
-                self.odd = list(result[1]["facts"]["oddities"])
-
-        self.session.run("inspect", title=_("Looking at the image"), image=image, done=inspected, failed=self.failed)
+        self._inspected = self._inspecting = None
+        self._inspect()
         self.accept_loaded()
         self._parameters_changed()
         self.show_layers()
         if self.stale and p.livePreview:
             self.compose(quietly=True)
+
+    def _inspect(self):
+        """Asks what is odd about the image, once; again where no backend could be started to tell."""
+        image = self.image
+        if image is None or self._inspected is image or self._inspecting in self.session.tickets:
+            return
+
+        def inspected(result):
+            if image is self.image:
+                self.odd, self._inspected = list(result[1]["facts"]["oddities"]), image
+
+        self._inspecting = self.session.run(
+            "inspect", title=_("Looking at the image"), image=image, done=inspected, failed=self.failed
+        )
 
     # -- telling ---------------------------------------------------------------------------------------------------
     def summary(self):

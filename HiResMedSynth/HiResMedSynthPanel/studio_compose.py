@@ -10,6 +10,7 @@ from HiResMedSynthPanel import composed, wishes
 from HiResMedSynthPanel.composed import Composition
 from HiResMedSynthPanel.studio_where import RELEVANT
 
+SEEDS = 2**31  # that a spin box holds
 NOTHING = Composition((), None, b"", (), {})
 
 
@@ -44,6 +45,8 @@ class StudioCompose:
             "requests": [wish.request(place) for (_index, wish, _at), place in zip(placed, places, strict=True)],
             "fusion": self.parameters.fusion,
             "min_distance_mm": self.parameters.minDistance,
+            "watermark": self.parameters.openedWatermark,
+            "modality": self.parameters.openedModality or None,
         }
         return document, tuple(wish.key for _index, wish, _position in placed)
 
@@ -55,9 +58,16 @@ class StudioCompose:
         row, column = (round(value - offset) + offset for value, offset in zip(place[1:], offsets[1:], strict=True))
         return place[0], float(row), float(column)
 
+    @property
+    def case_seed(self):
+        """Seed of the case: that of a case made elsewhere, while its place holder stands in the field."""
+        p = self.parameters
+        opened = int(p.openedSeed) if p.openedSeed.isdecimal() else 0
+        return opened if opened and p.caseSeed == opened % SEEDS else p.caseSeed
+
     def made_from_now(self):
         """What a composition would be made from now; None without an image."""
-        return None if self.image is None else json.dumps([*self.settings(), self.parameters.caseSeed])
+        return None if self.image is None else json.dumps([*self.settings(), self.case_seed])
 
     @property
     def stale(self):
@@ -71,7 +81,7 @@ class StudioCompose:
     def _compose_if_settings_changed(self):
         p = self.parameters
         where = tuple(getattr(p, name) for name in RELEVANT)
-        now = ((p.caseSeed, p.fusion, p.minDistance), where)
+        now = ((self.case_seed, p.fusion, p.minDistance), where)
         before, self._settings_of = self._settings_of, now
         if before not in (None, now) and p.livePreview and self.is_ready and self.stale:
             self.compose(quietly=before[1] == where)  # a network looks at all slices anew: that is told
@@ -86,7 +96,7 @@ class StudioCompose:
             self.drop_results()
             self.show(NOTHING, self.made_from_now())
             return
-        self._wanted = (settings, keys, self.parameters.caseSeed, quietly)
+        self._wanted = (settings, keys, self.case_seed, quietly)
         if self._composing is None:
             self._compose_next()
 
@@ -133,9 +143,8 @@ class StudioCompose:
             self._go_on()
 
         title = "" if quietly else _("Composing")
-        self._composing = self.session.run(
-            "compose", title=title, image=image, parameters=parameters, done=have, failed=failed
-        )
+        ticket = self.session.run("compose", title=title, image=image, parameters=parameters, done=have, failed=failed)
+        self._composing = ticket if ticket in self.session.tickets else None  # a start that fails at once has ended it
 
     def _go_on(self):
         if self._wanted is not None and self._composing is None:

@@ -47,7 +47,7 @@ class Variants:
             if key not in locked:
                 request.update(seed=next(fresh), attempt=0)
                 request.pop(wishes.KEEP, None)
-        seed, own = studio.parameters.caseSeed, studio.own_lesions()
+        seed, own = studio.case_seed, studio.own_lesions()
         title = _("Variant {n}, {left} left").format(n=number, left=len(self._left))
 
         def composed(result):

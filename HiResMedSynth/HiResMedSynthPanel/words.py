@@ -23,15 +23,23 @@ def in_panel_words(text):
     }
 
     def field(found):
-        command, option = found.groups()
-        return command or fields.get(option, _("the panel"))
+        command, option, value = found.groups()
+        if command:
+            return command
+        number = value if value and value[0].isdigit() else ""
+        return (
+            f"{fields[option]} {number}".strip()
+            if option in fields
+            else elsewhere.format(option=option) + (f" {value}" if value else "")
+        )
 
+    elsewhere = _("the command line's {option}")
     text = text.replace("hiresmedsynth lesion list", _("the section Bank"))
     text = text.replace("hiresmedsynth lesion train IMAGE --mask MASK", "hiresmedsynth lesion train")
     text = text.replace("--generator deform", _("'a bank lesion, deformed'"))
     command = r"((?:python -m|hiresmedsynth) (?:[\w ]|\.(?=\w))+(?: --\S+(?: \w\S*)?)+)"  # its options are no fields
     text = re.sub(
-        command + r"|(--[a-z-]+)(?: (?:[A-Z]+(?:\[,?[A-Z]+\]|:[A-Z]+)?|[a-z]+-[a-z]+|cxr|kub|mr\b|\d[\d:.]*))?",
+        command + r"|(--[a-z-]+)(?: ([A-Z]+(?:\[,?[A-Z]+\]|:[A-Z]+)?|[a-z]+-[a-z]+|cxr|kub|mr\b|-?\d[\d:.,-]*\d|\d))?",
         field,
         text,
     )

@@ -32,6 +32,7 @@ from HiResMedSynthLib.read_quietly import quietly
 
 CASE_FILE, CASE_SERIES, CASE_BACKGROUND, CASE_MASK = "case.json", "dicom", "dicom_background", "instance_mask.nii.gz"
 MANIFEST = "manifest.csv"  # of a data set
+ABOVE = 3  # folders above a case, one of which may be its data set
 OUR_PICTURES = ("sheet.png", "preview.png")
 LABELLED = ("classes.json", "classes.txt", "dataset.json", "data.yaml", COCO_FILE)
 NO_PICTURE = ("SEG", "SR", "KO", "PR", "RTSTRUCT", "RTPLAN", "RTDOSE", "REG")  # modalities of objects without pixels
@@ -143,28 +144,44 @@ def hidden(text: str) -> str:
 # -- exported cases ----------------------------------------------------------------------------------------------------
 def _cases(root: Path, folders: Sequence[Path]) -> tuple[Source, ...]:
     names = [one.name if one == root else one.relative_to(root).as_posix() for one in folders]
-    known = _manifest_patients(root)
+    manifests: dict[Path, dict[str, str]] = {}
     table = read_patients(root, names) or {}
     found = []
+    owners: dict[str, str] = {}  # of each background: the same one in two data sets is of one patient
+    same: dict[str, str] = {}
     for name, folder in zip(names, folders, strict=True):
         background = _json(folder / CASE_FILE).get("background")
         told = str(background.get("pixel_sha256", "")) if isinstance(background, dict) else ""
         listed = table[name].patient if name in table else ""
+        place = next((place for place in folder.parents[:ABOVE] if (place / MANIFEST).is_file()), None)
+        if place is not None and place not in manifests:
+            manifests[place] = _manifest_patients(place)
+        known = "" if place is None else manifests[place].get(folder.name, "")
+        group = known or listed or told or str(folder)
+        if told:
+            first, again = _end(same, owners.setdefault(told, group)), _end(same, group)
+            same |= {again: first} if first != again else {}
         found.append(
             Source(
                 name=name,
-                group=hidden(known.get(folder.name) or listed or told or str(folder)),
+                group=group,
                 read=partial(_read_case, folder),
                 background_sha256=told,
                 paired=(folder / CASE_BACKGROUND).is_dir(),
             )
         )
-    return tuple(found)
+    return tuple(replace(one, group=hidden(_end(same, one.group))) for one in found)
 
 
-def _manifest_patients(root: Path) -> dict[str, str]:
+def _end(same: Mapping[str, str], group: str) -> str:
+    """The group that stands for it and all that are the same."""
+    while group in same:
+        group = same[group]
+    return group
+
+
+def _manifest_patients(place: Path) -> dict[str, str]:
     """Patient of each case by its folder's name, where it is of a data set: its slices are cases of one patient."""
-    place = next((place for place in (root, *root.parents[:2]) if (place / MANIFEST).is_file()), root)
     try:
         with (place / MANIFEST).open(encoding="utf-8", newline="") as stream:
             rows = list(csv.DictReader(stream))
@@ -252,9 +269,8 @@ def _read_files(path: Path, names: tuple[str, ...], described: bool) -> Loaded:
 
 def _may_be_picture(path: Path, name: str) -> bool:
     short = PurePosixPath(name).name
-    if short in OUR_PICTURES or not (is_image_name(name) or "." not in short or name.lower().endswith(".mha")):
-        return False
-    return is_image_name(name) or name.lower().endswith(".mha") or bool(_header(path / name))
+    known = is_image_name(name) or name.lower().endswith(".mha")
+    return short not in OUR_PICTURES and (known or bool(_header(path / name)))  # DICOM is often named by its UID
 
 
 def _header(file: Path) -> dict[str, str]:

@@ -74,11 +74,13 @@ def choose(
     """
     side, notes = "synthetic" if synthetic else "real", list[str]()
     found: list[ChosenPicture] = []
+    more: list[ChosenPicture] = []  # a source's further pictures, for want of other patients
     seen: set[str] = set()
     for source in _patients_first([sources[k] for k in rng.permutation(len(sources))]):
         if len(found) >= needed:
             break
         progress(len(found), needed, f"choosing {side} images: {source.name}")
+        taken = len(seen)
         for facts, picture in _facts_of(source, most):
             if facts.synthetic and not synthetic:
                 raise StudyError(
@@ -89,9 +91,8 @@ def choose(
             if facts.sha256 in seen:
                 notes.append(f"one {side} image lies there twice and was taken once")
                 continue
-            seen.add(facts.sha256)
             place, diameter = _largest_lesion(picture)
-            found.append(
+            (found if len(seen) == taken else more).append(
                 ChosenPicture(
                     facts=facts,
                     synthetic=synthetic,
@@ -101,6 +102,8 @@ def choose(
                     most=most,
                 )
             )
+            seen.add(facts.sha256)
+    found += more
     if len(found) < needed:
         raise StudyError(
             f"the {side} side has {len(found)} image(s), this study needs {needed}",

@@ -58,7 +58,8 @@ class Store:
         value = self.get(name)
         if value is None:
             value, size = make()
-            self.put(name, value, size)
+            if size <= self._budget:  # else it serves this once
+                self.put(name, value, size)
         return value
 
     def names(self) -> list[str]:

@@ -45,6 +45,7 @@ from HiResMedSynthLib.lesion.deform import FINE_BEND, Deformation, draw_deformat
 from HiResMedSynthLib.lesion.lesion_grid import BOX_ALPHA, MARGIN
 from HiResMedSynthLib.lesion.render import BEND_EXTENT
 
+OF_EACH = ("values", "voxel_mm", "patient", "held_out", "row")  # real nodule
 STRENGTHS = (1.0, 1.5, 2.0)
 HALVINGS = 4
 WIDE = 60  # voxels in which a turned lesion surely fits
@@ -183,6 +184,24 @@ def read(
     }
 
 
+def read_among_sources(reals: Reals, real: NDArray[np.float32], samples: Samples, seed: int) -> dict[str, Any]:
+    """AUC by features against the samples' own sources alone; and of `deform` of these, against them and against all.
+
+    {} where all real nodules are sources, or a sample has none.
+    """
+    chosen = np.isin(reals.row, samples.source)
+    if chosen.all() or (samples.source < 0).any():
+        return {}
+    few = replace(reals, **{name: getattr(reals, name)[chosen] for name in OF_EACH})
+    same = deformed(few, 1.0, seed)
+    found = {
+        "auc_features_of_sources": (few, real[chosen], samples),
+        "auc_deform_of_sources": (few, real[chosen], same),
+        "auc_deform_of_same": (reals, real, same),
+    }
+    return {name: read(*how, seed, cnn=None)["auc_features"] for name, how in found.items()}
+
+
 def read_halves(reals: Reals, real: NDArray[np.float32], seed: int, *, cnn: dict[str, Any] | None) -> dict[str, Any]:
     """Half of the real nodules against the other half, pooled over several halvings: what a reader finds in nothing."""
     found = {}
@@ -271,6 +290,8 @@ def _points(numbers: Any) -> list[float]:
 COLUMNS = (
     ("n", "n"), ("AUC features (95 %)", "auc_features"), ("AUC CNN (95 %)", "auc_cnn"),
     ("AUC features, held out", "auc_features_held_out"), ("AUC CNN, held out", "auc_cnn_held_out"),
+    ("AUC features, against its sources alone", "auc_features_of_sources"),
+    ("the same of deform of these", "auc_deform_of_sources"), ("and against all", "auc_deform_of_same"),
     ("Dice to source", "dice_source"), ("the same, best turn", "dice_source_best"),
     ("Dice to nearest real", "dice_nearest"), ("pairwise Dice", "pairwise_dice"),
     ("correlation to nearest real (95 %, largest)", "copy_correlation"),
@@ -367,6 +388,7 @@ def main(
                 else deformed(reals, float(name.split()[1]), seed)
             )
             found = novelty(reals, samples) | read(reals, real, samples, seed, cnn=settings)
+            found |= read_among_sources(reals, real, samples, seed)
         found |= {"seed": seed, "seconds": round(time.perf_counter() - start)}
         (out / f"row-{name.replace(' ', '-')}.json").write_text(json.dumps({name: found}, indent=1) + "\n")
         click.echo(f"{name}: {json.dumps(found)}")

@@ -24,7 +24,9 @@ from Testing.evaluation.study_folders import (
     picture_folder,
     pixels_of,
     small_study,
+    texture,
 )
+from Testing.labelled_folders import put_volume
 
 
 def quiet(*_: object) -> None:
@@ -250,6 +252,18 @@ def test_slices_of_one_patient_are_used_only_when_asked_and_said(tmp_path: Path,
         make(tmp_path / "real", tmp_path / "made", tmp_path / "study")
     with pytest.raises(StudyError, match="all real images are of one patient"):
         make(tmp_path / "real", tmp_path / "made", tmp_path / "study", slices=12)
+
+
+def test_further_slices_of_a_patient_are_taken_for_want_of_other_patients_alone(tmp_path: Path) -> None:
+    for name, first in (("real", 0), ("made", 100)):
+        for patient in range(12):
+            place = tmp_path / name / f"p{patient}"
+            grey = np.stack([texture(first + 3 * patient + k) for k in range(3)])
+            put_volume(place.with_suffix(".nii.gz"), np.round(grey * 800 - 1000).astype(np.int16))
+    window = Window(center=-600, width=900)
+    _, key = make(tmp_path / "real", tmp_path / "made", tmp_path / "study", slices=3, window=window)
+    whose = [(told.synthetic, told.source.split("#")[0]) for told in key.images.values()]
+    assert len(set(whose)) == len(whose) == 8
 
 
 def test_a_study_that_was_changed_is_not_opened(tmp_path: Path) -> None:

@@ -239,3 +239,5 @@ def test_the_store_lets_the_least_recently_used_go() -> None:
     assert store.names() == ["c", "a", "d"]
     with pytest.raises(SettingsError):
         store.put("e", "e", 101)
+    assert store.get_or_make("f", lambda: ("f", 101)) == "f"  # it serves once, what was held stays
+    assert store.names() == ["c", "a", "d"]

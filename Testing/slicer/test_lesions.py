@@ -231,3 +231,7 @@ def test_an_mr_is_offered_and_a_new_lesion_in_it_asks_for_a_contrast(bench: Work
     assert drawn["request"]["cnr"] == [20.0, 20.0]
     assert drawn["cnr"] == pytest.approx(20, rel=0.05)
     assert not bench.studio.refused
+    bench.panel.lesions.select(1)
+    bench.panel.lesions.editor.contrast.setValue(-10)
+    bench.settle()
+    assert bench.studio.composition.drawn(1)["request"]["cnr"] == [-10.0, -10.0]

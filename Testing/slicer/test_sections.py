@@ -89,6 +89,32 @@ def test_a_case_made_elsewhere_is_opened_edited_and_exported(bench: Workbench, t
     assert [lesion["diameter_mm"] for lesion in case["lesions"]] == pytest.approx([20, 14])
 
 
+def test_a_case_of_a_data_set_keeps_its_seed_and_its_mark(bench: Workbench, tmp_path: Path) -> None:
+    bench.place(bench.load("film"), RIGHT_LUNG)
+    studio, panel = bench.studio, bench.panel
+    panel.export.folder.setCurrentPath(str(tmp_path))
+    bench.finish(panel.export.export)
+    file = tmp_path / "synthetic-0001" / "case.json"
+    case = json.loads(file.read_text(encoding="utf-8"))
+    case["seed"], case["settings"]["watermark"] = 1556217077140673647, 2.5
+    file.write_text(json.dumps(case), encoding="utf-8")
+    panel.cases.file.setCurrentPath(str(file))
+    bench.click(panel.cases.open)
+    bench.settle()
+    opened = studio.composition.case
+    assert (opened["seed"], opened["settings"]["watermark"]) == (1556217077140673647, 2.5)
+    studio.parameters.caseSeed = 5
+    bench.settle()
+    assert studio.composition.case["seed"] == 5
+    bench.panel.background.sample_ct.click()
+    bench.settle()
+    assert studio.parameters.openedWatermark == 0
+    case["background"]["blanked"] = [[0, 0, 9, 9]]
+    file.write_text(json.dumps(case), encoding="utf-8")
+    bench.click(panel.cases.open)
+    assert "text blanked out" in panel.status.text
+
+
 def test_variants_differ_but_for_locked_lesions(bench: Workbench, tmp_path: Path) -> None:
     view = bench.load("film")
     studio, panel = bench.studio, bench.panel

@@ -22,6 +22,10 @@ def test_remedies_name_fields_not_options() -> None:
     assert told == "Give it: the field Contrast, below zero where it is darker, or the field Contrast (CNR), in noises."
     told = in_panel_words("Add one: hiresmedsynth models add FILE, or use --generator deform.")
     assert told == "Add one: hiresmedsynth models add FILE, or use 'a bank lesion, deformed'."
+    told = in_panel_words("Ask for larger lesions here: --size-mm 7:13 or more.")
+    assert told == "Ask for larger lesions here: the field Diameter 7:13 or more."
+    told = in_panel_words("Give one window for all, centre and width in HU: --window -600,1500 for lungs.")
+    assert told == ("Give one window for all, centre and width in HU: the command line's --window -600,1500 for lungs.")
     for told in (
         "Give one trained by python -m Training.train_danger --domain film.",
         "See: hiresmedsynth models list --kind background.",
