@@ -194,6 +194,8 @@ class _Drawing:
         return shape.anchor
 
     def _placed(self, number: int, shape: DrawnShape, request: LesionRequest, anchor: Index) -> PlacedLesion:
+        if request.place is not None and request.zone is not None and not self.ground.lies_in(anchor, request.zone):
+            request = replace(request, zone=None)  # a place goes before a zone, which must not be told of it
         return place_shape(
             shape, self.ground, number=number, request=request, anchor=anchor, fusion=self.settings.fusion,
             noise_rng=self._stream(request, NOISE_STREAM, request.attempt),

@@ -101,6 +101,16 @@ class Ground:
             )
         return np.asarray(inside / np.float32(total))
 
+    def lies_in(self, place: tuple[int, int, int], zone: Zone) -> bool:
+        """Whether a place (slice, row, column) is in a zone; False where zones can't be told here."""
+        if zone not in self._zones:
+            try:
+                self._zones[zone] = zone_mask(self.image, self.danger_map, zone, domain=self.domain)
+            except PlacementError:
+                self._zones[zone] = None
+        mask = self._zones[zone]
+        return mask is not None and bool(mask[place])
+
     @property
     def method(self) -> str:
         """How the danger map and the prior were found, for case.json."""
@@ -122,6 +132,10 @@ class Ground:
 
     @cached_property
     def _sampler_cache(self) -> dict[tuple[tuple[str, ...], Zone | None], PlaceSampler]:
+        return {}
+
+    @cached_property
+    def _zones(self) -> dict[Zone, NDArray[np.bool_] | None]:
         return {}
 
     def size_likelihood(self, diameter_mm: float, place: tuple[int, int, int]) -> float:

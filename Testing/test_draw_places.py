@@ -43,6 +43,19 @@ def test_lesions_stay_in_their_zones(film: Ground) -> None:
     assert case.lesions[0].center[2] > right_half > case.lesions[1].center[2]  # the picture's right is the left side
 
 
+def test_a_place_outside_the_zone_goes_before_it_and_no_side_is_told(film: Ground) -> None:
+    left = draw_case(film.image, settings(LesionRequest(zone="left", size_mm=(8, 10))), 3, ground=film)
+    (drawn,) = left.lesions
+    assert drawn.request.zone == "left"
+    again = draw_case(film.image, left.pinned_settings, 3, ground=film)
+    assert again.lesions[0].request.zone == "left"
+    row, column = drawn.center[1], film.image.columns - 1 - drawn.center[2]
+    moved = replace(drawn.request, place=(0.0, row, column), size_mm=(6, 7))
+    (other,) = draw_case(film.image, settings(moved), 3, ground=film).lesions
+    assert other.center[2] < film.image.columns / 2  # the patient's right
+    assert other.request.zone is None
+
+
 def test_a_zone_without_room_is_said(film: Ground) -> None:
     upper = zone_mask(film.image, film.danger_map, "upper", domain="cxr")
     labels = film.danger_map.labels.copy()

@@ -10,6 +10,7 @@ from HiResMedSynthPanel import form
 from HiResMedSynthPanel.annotations import Annotations
 from HiResMedSynthPanel.exporter import free_folder
 from HiResMedSynthPanel.overlays import ROLE
+from HiResMedSynthPanel.words import sentences
 
 
 class AnnotateSection:
@@ -144,16 +145,21 @@ class AnnotateSection:
         if not parent.is_dir():
             studio.say(_("There is no folder {path}. Choose one that exists.").format(path=parent), problem=True)
             return
-        problem, prepare = self.annotations.sending()
+        problem, prepare = self.annotations.sending(studio.parameters.background, studio.spacing())
         if problem:
             studio.say(problem, problem=True)
             return
-        studio.session.run(
+
+        def done(folder):
+            told = _("Written: {folder}.").format(folder=folder)
+            studio.say(" ".join([told, *sentences(ticket.notes)]), problem=bool(ticket.notes))
+
+        ticket = studio.session.run(
             "save_annotations",
             title=_("Saving the annotations"),
             parameters=prepare,
             out=free_folder(parent, "annotations"),
-            done=lambda folder: studio.say(_("Written: {folder}.").format(folder=folder)),
+            done=done,
             failed=studio.failed,
         )
 

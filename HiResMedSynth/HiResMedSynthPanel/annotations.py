@@ -13,9 +13,10 @@ from HiResMedSynthPanel import dicom_tags
 from HiResMedSynthPanel.outlines import roi_outline, segment_outline
 from HiResMedSynthPanel.overlays import ROLE
 from HiResMedSynthPanel.signals import Signal
-from HiResMedSynthPanel.slicer_image import SlicerImage, ijk_to_ras, refusal
+from HiResMedSynthPanel.slicer_image import LOADED, MADE, SlicerImage, ijk_to_ras, kept_header, refusal
 
 IMAGE, FACTS = "HiResMedSynth.image", "HiResMedSynth.mark"
+LEFT_OUT = "HiResMedSynth.left_out"  # a segment that is no mark
 COLOR = (0.2, 0.7, 0.95)
 BOX_MM = 20.0
 
@@ -49,12 +50,15 @@ class Annotations(slicer.util.VTKObservationMixin):
         """Volumes that can be annotated."""
         nodes = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
         return [
-            node for node in nodes if not node.GetAttribute(ROLE) and node.GetClassName() == "vtkMRMLScalarVolumeNode"
+            node
+            for node in nodes
+            if not (node.GetAttribute(ROLE) or node.GetAttribute(MADE))
+            and node.GetClassName() == "vtkMRMLScalarVolumeNode"
         ]
 
     def images(self):
-        """Volumes that hold a mark."""
-        return [node for node in self.candidates() if self.marks_of(node)]
+        """Volumes that hold a mark, or came from a folder of annotations."""
+        return [node for node in self.candidates() if node.GetAttribute(LOADED) or self.marks_of(node)]
 
     def _nodes_of(self, volume, kind):
         nodes = slicer.util.getNodesByClass(kind)
@@ -106,6 +110,8 @@ class Annotations(slicer.util.VTKObservationMixin):
     def take_segments(self, volume, segmentation):
         """Counts the segments of a segmentation as marks of a volume."""
         segmentation.SetNodeReferenceID(IMAGE, volume.GetID())
+        for segment in _segments(segmentation):
+            segment.RemoveTag(LEFT_OUT)
         self.changed.emit()
 
     def marks_of(self, volume):
@@ -120,8 +126,10 @@ class Annotations(slicer.util.VTKObservationMixin):
         found += [SceneMark(node, "box", None, _facts(node.GetAttribute(FACTS))) for node in boxes]
         for node in self._nodes_of(volume, "vtkMRMLSegmentationNode"):
             segmentation = node.GetSegmentation()
-            for number in range(segmentation.GetNumberOfSegments()):
-                segment, text = segmentation.GetNthSegment(number), vtk.reference("")
+            for number, segment in enumerate(_segments(node)):
+                text = vtk.reference("")
+                if segment.HasTag(LEFT_OUT):
+                    continue
                 known = segment.GetTag(FACTS, text)
                 facts = {**_facts(str(text) if known else ""), "class": segment.GetName()}
                 found.append(SceneMark(node, "segment", segmentation.GetNthSegmentID(number), facts))
@@ -149,18 +157,25 @@ class Annotations(slicer.util.VTKObservationMixin):
         elif mark.kind == "box":
             slicer.mrmlScene.RemoveNode(mark.node)
         else:
-            mark.node.RemoveNodeReferenceIDs(IMAGE)
+            mark.node.GetSegmentation().GetSegment(mark.part).SetTag(LEFT_OUT, "1")
         self.changed.emit()
 
     # -- to and from the backend -----------------------------------------------------------------------------------
-    def sending(self):
-        """(problem or "", callable(client) that sends all images and marks and gives the job's parameters)."""
+    def sending(self, background=None, spacing=(0.0, 0.0)):
+        """(problem or "", callable(client) that sends all images and marks and gives the job's parameters).
+
+        Args:
+            background: the volume that is worked on, or None.
+            spacing: (rows, columns) in mm as the user gave them for it; 0: as the image says, the same.
+        """
         sent, outside = [], 0
         for volume in self.images():
             problem = refusal(volume)
             if problem:
                 return f"{volume.GetName()}: {problem}", None
-            image = SlicerImage(volume, tags=list(dicom_tags.collect(volume))[-1])
+            tags = list(dicom_tags.collect(volume))[-1]
+            image = SlicerImage(volume, tags=tags, assumed_spacing=spacing if volume is background else (0.0, 0.0))
+            image.doubt_spacing()
             described = [_described(mark, image) for mark in self.marks_of(volume)]
             marks = [one for one in described if one is not None]
             outside += len(described) - len(marks)
@@ -189,6 +204,7 @@ class Annotations(slicer.util.VTKObservationMixin):
         for number, told in enumerate(document["images"], start=1):
             pixels, header = arrays[f"{number}.pixels"], told["header"]
             volume = slicer.util.addVolumeFromArray(pixels, ijk_to_ras(header, len(pixels)), f"IM{number:04d}")
+            volume.SetAttribute(LOADED, kept_header(header))
             image = SlicerImage(volume)
             points = self.make_points(volume, defaults)
             for order, mark in enumerate(told["marks"], start=1):
@@ -207,9 +223,8 @@ class Annotations(slicer.util.VTKObservationMixin):
             return
         corner = np.array(mark["corner"], dtype=float)
         if mark["shape"] == "box":
-            low, high = image.world_of(corner - 0.5), image.world_of(corner + mask.shape - 0.5)
-            node = self.add_box(image.node, [float(v) for v in (np.array(low) + high) / 2], facts)
-            node.SetSize(*(float(v) for v in np.abs(np.array(high) - low)))
+            node = self.add_box(image.node, image.world_of(corner + np.array(mask.shape) / 2 - 0.5), facts)
+            _lay_along(node, image, mask.shape)
             return
         node = next(iter(self._nodes_of(image.node, "vtkMRMLSegmentationNode")), None)
         if node is None:
@@ -223,6 +238,28 @@ class Annotations(slicer.util.VTKObservationMixin):
         segment = node.GetSegmentation().AddEmptySegment("", facts["class"])
         node.GetSegmentation().GetSegment(segment).SetTag(FACTS, json.dumps(facts))
         slicer.util.updateSegmentBinaryLabelmapFromArray(whole, node, segment, image.node)
+
+
+def _segments(node):
+    segmentation = node.GetSegmentation()
+    return [segmentation.GetNthSegment(number) for number in range(segmentation.GetNumberOfSegments())]
+
+
+def _lay_along(node, image, shape):
+    """Gives an ROI the size of so many (slices, rows, columns), and the image's own directions."""
+    zero = np.array(image.world_of((0, 0, 0)))
+    axes = [np.array(image.world_of(unit)) - zero for unit in ((0, 0, 1), (0, 1, 0), (1, 0, 0))]
+    lengths = [float(np.linalg.norm(axis)) for axis in axes]
+    matrix = vtk.vtkMatrix4x4()
+    matrix.DeepCopy(node.GetObjectToNodeMatrix())
+    for column, (axis, length) in enumerate(zip(axes, lengths, strict=True)):
+        for row in range(3):
+            matrix.SetElement(row, column, float(axis[row] / length))
+    if matrix.Determinant() < 0:  # a box is the same both ways round
+        for row in range(3):
+            matrix.SetElement(row, 2, -matrix.GetElement(row, 2))
+    node.SetAndObserveObjectToNodeMatrix(matrix)
+    node.SetSize(*(length * count for length, count in zip(lengths, reversed(shape), strict=True)))
 
 
 def _facts(text):

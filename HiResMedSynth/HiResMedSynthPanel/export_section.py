@@ -8,6 +8,7 @@ from slicer.i18n import tr as _
 
 from HiResMedSynthPanel import form
 from HiResMedSynthPanel.exporter import export_parameters, free_folder
+from HiResMedSynthPanel.words import sentences
 
 
 class ExportSection:
@@ -77,9 +78,9 @@ class ExportSection:
             told = _("Written: {folder}").format(folder=folder)
             if to_database and self._import(folder):
                 told += _(" and imported into the DICOM database")
-            studio.say(told + ".")
+            studio.say(" ".join([told + ".", *sentences(ticket.notes)]), problem=bool(ticket.notes))
 
-        studio.session.run(
+        ticket = studio.session.run(
             "export",
             title=_("Exporting"),
             image=studio.image,

@@ -6,7 +6,8 @@ from slicer.i18n import tr as _
 
 from HiResMedSynthPanel import composed, form
 from HiResMedSynthPanel.models import MORE_BACKGROUNDS
-from HiResMedSynthPanel.slicer_image import ijk_to_ras
+from HiResMedSynthPanel.slicer_image import MADE, ijk_to_ras
+from HiResMedSynthPanel.words import sentences
 
 MOST_IMAGES = 16  # of one job
 LARGEST_SEED = 2147483647
@@ -93,7 +94,7 @@ class GenerateRows:
             told = [_("{n} of {all} image(s) made, seed {first} to {last}.").format(
                 n=len(made), all=document["asked"], first=made[0]["seed"], last=made[-1]["seed"]
             )]  # fmt: skip
-            studio.say(" ".join([*told, *_sentences(ticket.notes)]))
+            studio.say(" ".join([*told, *sentences(ticket.notes)]))
 
         ticket = studio.session.run(
             "generate",
@@ -114,7 +115,7 @@ class GenerateRows:
         def done(result):
             arrays, document = result
             self._take(show(arrays["pixels"], document["header"], _("SYNTHETIC, rebuilt")), domain)
-            studio.say(" ".join([_("The image was made anew."), *_sentences(ticket.notes)]))
+            studio.say(" ".join([_("The image was made anew."), *sentences(ticket.notes)]))
 
         ticket = studio.session.run(
             "reconstruct",
@@ -144,9 +145,6 @@ def show(pixels, header, name):
         display = node.GetDisplayNode()
         display.SetAutoWindowLevel(False)
         display.SetWindowLevel(width, center)
+    node.SetAttribute(MADE, "1")
     composed.file_under_synthetic(node)
     return node
-
-
-def _sentences(notes):
-    return [note[:1].upper() + note[1:].rstrip(".") + "." for note in notes]

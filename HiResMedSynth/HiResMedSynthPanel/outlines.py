@@ -17,7 +17,7 @@ def roi_outline(node, image):
         for sx, sy, sz in itertools.product((-1, 1), repeat=3)
     ]
     places = np.array([image.place_of(corner) for corner in corners])
-    first, last = np.round(places.min(axis=0), 6), np.round(places.max(axis=0), 6)  # edges, not centres, of voxels
+    first, last = np.round(places.min(axis=0), 3), np.round(places.max(axis=0), 3)  # edges, not centres, of voxels
     low = np.floor(first + 0.5)
     high = np.maximum(np.ceil(last - 0.5) + 1, low + 1)
     low, high = np.maximum(low, 0).astype(int), np.minimum(high, image.pixels.shape).astype(int)

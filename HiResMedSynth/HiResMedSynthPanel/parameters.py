@@ -45,6 +45,7 @@ class Parameters:
     suggestZone: str = ""
     suggestCount: Annotated[int, WithinRange(1, 100)] = 3
     caseSeed: Annotated[int, WithinRange(0, 2147483647)] = 1
+    madeFrom: str = ""  # what the composition of this scene was made from
     openedSeed: str = ""  # of a case made elsewhere, where no spin box holds it
     openedWatermark: Annotated[float, WithinRange(0.0, 1e6)] = 0.0
     openedModality: str = ""

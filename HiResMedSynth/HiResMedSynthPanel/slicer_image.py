@@ -1,5 +1,8 @@
 """SlicerImage: a volume node as the backend takes it: pixels, geometry in LPS, allow-listed DICOM tags."""
 
+import dataclasses
+import json
+
 import numpy as np
 import slicer
 import vtk
@@ -9,6 +12,12 @@ from HiResMedSynthLib.service.protocol import ImageHeader
 
 RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 HELD_AS = {"int8": "int16", "uint32": "int32", "float64": "float32"}
+MADE = "HiResMedSynth.made"  # attribute of images that the backend made: no real ones
+LOADED = "HiResMedSynth.header"  # what an annotation folder tells of an image besides its geometry, as JSON
+KEPT = (
+    "modality", "units", "pixel_spacing_mm", "spacing_source", "photometric", "rescale", "bits_stored",
+    "stored_signed", "padding_value", "window", "oddities",
+)  # fmt: skip
 AIR_HU = -500  # values below this: taken for CT, as the command line does with files that don't say
 
 
@@ -36,6 +45,11 @@ class SlicerImage:
         """The name under which the backend holds it; sends it where it doesn't hold it yet."""
         self._name = client.send_image(self._held(), self.header, name=self._name)
         return self._name
+
+    def doubt_spacing(self):
+        """Takes a spacing that may be Slicer's guess for unknown: nothing in mm is told of such an image."""
+        if _doubtful_spacing() in self.header.oddities:
+            self.header = dataclasses.replace(self.header, pixel_spacing_mm=None, spacing_source="unknown")
 
     def place_of(self, world):
         """(slice, row, column) of a point in world RAS, in the indices of what is worked on."""
@@ -75,7 +89,8 @@ class SlicerImage:
         is_ct = modality == "CT" or (not modality and lowest <= AIR_HU)
         rows_mm, columns_mm = assumed_spacing
         assumed = rows_mm > 0 and not is_ct
-        return ImageHeader(
+        doubtful = not (tags or is_ct or assumed) and set(spacing[:2]) == {1.0}
+        header = ImageHeader(
             modality=modality or ("CT" if is_ct else "OT"),
             units="HU" if is_ct else "stored",
             pixel_spacing_mm=(rows_mm, columns_mm or rows_mm) if assumed else (float(spacing[1]), float(spacing[0])),
@@ -83,9 +98,11 @@ class SlicerImage:
             positions_lps_mm=positions,
             directions_lps=[(to_lps[:3, k] / spacing[k]).tolist() for k in (0, 1)],
             slice_thickness_mm=float(spacing[2]),
-            oddities=() if tags or is_ct or assumed or set(spacing[:2]) != {1.0} else (_doubtful_spacing(),),
+            oddities=(_doubtful_spacing(),) * doubtful + (_made(),) * bool(self.node.GetAttribute(MADE)),
             tags=tuple(dict(one) for one in tags),
         )
+        told = self.node.GetAttribute(LOADED)
+        return header if told is None or assumed else dataclasses.replace(header, **_as_tuples(json.loads(told)))
 
 
 def fingerprint(node):
@@ -117,6 +134,19 @@ def ijk_to_ras(header, slices):
     matrix[:3, 0], matrix[:3, 1] = row * spacing[1], column * spacing[0]
     matrix[:3, 2], matrix[:3, 3] = step, positions[0]
     return RAS_TO_LPS @ matrix
+
+
+def kept_header(header):
+    """What the pixels and the geometry of a volume can't tell of a loaded image's header, as JSON."""
+    return json.dumps({name: header[name] for name in KEPT})
+
+
+def _as_tuples(told):
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in told.items() if name in KEPT}
+
+
+def _made():
+    return _("the source is itself synthetic (made by HiResMedSynth)")
 
 
 def _doubtful_spacing():

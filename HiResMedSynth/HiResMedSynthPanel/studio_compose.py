@@ -3,6 +3,7 @@
 import json
 import logging
 
+import numpy as np
 import slicer
 from slicer.i18n import tr as _
 
@@ -10,8 +11,18 @@ from HiResMedSynthPanel import composed, wishes
 from HiResMedSynthPanel.composed import Composition
 from HiResMedSynthPanel.studio_where import RELEVANT
 
+ROUNDED = 0.02  # voxels
 SEEDS = 2**31  # that a spin box holds
 NOTHING = Composition((), None, b"", (), {})
+
+
+def _is_same(before, now):
+    """Whether two wishes are one but for what a saved scene rounds off their places."""
+    (old, *rest), (new, *others) = json.loads(before), json.loads(now)
+    if len(old["requests"]) != len(new["requests"]):
+        return False
+    places = [[one.pop("place") for one in document["requests"]] for document in (old, new)]
+    return (old, rest) == (new, others) and np.allclose(*places, rtol=0, atol=ROUNDED)
 
 
 class StudioCompose:
@@ -172,6 +183,7 @@ class StudioCompose:
             self.history.now.composition, self.history.now.made_from = composition, made_from
         if not self._dragging:
             self._keep(composition)
+            p.madeFrom = made_from or ""
             self._tell_whether_same_image(composition)
         self._mark_points()
         self._mend_suggested()
@@ -207,6 +219,7 @@ class StudioCompose:
     def _forget_composition(self):
         p = self.parameters
         self.composition, self.refused, self._made_from = None, {}, None
+        p.madeFrom = ""
         for name in ("composed", "caseText", "drawnLesions"):
             if getattr(p, name) is not None:
                 slicer.mrmlScene.RemoveNode(getattr(p, name))
@@ -230,10 +243,13 @@ class StudioCompose:
             logging.warning("HiResMedSynth: the case in this scene can't be read")
 
     def accept_loaded(self):
-        """A loaded composition holds all that is wished: what is in the scene is kept as it is."""
-        wished = self.settings()[1]
-        if self.composition is not None and self._made_from is None and set(wished) <= set(self.composition.keys):
-            self._made_from = self.made_from_now()
+        """A loaded composition is of what is wished: what is in the scene is kept as it is."""
+        if self.composition is None or self._made_from is not None:
+            return
+        now, before = self.made_from_now(), self.parameters.madeFrom
+        is_there = set(self.settings()[1]) <= set(self.composition.keys)
+        if is_there and (not before or _is_same(before, now)):  # scenes of earlier versions tell the keys alone
+            self._made_from = now
             self.history.now.made_from = self._made_from
 
     # -- cases made elsewhere --------------------------------------------------------------------------------------

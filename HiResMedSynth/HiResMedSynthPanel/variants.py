@@ -5,6 +5,7 @@ from slicer.i18n import tr as _
 from HiResMedSynthPanel import wishes
 from HiResMedSynthPanel.composed import Composition
 from HiResMedSynthPanel.exporter import export_parameters, folder_number, free_folder
+from HiResMedSynthPanel.words import sentences
 
 MOST_SHOWN = 3
 
@@ -56,7 +57,7 @@ class Variants:
                 failed_text(_("a lesion of this size has no room at its place"))
                 return
             out = free_folder(folder, "variant")
-            studio.session.run(
+            self._exporting = studio.session.run(
                 "export",
                 title=title,
                 image=image,
@@ -68,6 +69,7 @@ class Variants:
 
         def exported(_out):
             self._made += 1
+            self.problems += [note for note in sentences(self._exporting.notes) if note not in self.problems]
             go_on()
 
         def failed(error):

@@ -5,6 +5,12 @@ import re
 from slicer.i18n import tr as _
 
 
+def sentences(notes):
+    """What the backend noted of a job, as sentences to say."""
+    told = (in_panel_words(note) for note in notes)
+    return [note[:1].upper() + note[1:].rstrip(".") + "." for note in told]
+
+
 def in_panel_words(text):
     """A remedy with the names of fields in place of options."""
     fields = {

@@ -313,6 +313,8 @@ def test_new_images_are_made_and_a_cancelled_job_keeps_what_is_done(stocked: Wor
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
     study = hierarchy.GetItemParent(hierarchy.GetItemByDataNode(node))
     assert hierarchy.GetItemName(study) == "SYNTHETIC, research only"
+    assert any("itself synthetic" in odd for odd in studio.odd)
+    assert node not in stocked.panel.annotate.annotations.candidates(), "only what is real is annotated"
 
     new.count.setValue(16)
     new.seed.setValue(100)

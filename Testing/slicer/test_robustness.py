@@ -275,6 +275,25 @@ def test_a_deleted_lesion_stays_deleted_in_a_saved_scene(bench: Workbench, tmp_p
     assert not bench.panel.export.export.enabled
 
 
+def test_a_scene_saved_out_of_date_is_so_when_it_is_opened(bench: Workbench, tmp_path) -> None:
+    bench.place(bench.load("film"), RIGHT_LUNG)
+    studio = bench.studio
+    for changed in (False, True):
+        if changed:
+            studio.parameters.livePreview = False
+            studio.edit(1, "size", size_mm=(11.0, 11.0))
+            bench.settle()
+        bench.app.save_scene(tmp_path / f"scene{changed}.mrb")
+        bench.app.leave(bench.widget)
+        bench.app.close_scene()
+        bench.app.load_scene(tmp_path / f"scene{changed}.mrb")
+        bench.app.enter(bench.widget)
+        bench.until(lambda: studio.is_ready)
+        bench.settle()
+        assert studio.stale is changed
+        assert bench.panel.export.export.enabled is False or not changed
+
+
 def test_every_setting_of_the_case_is_in_the_preview(bench: Workbench) -> None:
     bench.place(bench.load("film"), RIGHT_LUNG)
     studio, p = bench.studio, bench.studio.parameters

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pydicom
@@ -185,6 +186,59 @@ def test_annotations_are_saved_and_loaded(bench: Workbench, tmp_path: Path) -> N
     again = next(mark for mark in marks if mark.kind == "segment")
     mask = slicer.util.arrayFromSegmentBinaryLabelmap(again.node, again.part, loaded)
     assert (mask == drawn).all()
+    section.widget.collapsed = True
+
+
+def folder_of(how: str, folder: Path) -> list[dict[str, Any]]:
+    """What the library says of a folder of annotations, written first or there."""
+    line = [BACKEND_PYTHON, "-m", "Testing.slicer.annotated_folders", how, str(folder)]
+    told: list[dict[str, Any]] = json.loads(subprocess.run(line, cwd=ROOT, capture_output=True, check=True).stdout)
+    return told
+
+
+def test_what_a_folder_tells_of_its_images_outlives_correcting_them(bench: Workbench, tmp_path: Path) -> None:
+    before = folder_of("write", tmp_path / "a")
+    section = bench.panel.annotate
+    section.widget.collapsed = False
+    section.folder.setCurrentPath(str(tmp_path / "a"))
+    bench.finish(section.load)
+    bench.settle()
+    loaded = section.annotations.images()[2]
+    marks = section.annotations.marks_of(loaded)
+    names = [mark.facts["class"] for mark in marks]
+    section.annotations.delete(loaded, names.index("nodule"))
+    assert [mark.facts["class"] for mark in section.annotations.marks_of(loaded)] == ["cyst", "scar"]
+    (tmp_path / "out").mkdir()
+    section.folder.setCurrentPath(str(tmp_path / "out"))
+    bench.finish(section.save)
+    after = folder_of("tell", tmp_path / "out" / "annotations-0001")
+    assert after[:2] == before[:2], "a film stays inverted, an image without a mark stays, a box lies along its image"
+    assert [mark[0] for mark in after[2]["marks"]] == ["cyst", "scar"], "one segment is no mark any more"
+    section.annotations.take_segments(loaded, marks[0].node)
+    assert len(section.annotations.marks_of(loaded)) == 3
+    section.widget.collapsed = True
+
+
+def test_a_size_in_mm_is_refused_where_the_spacing_is_a_guess(bench: Workbench, tmp_path: Path) -> None:
+    pixels = np.random.default_rng(1).integers(0, 999, (1, 200, 180)).astype(np.int16)
+    node = slicer.util.addVolumeFromArray(pixels, np.diag([-1.0, -1.0, 1.0, 1.0]), "picture.png")
+    bench.studio.parameters.background = node
+    bench.settle()
+    section = bench.panel.annotate
+    section.widget.collapsed = False
+    section.image.setCurrentNode(node)
+    section.size.setValue(15)
+    section._image_chosen(None)
+    section.annotations.points_of(node).AddControlPointWorld(*bench.studio.image.world_of((0, 60, 60)))
+    section.folder.setCurrentPath(str(tmp_path))
+    bench.finish(section.save)
+    assert "spacing of its image is unknown" in bench.panel.status.text
+    bench.studio.parameters.assumedSpacing = 0.15
+    bench.settle()
+    bench.finish(section.save)
+    assert "Written" in bench.panel.status.text
+    (one,) = folder_of("tell", tmp_path / "annotations-0001")
+    assert one["pixel_spacing_mm"] == [0.15, 0.15]
     section.widget.collapsed = True
 
 
