@@ -18,7 +18,7 @@ FOUNDATION = {"aside", "card_texts", "errors", "versions", "synthetic_words", "t
 IMAGE = {"image"}
 PIXELS = {"write_volume", "read", "read_dicom", "inpaint", "project", "edge_profile", "measure", "annotations", "mark"}
 ROOMS = {"lesion", "placement", "background", "fusion", "privacy"}  # these never import each other
-LOWER = FOUNDATION | IMAGE | PIXELS | {"weights"}
+LOWER = FOUNDATION | IMAGE | PIXELS | {"weights", "whole_tensors"}
 FORMATS = {f"annotations_{kind}" for kind in ("coco", "dicom", "files", "masks", "patients", "segments", "yolo")}
 
 # room -> rooms it may import besides itself (docs/design.md draws the same)
@@ -39,6 +39,7 @@ ALLOWED: dict[str, Set[str]] = {
     "measure": FOUNDATION | IMAGE | {"edge_profile"},
     "inspect": FOUNDATION | IMAGE,
     "weights": FOUNDATION,
+    "whole_tensors": FOUNDATION,
     "privacy_record": FOUNDATION,
     "training_report": {"aside"},
     **dict.fromkeys(ROOMS, LOWER),

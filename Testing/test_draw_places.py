@@ -47,7 +47,7 @@ def test_a_place_outside_the_zone_goes_before_it_and_no_side_is_told(film: Groun
     left = draw_case(film.image, settings(LesionRequest(zone="left", size_mm=(8, 10))), 3, ground=film)
     (drawn,) = left.lesions
     assert drawn.request.zone == "left"
-    again = draw_case(film.image, left.pinned_settings, 3, ground=film)
+    again = draw_case(film.image, left.pinned_settings(), 3, ground=film)
     assert again.lesions[0].request.zone == "left"
     row, column = drawn.center[1], film.image.columns - 1 - drawn.center[2]
     moved = replace(drawn.request, place=(0.0, row, column), size_mm=(6, 7))

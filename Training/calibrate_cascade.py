@@ -15,12 +15,11 @@ import click
 import numpy as np
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 
-from HiResMedSynthLib.aside import written_aside
 from HiResMedSynthLib.background.calibration import gains_for
 from HiResMedSynthLib.background.cascade import load_cascade
 from HiResMedSynthLib.evaluation.band_power import power_in
+from HiResMedSynthLib.whole_tensors import save_tensors
 from Training.train_background import load_set, read_preset
 
 EDGES = (0.02, 0.035, 0.05, 0.07, 0.1, 0.14, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5)  # cycles/pixel
@@ -55,8 +54,7 @@ def main(release: Path, data: Path, preset: str, cache: Path, out: Path, count: 
     described = json.loads(metadata["cascade"])
     frequencies = [round(float(np.sqrt(low * high)), 4) for low, high in bands]
     described["calibration"] = {"frequencies": frequencies, "gains": gains}
-    with written_aside(out) as aside:
-        save_file(tensors, aside, metadata={**metadata, "cascade": json.dumps(described)})
+    save_tensors(out, tensors, {**metadata, "cascade": json.dumps(described)})
     click.echo(f"gains: {dict(zip(frequencies, gains, strict=True))}")
 
 

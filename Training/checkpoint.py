@@ -9,14 +9,17 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from HiResMedSynthLib.errors import SettingsError
+from HiResMedSynthLib.whole_tensors import save_tensors
 
 CHECKPOINT = "checkpoint.safetensors"
 BEST = "best.safetensors"  # averaged weights where the held-out loss was lowest
-MUST_STAY = ("stage", "data_sha256", "seed", "batch", "perceptual")  # of a description: a resumed run is the same run
+MUST_STAY = (  # of a description: a resumed run is the same run, and leaves the same patients out
+    "stage", "data_sha256", "seed", "batch", "perceptual", "held_out", "fold", "visible", "synthetic_sha256", "arm",
+    "share", "shortcut", "copies",
+)  # fmt: skip
 
 
 @dataclass(kw_only=True)
@@ -51,10 +54,8 @@ def save_checkpoint(
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
     """Writes tensors, and the state as JSON in the header, as one file that is either the old or the new one."""
-    fresh = path.with_suffix(".new")
     contiguous = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
-    save_file(contiguous, fresh, metadata={"state": json.dumps(state)})
-    fresh.replace(path)
+    save_tensors(path, contiguous, {"state": json.dumps(state)})
 
 
 def load_checkpoint(
@@ -87,19 +88,25 @@ def load_checkpoint(
 
 
 def check_same_run(checkpoint: Path, description: dict[str, Any]) -> None:
-    """Raises SettingsError where the run learned from other data, by another seed, batch or loss, or another stage."""
+    """Raises SettingsError where the run is another: of other data, patients left out, seed, batch, loss or stage."""
     try:
         with safe_open(checkpoint, framework="pt") as file:
             told = json.loads(file.metadata()["state"])["description"]
     except (KeyError, TypeError, ValueError, OSError, SafetensorError):
         return  # load_checkpoint says what is wrong
-    other = [name for name in MUST_STAY if name in told and told[name] != description.get(name)]
+    listed = [name for name in MUST_STAY if name in told or name == "shortcut"]  # only few-step runs tell the last
+    other = [name for name in listed if told.get(name) != _plain(description.get(name))]
     if other:
         raise SettingsError(
             f"The run in this folder has another {' and '.join(name.replace('_', ' ') for name in other)}",
             where=checkpoint.parent,
             remedy="Resume with what it began with; for other data give --start-from and a new folder.",
         )
+
+
+def _plain(value: Any) -> Any:
+    """As JSON gives it back."""
+    return json.loads(json.dumps(value))
 
 
 def best_weights(run: Path) -> Path:

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from HiResMedSynthLib.annotation_sets import held_out_patients
 from HiResMedSynthLib.errors import ReadError
 from HiResMedSynthLib.placement.network import NetworkPlan, to_unit
 from HiResMedSynthLib.placement.network_ct import CLASSES, FACTS, TASK
@@ -20,7 +21,6 @@ from Training.danger_ct_augment import PADDING_HU, hardened, warped
 from Training.danger_ct_disease import draw_disease
 from Training.danger_ct_labels import ALLOWED, ANY, LUNG
 from Training.danger_ct_sources import LabelledSlice, read_sources
-from Training.film_data import is_held_out
 from Training.picture_loop import PictureBatch
 
 SIDE = 128
@@ -176,7 +176,7 @@ def load_task(data: Sequence[Path], *, batch: int, hold_out: Sequence[str] = (),
         )  # fmt: skip
     chosen = {
         one.patient for one in slices if (one.patient in hold_out or one.folder in hold_out)
-    } if hold_out else {name for name in patients if is_held_out(name)}  # fmt: skip
+    } if hold_out else held_out_patients(patients)  # fmt: skip
     training = [one for one in slices if one.patient not in chosen]
     held_out = [one for one in slices if one.patient in chosen]
     if not held_out or not any((one.labels == LUNG).any() for one in training):

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from HiResMedSynthLib.annotation_sets import held_out_patients
 from HiResMedSynthLib.errors import ReadError
 from HiResMedSynthLib.placement.network import NetworkPlan, PlacementNetwork
 from HiResMedSynthLib.placement.regions_film import CHANNELS, SHORT_PX, STRUCTURES, TASK, film_channels
@@ -32,7 +33,6 @@ from Training.danger_film_looks import (
 )
 from Training.danger_film_sources import RealFilm, Sources, box_of, read_sources
 from Training.danger_film_structures import BODY, LUNG, RIBS
-from Training.film_data import is_held_out
 from Training.picture_loop import PictureBatch
 from Training.projected_films import PIXEL_MM, ProjectedFilm, projected_films
 
@@ -72,8 +72,10 @@ class FilmTask:
     ) -> None:  # fmt: skip
         check_split(sources, hold_out)
 
+        by_rule = held_out_patients({*(one.patient for one in sources.films), *(v.patient for v in sources.volumes)})
+
         def out(patient: str, folder: str) -> bool:
-            return patient in hold_out or folder in hold_out if hold_out else is_held_out(patient)
+            return patient in hold_out or folder in hold_out if hold_out else patient in by_rule
 
         self.batch = batch
         self.real: dict[bool, list[RealFilm]] = {False: [], True: []}

@@ -52,10 +52,14 @@ class DetectorPicture:
         return np.asarray(np.argwhere(grown) - self.places["lesion"])
 
     @cached_property
-    def _box_mm(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """What a window without a lesion keeps clear of."""
+    def _boxes_mm(self) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
+        """What a window without a lesion keeps clear of: (low, high) of each lesion."""
         seen, spacing = np.argwhere(self.patch.lesion), self.patch.spacing_mm
-        return seen.min(axis=0) * spacing - CLEAR_MM, (seen.max(axis=0) + 1) * spacing + CLEAR_MM
+        boxes = [(seen.min(axis=0) * spacing, (seen.max(axis=0) + 1) * spacing)]
+        for row, column, radius_mm in self.patch.others:
+            centre = (np.array((row, column)) + 0.5) * spacing
+            boxes.append((centre - radius_mm, centre + radius_mm))
+        return [(low - CLEAR_MM, high + CLEAR_MM) for low, high in boxes]
 
     def draw(self, kind: str, rng: np.random.Generator) -> Window | None:
         """A window of that kind: "lesion", "dense" or "lung"; None where the picture has no room for one."""
@@ -65,8 +69,7 @@ class DetectorPicture:
             point = places[rng.integers(len(places))]
             corner = (point + 0.5) * spacing - rng.uniform(INNER_MM, SIDE_MM - INNER_MM, 2)
             inside = (corner >= 0).all() and (corner + SIDE_MM <= size_mm).all()
-            low, high = self._box_mm
-            apart = (corner >= high).any() or (corner + SIDE_MM <= low).any()
+            apart = all((corner >= high).any() or (corner + SIDE_MM <= low).any() for low, high in self._boxes_mm)
             if inside and (apart or kind == "lesion"):
                 return Window(
                     picture=self, kind=kind, corner_mm=(float(corner[0]), float(corner[1])),

@@ -108,6 +108,10 @@ class RawFilm:
     proportion: float
 
 
+NO_WHOLE_FILM = "No film on one side of the split tells its pixel spacing: the others serve detail alone"
+GIVE_SPACING = "Give films with a spacing (DICOM, or the columns of index.csv), of more patients."
+
+
 def is_held_out(patient: str) -> bool:
     """Whether a patient is held out: one of seven parts by the SHA-256 of the id, the same on every machine."""
     return int(hashlib.sha256(patient.encode()).hexdigest(), 16) % HELD_OUT_PART[0] == HELD_OUT_PART[1]
@@ -203,7 +207,7 @@ def _read_listed(folder: Path, row: dict[str, str]) -> RawFilm:
         path=path,
         name=row["image"],
         patient=row["patient_id"],
-        sex=row.get("sex", ""),
+        sex=row.get("sex") or "",
         grey=grey,
         size_mm=(rows * steps[0], columns * steps[1]) if all(steps) else None,
         proportion=proportion,

@@ -15,6 +15,7 @@ from HiResMedSynthLib.background.cascade import REDUCTION, upsample
 from HiResMedSynthLib.background.film_network import PICTURE, FilmNetwork
 from HiResMedSynthLib.background.quantiser import count_codes, perplexity, usage
 from HiResMedSynthLib.background.token_layers import to_digits
+from HiResMedSynthLib.errors import SettingsError
 from HiResMedSynthLib.flow import FlowBatch, guided, sample, sampling_times
 from Training.augment import (
     USUAL,
@@ -27,7 +28,7 @@ from Training.augment import (
     reduce,
 )
 from Training.draws import Draws
-from Training.film_data import FilmSet
+from Training.film_data import GIVE_SPACING, NO_WHOLE_FILM, FilmSet
 
 LARGEST = 8.0  # units of residual; beyond it only the edges of burnt-in letters, which would rule the loss
 MARGIN = 4  # coarse pixels around a crop, so that upsampling sees true neighbours
@@ -48,6 +49,9 @@ class CoarseFilm:
         wide: whether films are changed further than positioning does (see `augment.WIDE`).
         unit: standard deviation the values are scaled by; None: measured.
         device: where batches lie.
+
+    Raises:
+        SettingsError: no film of known spacing on one side of the split.
     """
 
     def __init__(
@@ -71,6 +75,8 @@ class CoarseFilm:
         self.fields = torch.tensor([film.field for film in films.films], device=device).float() / self.step
         self.labels = torch.tensor([film.label for film in films.films], device=device)
         whole = [[i for i in films.side(held_out=side) if films.films[i].whole] for side in (False, True)]
+        if not all(whole):
+            raise SettingsError(NO_WHOLE_FILM, remedy=GIVE_SPACING)
         self.sides = [torch.tensor(side, dtype=torch.long, device=device) for side in whole]
         self.unit = 1.0
         if unit is None:

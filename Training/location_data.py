@@ -40,6 +40,7 @@ class LungPatch:
         lung: vessels and the nodule included.
         lesion: held by any reader.
         spacing_mm: of the pixels.
+        others: (row, column, radius in mm) of further lesions, which are taken out of the lung.
     """
 
     patient_id: str
@@ -47,6 +48,7 @@ class LungPatch:
     lung: NDArray[np.bool_]
     lesion: NDArray[np.bool_]
     spacing_mm: float
+    others: tuple[tuple[float, float, float], ...] = ()
 
 
 def fold_of(patient: str, folds: int = FOLDS) -> int:

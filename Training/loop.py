@@ -137,7 +137,10 @@ class LoopSettings:
                 raise SettingsError(
                     f"--loop {change} can't be understood", remedy="Give KEY=NUMBER, such as report_every=500."
                 )
-        return cls(**values)
+        try:
+            return cls(**values)
+        except TypeError as problem:  # a key of the preset's [loop] that there isn't
+            raise SettingsError(f"The preset's [loop] can't be: {problem}", remedy="See better.toml.") from None
 
 
 def run(

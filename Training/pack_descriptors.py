@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from HiResMedSynthLib import privacy
+from HiResMedSynthLib.errors import SettingsError
 from HiResMedSynthLib.privacy import (
     Pixels,
     TrainingDescriptors,
@@ -26,7 +27,9 @@ from HiResMedSynthLib.privacy import (
     write_descriptors,
 )
 from HiResMedSynthLib.weights import Card
-from Training.film_data import FilmSet
+from Training.film_data import GIVE_SPACING, NO_WHOLE_FILM, FilmSet
+from Training.options import told_plainly
+from Training.pack_cascade import domain_of
 from Training.release_model import list_in_release
 from Training.train_background import load_set, read_preset
 
@@ -39,10 +42,15 @@ def descriptors_from(films: FilmSet) -> tuple[TrainingDescriptors, Pixels, Pixel
     """The descriptors, and the small training and held-out films [film, 64, 64] that they come from.
 
     Only whole films count: of one whose spacing is unknown the model learned detail alone.
+
+    Raises:
+        SettingsError: there is none on one side of the split.
     """
     chosen = {
         held_out: [i for i in films.side(held_out=held_out) if films.films[i].whole] for held_out in (False, True)
     }
+    if not (chosen[False] and chosen[True]):
+        raise SettingsError(NO_WHOLE_FILM, remedy=GIVE_SPACING)
     small = {side: np.stack([small_film(films.pixels[i]) for i in numbers]) for side, numbers in chosen.items()}
     patients = [films.films[i].patient for i in chosen[False]]
     return describe(list(small[False]), list(small[True]), patients), small[False], small[True]
@@ -109,17 +117,19 @@ def _picture(rows: dict[str, Pixels]) -> Image.Image:
 @click.option("--data", type=click.Path(path_type=Path), required=True)
 @click.option("--cache", type=click.Path(path_type=Path), required=True)
 @click.option("--preset", default="better", show_default=True)
-@click.option("--domain", default="cxr", show_default=True)
-@click.option("--licence", default="CC0-1.0", show_default=True, help="Of the films' descriptors.")
-@click.option("--attribution", default="NIH Clinical Center (ChestX-ray14)", show_default=True)
-@click.option("--what", default="adult PA chest films of ChestX-ray14", show_default=True, help="The films, in words.")
+@click.option("--domain", help="cxr or lung-ct [default: what the preset is for].")
+@click.option("--licence", required=True, help="Of the films' descriptors.")
+@click.option("--attribution", required=True, help="Whose films they are.")
+@click.option("--what", required=True, help="The films, in words.")
 @click.option("--release", is_flag=True, help="Also write the file's hash into release.json beside it.")
 @click.option("--show", type=click.Path(path_type=Path), help="Picture of films rebuilt from their descriptors.")
-def main(target: Path, data: Path, cache: Path, preset: str, domain: str, release: bool, show: Path | None,
+def main(target: Path, data: Path, cache: Path, preset: str, domain: str | None, release: bool, show: Path | None,
          **told: str) -> None:  # fmt: skip
     """Writes the descriptors of a folder's training films to TARGET (NAME_descriptors.safetensors)."""
-    films, _ = load_set(data, cache, **read_preset(preset)["data"])
-    descriptors, training, held_out = descriptors_from(films)
+    with told_plainly(f"{preset}.toml"):
+        tables = read_preset(preset)
+        films, _ = load_set(data, cache, **tables["data"])
+        descriptors, training, held_out = descriptors_from(films)
     chosen = np.linspace(0, len(training) - 1, SHOWN + 1).astype(int)[:SHOWN].tolist()
     rebuilt = attack(training, held_out, chosen, descriptors.scale)
     mean, originals = training.mean(axis=0), training[chosen]
@@ -144,7 +154,7 @@ def main(target: Path, data: Path, cache: Path, preset: str, domain: str, releas
         },
         limits="Finds near copies of training films, whole or in part, at 64 px; no proof of privacy.",
         created=datetime.now(UTC).date().isoformat(),
-        details={"domain": domain, "films": len(training)},
+        details={"domain": domain or domain_of(tables), "films": len(training)},
     )
     target.parent.mkdir(parents=True, exist_ok=True)
     write_descriptors(target, descriptors, card)

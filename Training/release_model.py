@@ -14,11 +14,11 @@ from typing import Any
 
 import click
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from HiResMedSynthLib.aside import written_aside
 from HiResMedSynthLib.errors import HiResMedSynthError, SettingsError
 from HiResMedSynthLib.weights import RELEASE_FILE, SUFFIX, Card
+from HiResMedSynthLib.whole_tensors import save_tensors
 
 
 def release(source: Path, told: dict[str, Any], folder: Path) -> Path:
@@ -34,12 +34,13 @@ def release(source: Path, told: dict[str, Any], folder: Path) -> Path:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
     except (OSError, TypeError, SafetensorError) as problem:
         raise SettingsError(
-            f"This can't be released ({str(problem)[:80]})", where=source, remedy="Pack it first."
+            f"This can't be released ({str(problem)[:80]})",
+            where=source,
+            remedy="Pack it first, and tell name, kind, data, licence and attribution in CARD.json.",
         ) from None
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / f"{card.name}{SUFFIX}"
-    with written_aside(target) as aside:
-        save_file(tensors, aside, metadata={**metadata, "card": card.to_json()})
+    save_tensors(target, tensors, {**metadata, "card": card.to_json()})
     list_in_release(target)
     return target
 

@@ -139,9 +139,12 @@ def _patch(one: LabelledPicture, site: tuple[float, float, float]) -> LungPatch 
     assert one.spacing_mm is not None
     row_mm, column_mm = one.spacing_mm
     hu, (row, column, diameter_mm) = one.pixels, site
+    others = [other for other in one.sites if other != site]
     if max(row_mm, column_mm) > SQUARE * min(row_mm, column_mm):
         columns = max(round(hu.shape[1] * column_mm / row_mm), 1)
-        column = (column + 0.5) * columns / hu.shape[1] - 0.5
+        wider = columns / hu.shape[1]
+        column = (column + 0.5) * wider - 0.5
+        others = [(other[0], (other[1] + 0.5) * wider - 0.5, other[2]) for other in others]
         hu = cv2.resize(hu, (columns, hu.shape[0]), interpolation=cv2.INTER_LINEAR)
     half = SIDE // 2
     padded = np.pad(hu, half, constant_values=AIR_HU)  # outside the picture nothing is known; air is no lung
@@ -151,8 +154,11 @@ def _patch(one: LabelledPicture, site: tuple[float, float, float]) -> LungPatch 
     away = np.hypot(rows - half - (row - top), columns_ - half - (column - left))
     lesion = away <= max(diameter_mm / 2 / row_mm, 0.5)
     lung = lung_of(piece.astype(np.float32), row_mm)
+    beside = tuple((r - top + half, c - left + half, d / 2) for r, c, d in others)
+    for r, c, radius_mm in beside:  # what is known to be a lesion is no place for anything without one
+        lung &= np.hypot(rows - r, columns_ - c) * row_mm > radius_mm
     if not lung.any():
         return None
     return LungPatch(
-        patient_id=one.patient, hu=piece.astype(np.float32), lung=lung, lesion=lesion, spacing_mm=row_mm
+        patient_id=one.patient, hu=piece.astype(np.float32), lung=lung, lesion=lesion, spacing_mm=row_mm, others=beside
     )  # fmt: skip

@@ -23,7 +23,7 @@ from torch import nn
 
 from HiResMedSynthLib.background.cascade import build_network
 from HiResMedSynthLib.background.film_network import PICTURE, STEM
-from HiResMedSynthLib.errors import HiResMedSynthError, SettingsError
+from HiResMedSynthLib.errors import SettingsError
 from Training.checkpoint import best_weights, stored_unit
 from Training.ct_data import load_slices, read_slices
 from Training.film_data import FilmSet, load_films
@@ -32,7 +32,7 @@ from Training.flow_loop import Stage, train
 from Training.folder_of_images import identity
 from Training.loop import LoopSettings
 from Training.objective import Shortcut
-from Training.options import cache_option, loop_option, run_options
+from Training.options import cache_option, loop_option, run_options, told_plainly
 from Training.ranks import join_ranks, leave_ranks
 from Training.report import write_report
 
@@ -116,6 +116,14 @@ def load_teacher(
     return network, described
 
 
+def _begin_with(network: nn.Module, other: nn.Module, run: Path) -> None:
+    """Raises SettingsError where the other network has other layers."""
+    try:
+        network.load_state_dict(other.state_dict())
+    except RuntimeError:
+        raise SettingsError("That run has another network", where=run, remedy="Name a run of this stage.") from None
+
+
 @click.command(epilog="Example: python -m Training.train_background --stage film --data films --out runs/film")
 @click.option("--stage", required=True, help="A stage of the preset: film, detail-256, detail-1024.")
 @click.option(
@@ -145,6 +153,18 @@ def main(
 ) -> None:
     """Trains one stage of a film cascade."""
     torch.set_num_threads(threads)
+    with told_plainly(f"{preset}.toml"):
+        _train(
+            stage, data, preset, out, cache, teacher, start_from, resume=resume, time_limit=time_limit, steps=steps,
+            batch=batch, loop_changes=loop_changes, device=device,
+        )  # fmt: skip
+
+
+def _train(
+    stage: str, data: Path, preset: str, out: Path, cache: Path | None, teacher: Path | None, start_from: Path | None,
+    *, resume: bool, time_limit: float, steps: int | None, batch: int | None, loop_changes: tuple[str, ...],
+    device: str,
+) -> None:  # fmt: skip
     try:
         ranks = join_ranks(device)
         tables = read_preset(preset)
@@ -163,12 +183,12 @@ def main(
         if teacher is not None:
             taught, told = load_teacher(teacher)
             unit, shortcut = float(told["unit"]), table["shortcut"]["times"]
-            network.load_state_dict(taught.state_dict())
+            _begin_with(network, taught, teacher)
             objective = Shortcut(taught.to(ranks.device), shortcut, substeps=table["shortcut"]["substeps"])
         elif start_from is not None:
             begun, told = load_teacher(start_from)
             unit = float(told["unit"])
-            network.load_state_dict(begun.state_dict())
+            _begin_with(network, begun, start_from)
         weights = sum(parameter.numel() for parameter in network.parameters())
         sides = [len(films.side(held_out=held_out)) for held_out in (False, True)]
         if ranks.first:
@@ -197,8 +217,6 @@ def main(
         )
         if ranks.first:
             write_report(out, described)
-    except HiResMedSynthError as problem:
-        raise click.ClickException(str(problem)) from None
     finally:
         leave_ranks()
 

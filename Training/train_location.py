@@ -79,7 +79,10 @@ class LocationTask:
         scores = site_scores(logits, batch.targets["sites"]).masked_fill(~batch.targets["there"], FAR)
         guess = batch.targets["there"].sum(dim=1).float().log()
         return (
-            nn.functional.cross_entropy(scores, torch.zeros(len(scores), dtype=torch.long), reduction="none") - guess
+            nn.functional.cross_entropy(
+                scores, torch.zeros(len(scores), dtype=torch.long, device=scores.device), reduction="none"
+            )
+            - guess
         ).mean()
 
     def measured_batches(self, *, held_out: bool) -> list[PictureBatch]:

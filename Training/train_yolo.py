@@ -98,7 +98,7 @@ def train_detector(
 
     trainer.add_callback("on_train_batch_end", stop_in_time)
     trainer.train()
-    return {name: value.contiguous() for name, value in trainer.ema.ema.state_dict().items()}
+    return {name: value.contiguous().cpu() for name, value in trainer.ema.ema.state_dict().items()}
 
 
 @click.command(epilog="Example: python -m Training.train_yolo --data lidc_nodule_patches --out runs/yolo --erased")

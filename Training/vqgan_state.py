@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from HiResMedSynthLib.errors import SettingsError
+from HiResMedSynthLib.whole_tensors import save_tensors
 from Training.vqgan_losses import LeCam
 
 CHECKPOINT = "checkpoint.safetensors"
@@ -53,10 +53,8 @@ class RunState:
                 for moment, value in optimiser.state.get(parameter, {}).items():
                     tensors[f"{part}_{moment}.{name}"] = value
         state = {"progress": asdict(self.progress), "description": dict(description)}
-        fresh = path.with_suffix(".new")
         apart = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
-        save_file(apart, fresh, metadata={"state": json.dumps(state)})
-        fresh.replace(path)
+        save_tensors(path, apart, {"state": json.dumps(state)})
 
     def load(self, path: Path) -> None:
         """Becomes the run in that file, in place.

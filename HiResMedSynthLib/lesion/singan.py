@@ -24,6 +24,7 @@ from HiResMedSynthLib.lesion.lesion_grid import BOX_ALPHA, SURE_ALPHA
 from HiResMedSynthLib.lesion.singan_nets import ScaleNet, generate, resize
 from HiResMedSynthLib.lesion.singan_settings import SinGanSettings
 from HiResMedSynthLib.lesion.singan_warp import Warp, Warper, draw_warp
+from HiResMedSynthLib.whole_tensors import save_tensors
 
 FORMAT, VERSION = "hiresmedsynth-singan", 1
 CHANNELS = 2
@@ -166,7 +167,6 @@ class SinGan:
         tensors: Mapping[str, NDArray[Any]] | None = None,
     ) -> None:
         """Writes the model, atomically; `metadata` and `tensors` are stored beside it."""
-        from safetensors.numpy import save_file
 
         packed: dict[str, NDArray[Any]] = {"singan.values": self.values.astype(np.float16)}
         if self.start is not None:
@@ -181,9 +181,7 @@ class SinGan:
             "amplitudes": self.amplitudes,
             "finished": self.finished,
         }
-        fresh = path.with_suffix(path.suffix + ".new")
-        save_file({**packed, **(tensors or {})}, fresh, metadata={**(metadata or {}), "singan": json.dumps(header)})
-        fresh.replace(path)
+        save_tensors(path, {**packed, **(tensors or {})}, {**(metadata or {}), "singan": json.dumps(header)})
 
     @classmethod
     def load(cls, path: Path) -> SinGan:

@@ -18,7 +18,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from HiResMedSynthLib.aside import written_aside
@@ -37,6 +36,7 @@ from HiResMedSynthLib.lesion.singan_merged import MergedScale
 from HiResMedSynthLib.lesion.singan_nets import ScaleNet
 from HiResMedSynthLib.lesion.singan_settings import SinGanSettings
 from HiResMedSynthLib.lesion.singan_step import Chain, Scale
+from HiResMedSynthLib.whole_tensors import save_tensors
 
 CHECKPOINT, LOG = "checkpoint.safetensors", "log.jsonl"
 CHECKPOINT_FORMAT = "hiresmedsynth-singan-run-1"
@@ -333,10 +333,8 @@ class _Run:
             "errors": self.errors,
             "measured": [m.cpu().tolist() for m in self._measured],
         }
-        fresh = (self.out / CHECKPOINT).with_suffix(".new")
         own = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
-        save_file(own, fresh, metadata={"state": json.dumps(state)})
-        fresh.replace(self.out / CHECKPOINT)
+        save_tensors(self.out / CHECKPOINT, own, {"state": json.dumps(state)})
 
     def _restore(self, path: Path) -> None:
         try:

@@ -7,6 +7,8 @@ from __future__ import annotations
 import json
 import math
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from time import sleep
 
@@ -20,7 +22,7 @@ from torch import Tensor, nn
 
 from HiResMedSynthLib.errors import HiResMedSynthError, SettingsError
 from HiResMedSynthLib.flow import FlowBatch
-from Training.checkpoint import CHECKPOINT, best_weights
+from Training.checkpoint import CHECKPOINT, best_weights, check_same_run, write_tensors
 from Training.flow_loop import train
 from Training.loop import BAD_STEPS_ALLOWED, LoopSettings
 from Training.objective import Shortcut
@@ -234,3 +236,29 @@ def test_a_shortcut_asks_for_the_teachers_mean_velocity() -> None:
     target = shortcut.target(batch, torch.zeros_like(data), starts, torch.zeros_like(data))
     assert target[0].mean() == pytest.approx(0.75 / 0.5, abs=0.1)
     assert target[1].mean() == pytest.approx(2.25 / 0.5, abs=0.1)
+
+
+@pytest.mark.parametrize("change", [{"fold": 1}, {"held_out": ["A"]}, {"arm": "real + synthetic"}, {"shortcut": [0.5]}])
+def test_a_run_that_left_out_others_is_not_resumed(tmp_path: Path, change: dict[str, object]) -> None:
+    told = {"stage": "x", "seed": 1, "fold": 0, "held_out": ["by the hash"], "arm": "real"}
+    write_tensors(tmp_path / CHECKPOINT, {"a": torch.zeros(1)}, {"description": told})
+    check_same_run(tmp_path / CHECKPOINT, dict(told))
+    with pytest.raises(SettingsError, match=f"another {next(iter(change)).replace('_', ' ')}"):
+        check_same_run(tmp_path / CHECKPOINT, {**told, **change})
+
+
+def test_a_full_disk_at_a_checkpoint_is_told_and_the_last_one_stays(tmp_path: Path) -> None:
+    path = tmp_path / CHECKPOINT
+    write_tensors(path, {"a": torch.zeros(9)}, {})
+    before, mode = path.read_bytes(), path.stat().st_mode & 0o777
+    code = (
+        "import resource, torch\nfrom pathlib import Path\nfrom Training.checkpoint import write_tensors\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
+        f"write_tensors(Path({str(path)!r}), {{'a': torch.zeros(9999)}}, {{}})"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "ExportError: the weights can't be written" in done.stderr, done.stderr
+    assert path.read_bytes() == before
+    assert [one.name for one in tmp_path.iterdir()] == [CHECKPOINT]
+    (tmp_path / "plain").touch()
+    assert mode == (tmp_path / "plain").stat().st_mode & 0o777

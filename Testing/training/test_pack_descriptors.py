@@ -36,6 +36,8 @@ def test_a_folder_of_films_becomes_a_release_file(tmp_path: Path) -> None:
     listed.parent.mkdir()
     listed.write_text('{"cxr.safetensors": "0"}')
     line = [target, "--data", folder, "--cache", tmp_path / "cache", "--preset", "tiny", "--release"]
+    assert CliRunner().invoke(main, list(map(str, line))).exit_code == 2  # whose films they are must be said
+    line += ["--licence", "CC0-1.0", "--attribution", "nobody", "--what", "phantoms"]
     done = CliRunner().invoke(main, [*map(str, line), "--show", str(tmp_path / "show.png")], catch_exceptions=False)
     assert done.exit_code == 0
     assert json.loads(done.output)["bytes"] == target.stat().st_size

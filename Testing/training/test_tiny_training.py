@@ -44,6 +44,23 @@ def run(folder: Path, out: Path, *more: str) -> Result:
     return CliRunner().invoke(main, line)
 
 
+def test_what_can_not_be_trained_is_told_in_a_sentence(folder: Path, tmp_path: Path) -> None:
+    bare = tmp_path / "films"
+    bare.mkdir()
+    write_films(bare, learned=4, picture=lambda _: lungs(0.3), row=lambda _: {})
+    told = run(bare, tmp_path / "bare", "--stage", "film")
+    assert (told.exit_code, told.exception.__class__) == (1, SystemExit), told.output
+    assert "tells its pixel spacing" in told.output
+    assert run(folder, tmp_path / "film", "--stage", "film").exit_code == 0
+    for more, said in (
+        (("--stage", "detail-256", "--start-from", str(tmp_path / "film")), "another network"),
+        (("--stage", "film", "--teacher", str(tmp_path / "film")), "lacks 'shortcut'"),
+    ):
+        told = run(folder, tmp_path / more[1], *more)
+        assert (told.exit_code, told.exception.__class__) == (1, SystemExit), told.output
+        assert said in told.output
+
+
 @pytest.mark.parametrize("stage", stages_of(read_preset("tiny")))
 def test_each_stage_trains_and_leaves_a_whole_run(folder: Path, tmp_path: Path, stage: str) -> None:
     result = run(folder, tmp_path / "run", "--stage", stage)

@@ -140,6 +140,21 @@ def pictures() -> list[LungPatch]:
     return [anywhere(seed) for seed in range(24)]
 
 
+def test_windows_without_a_lesion_keep_clear_of_every_lesion_of_the_picture() -> None:
+    one = anywhere(3)
+    away = np.hypot(*(np.indices((128, 128)) - np.array((64, 100))[:, None, None])) * SPACING
+    hu = np.where(away < 4, 40, one.hu).astype(np.float32)
+    beside = replace(one, hu=hu, lung=one.lung & (away > 4), others=((64.0, 100.0, 4.0),))
+    windows = [
+        window for window in fixed_windows([DetectorPicture(patch=beside)], each=40, seed=1) if not window.lesion
+    ]
+    assert windows
+    low, high = (np.array((64, 100)) + 0.5) * SPACING - 4, (np.array((64, 100)) + 0.5) * SPACING + 4
+    for window in windows:
+        corner = np.array(window.corner_mm)
+        assert (corner >= high).any() or (corner + SIDE_MM <= low).any()
+
+
 def taught(pictures: list[LungPatch], out: Path, *, blank: bool) -> float:
     task = DetectorTask([pictures[:12]], pictures[12:], batch=16, without=("lung",), blank=blank)
     torch.manual_seed(0)
