@@ -29,7 +29,8 @@ def import_torchvision() -> ModuleType:
         import torchvision
     except ModuleNotFoundError as error:
         raise HiResMedSynthError(
-            "torchvision is not installed", remedy="Install the extra: python -m pip install 'hiresmedsynth[models]'."
+            "torchvision is not installed",
+            remedy="Install the extra from the project's folder: python -m pip install '.[models]'.",
         ) from error
     except RuntimeError as error:
         if "torchvision::nms" not in str(error):

@@ -29,12 +29,12 @@ from Training.vqgan_step import VqganSettings, VqganTraining
 
 
 def read_vqgan_preset(name: str) -> dict[str, Any]:
-    """The tables of `vqgan_NAME.toml`, or of a TOML file by path.
+    """The tables of `vqgan_NAME.toml`, with or without the first word, or of a TOML file by path.
 
     Raises:
         SettingsError: there is none.
     """
-    return read_preset(name if name.endswith(".toml") else f"vqgan_{name}")
+    return read_preset(name if name.endswith(".toml") else f"vqgan_{name.removeprefix('vqgan_')}")
 
 
 def make_shape(table: dict[str, Any], *, size: int) -> VqganShape:

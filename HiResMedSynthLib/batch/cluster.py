@@ -42,7 +42,8 @@ def cluster_engine(plan: Plan, out: Path, scheduler: str) -> Any:
         from dask.distributed import Client
     except ImportError as error:
         raise SettingsError(
-            "dask.distributed isn't installed here", remedy="Install hiresmedsynth[dask], here and on the workers."
+            "dask.distributed isn't installed here",
+            remedy="Install the extra '.[dask]' from the project's folder, here and on the workers.",
         ) from error
     try:
         client = Client(scheduler, timeout=WAITING_S, set_as_default=False)

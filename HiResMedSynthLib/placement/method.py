@@ -114,7 +114,7 @@ class PlacementMethod:
         elif not can_run():
             raise HiResMedSynthError(
                 "nothing that runs networks is installed",
-                remedy=f"Install the extra: python -m pip install 'hiresmedsynth[models]', or choose '{DENSITY}'.",
+                remedy=f"Install the extra in the project's folder: pip install '.[models]'. Or choose '{DENSITY}'.",
             )
         return task
 

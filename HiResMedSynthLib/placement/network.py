@@ -125,7 +125,7 @@ def build(plan: NetworkPlan) -> nn.Module:
     except ModuleNotFoundError as error:
         raise ModelError(
             "segmentation-models-pytorch is not installed",
-            remedy="Install the extra: python -m pip install 'hiresmedsynth[models]'.",
+            remedy="Install the extra from the project's folder: python -m pip install '.[models]'.",
         ) from error
     try:
         network: nn.Module = smp.Unet(

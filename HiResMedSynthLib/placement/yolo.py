@@ -42,7 +42,7 @@ def require_ultralytics() -> None:
     if importlib.util.find_spec("ultralytics") is None:
         raise HiResMedSynthError(
             "ultralytics is not installed",
-            remedy="Install the extra (AGPL-3.0): python -m pip install 'hiresmedsynth[yolo]'.",
+            remedy="Install the extra (AGPL-3.0) from the project's folder: python -m pip install '.[yolo]'.",
         )
 
 
