@@ -7,6 +7,7 @@ the split, and the sex: both are read here, stay beside the prepared images on t
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,10 +58,19 @@ def files_below(folder: Path) -> list[Path]:
 
 
 def identity(folder: Path, *, index: str | None = "index.csv") -> str:
-    """SHA-256 (hex) of the folder's index, or, where it has none, of the names, sizes and times of its files."""
-    if index is not None and (folder / index).is_file():
-        return hashlib.sha256((folder / index).read_bytes()).hexdigest()
+    """SHA-256 (hex) of the folder's index and of the names and sizes of the files that it lists.
+
+    Where it has none, of the names, sizes and times of all its files.
+    """
     digest = hashlib.sha256()
+    if index is not None and (folder / index).is_file():
+        listed = (folder / index).read_bytes()
+        digest.update(listed)
+        words = {word.strip() for word in re.split(rb'[,;"\\/\r\n]+', listed)}
+        for path in files_below(folder):  # a picture that was made anew, its burned-in text blanked, is another
+            if path.name.encode() in words:
+                digest.update(f"{path.relative_to(folder)} {path.stat().st_size}\n".encode())
+        return digest.hexdigest()
     for path in files_below(folder):
         facts = path.stat()
         digest.update(f"{path.relative_to(folder)} {facts.st_size} {facts.st_mtime_ns}\n".encode())

@@ -17,6 +17,7 @@ from PIL import Image
 from HiResMedSynthLib.errors import ReadError
 from Testing.slices import DX, SECONDARY, write_slice
 from Training.film_data import NEEDED, Film, FilmSet, is_held_out, load_films
+from Training.folder_of_images import identity
 
 TRAINING = [name for name in map(str, range(60)) if not is_held_out(name)]
 HELD_OUT = [name for name in map(str, range(60)) if is_held_out(name)]
@@ -64,6 +65,23 @@ def test_dicom_films_are_read_in_threads_and_pydicom_is_afterwards_as_before(tmp
     before = settings.reading_validation_mode, settings.writing_validation_mode
     assert len(load_films(tmp_path / "films", tmp_path / "cache", canvas_px=64, spacing_mm=2.0).films) == 5
     assert (settings.reading_validation_mode, settings.writing_validation_mode) == before
+
+
+def test_a_picture_that_was_made_anew_is_read_anew(tmp_path: Path) -> None:
+    folder, patients = tmp_path / "my films", (*TRAINING[:2], HELD_OUT[0])
+    folder.mkdir()
+    rows = "".join(f"a film of {patient}.png,{patient},80,90,2,2\n" for patient in patients)
+    (folder / "index.csv").write_text(",".join(NEEDED) + "\n" + rows)
+    for patient in patients:
+        Image.fromarray(np.uint8(np.indices((90, 80)).sum(axis=0))).save(folder / f"a film of {patient}.png")
+    first = load_films(folder, tmp_path / "cache", canvas_px=96, spacing_mm=2.0)
+    before = identity(folder)
+    (folder / "notes.txt").write_text("not listed")
+    assert identity(folder) == before
+    Image.fromarray(np.uint8(np.indices((90, 80)).prod(axis=0) % 200)).save(folder / f"a film of {patients[0]}.png")
+    assert identity(folder) != before
+    again = load_films(folder, tmp_path / "cache", canvas_px=96, spacing_mm=2.0)
+    assert not np.array_equal(first.pixels, again.pixels)
 
 
 def test_monochrome1_is_inverted(tmp_path: Path) -> None:
