@@ -25,6 +25,8 @@ def in_panel_words(text):
         "--contrast": _("the field Contrast"),
         "--cnr": _("the field Contrast (CNR)"),
         "--out": _("the field Into"),
+        "--count": _("number"),
+        "--slices": _("slices"),
         "--series": _("Slicer's DICOM module"),
     }
 
