@@ -4,7 +4,7 @@ python -m Testing.benchmarks.baselines_equal train --data FILMS --cache CACHE --
 python -m Testing.benchmarks.baselines_equal table FILMS --runs OUT --cache CACHE --out OUT/table
 python -m Testing.benchmarks.baselines_equal sheet FILMS --runs OUT --unequal RUNS --better MADE --cache CACHE --out JPG
 
-RUNS and MADE are those of `baselines`.
+RUNS and MADE are those of `baselines`; of several budgets give --runs several times.
 
 Leaves OUT/NAME-SEED/samples.npz (seeds 1 to 64 of the drawing, none left out). What is finished is skipped, what was
 cut off begins anew, and two calls at once share the work. Drawing, reading and packing don't count.
@@ -31,7 +31,7 @@ from safetensors import safe_open
 from HiResMedSynthLib.aside import written_aside
 from HiResMedSynthLib.background.cascade import load_cascade
 from Testing.benchmarks.baselines import baseline_films, made_films, markdown, sheet
-from Testing.benchmarks.baselines_equal_table import both_budgets, finished, measured_runs, over_seeds
+from Testing.benchmarks.baselines_equal_table import all_budgets, finished, measured_runs, over_seeds
 from Training.baselines.samples import Samples, grey8, sheet_of
 from Training.checkpoint import CHECKPOINT
 from Training.film_data import load_films
@@ -45,7 +45,7 @@ NAMES = ("ddm", CASCADE, "fastgan", "vqgan", "styleswin", SINGAN)
 PRESET, CASCADE_PRESET = "baselines_cpu", "cascade_cpu"
 SINGAN_A_MINUTE = 100 / 3  # iterations at each scale: the one schedule here that isn't told when its time ends
 DRAWN = 64
-HALF, TILE = 8, 80  # films a method and budget on the sheet, and their side
+ACROSS, TILE = 15, 80  # films of a method on the sheet, and their side
 
 
 @click.group(help=__doc__)
@@ -176,21 +176,25 @@ def table_command(films: Path, runs: Path, cache: Path, out: Path) -> None:
 
 @main.command("sheet")
 @click.argument("films", type=click.Path(exists=True, path_type=Path))
-@click.option("--runs", type=click.Path(exists=True, path_type=Path), required=True)
+@click.option("--runs", "all_runs", type=click.Path(exists=True, path_type=Path), required=True, multiple=True)
 @click.option("--unequal", type=click.Path(exists=True, path_type=Path), required=True)
 @click.option("--better", type=click.Path(exists=True, path_type=Path), required=True)
 @click.option("--cache", type=click.Path(path_type=Path), required=True)
 @click.option("--out", type=click.Path(path_type=Path), required=True)
-def sheet_command(films: Path, runs: Path, unequal: Path, better: Path, cache: Path, out: Path) -> None:
-    """Real films above; then each method, its unequal budget left, its equal one right (seed 1 of training)."""
-    equal = {name: samples for name, seed, samples in finished(runs, NAMES) if seed == 1}
-    before = [
-        made_films(better) if name == CASCADE else baseline_films(Samples.load(unequal / name / "samples.npz"))
-        for name in equal
+def sheet_command(films: Path, all_runs: tuple[Path, ...], unequal: Path, better: Path, cache: Path, out: Path) -> None:
+    """Real films above; then each method: its unequal budget, then the equal one of each RUNS (seed 1 of training)."""
+    equal = [{name: samples for name, seed, samples in finished(runs, NAMES) if seed == 1} for runs in all_runs]
+    methods = [
+        [
+            made_films(better) if name == CASCADE else baseline_films(Samples.load(unequal / name / "samples.npz")),
+            *(baseline_films(one[name]) for one in equal),
+        ]
+        for name in NAMES
+        if all(name in one for one in equal)
     ]
     real = load_films(films, cache, **read_preset(PRESET)["data"])
-    rows = both_budgets(real, before, list(equal.values()), half=HALF)
-    sheet(rows, out, across=2 * HALF, tile=TILE)
+    each = ACROSS // (1 + len(all_runs))
+    sheet(all_budgets(real, methods, each=each), out, across=each * (1 + len(all_runs)), tile=TILE)
 
 
 if __name__ == "__main__":

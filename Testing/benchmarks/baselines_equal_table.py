@@ -69,11 +69,10 @@ def _spread(values: Sequence[float]) -> str:
     return mean if len(values) == 1 else f"{mean} ({min(values):.3g} to {max(values):.3g})"
 
 
-def both_budgets(
-    films: TrainingFilms, unequal: Sequence[Iterator[tuple[str, Film]]], equal: Sequence[Samples], *, half: int
+def all_budgets(
+    films: TrainingFilms, methods: Sequence[Sequence[Iterator[tuple[str, Film]]]], *, each: int
 ) -> list[list[Film]]:
-    """Rows of a sheet: real films held out; a row a method, `half` films of the one budget, `half` of the other."""
-    rows = [[film for _, film in islice(real_films(films, held_out=True), 2 * half)]]
-    for before, now in zip(unequal, equal, strict=True):
-        rows.append([film for _, film in (*islice(before, half), *islice(baseline_films(now), half))])
+    """Rows of a sheet: real films held out; a row a method, `each` films of its every budget in turn."""
+    rows = [[film for _, film in islice(real_films(films, held_out=True), each * len(methods[0]))]]
+    rows += [[film for budget in budgets for _, film in islice(budget, each)] for budgets in methods]
     return rows
