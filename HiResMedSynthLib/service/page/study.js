@@ -149,12 +149,14 @@ async function show(number) {
   trial = number;
   view.resetPlace();
   pictures.forEach((picture, k) => picture.give(held.values[k], held.marks[k]));
+  const paused = document.body.dataset.state === "paused"; // while the answer before was on its way
   document.body.dataset.state = "showing";
   $("progress").textContent = `${number} / ${facts.trials}`;
   choose(null);
   draw(true);
   clock = { since: performance.now(), seconds: 0 };
   document.body.dataset.trial = number;
+  if (paused) pause();
   if (number < facts.trials) load(number + 1).catch(() => {});
 }
 
