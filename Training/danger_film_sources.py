@@ -13,7 +13,7 @@ from __future__ import annotations
 import csv
 import tempfile
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -230,26 +230,28 @@ def read_volumes(folder: Path) -> list[LabelledVolume]:
         ReadError: there is none.
     """
     from HiResMedSynthLib.read import read_image
+    from HiResMedSynthLib.read_dicom import read_dicom_files
 
     files = files_below(folder)
     with tempfile.TemporaryDirectory() as unpacked:
         for archive in (file for file in files if file.suffix == ".zip"):
             with zipfile.ZipFile(archive) as packed:
                 packed.extractall(Path(unpacked) / archive.stem)
-        found: dict[tuple[str, str], tuple[Path, str]] = {}
+        found: dict[tuple[str, str], list[Path]] = {}  # files of each series: those of several may lie in one folder
         for entry in dicom_files(files + sorted(p for p in Path(unpacked).rglob("*") if p.is_file())):
             if isinstance(entry, DicomFile) and entry.modality == "CT":
-                found.setdefault((entry.patient, entry.series), (entry.path.parent, entry.patient))
-        chosen = list(found.values())
-        for file in files:
-            if file.name.endswith(VOLUME_ENDINGS) and not any(word in file.name.lower() for word in NO_CT):
-                stem = file.name.split("_ct")[0]
-                chosen.append((file, stem if stem != file.name and not stem.startswith("ct") else folder.name))
-        volumes = []
-        for path, patient in chosen:
-            image = read_image(path)
-            if _long_enough(image):
-                volumes.append(label_volume(image, patient=patient))
+                found.setdefault((entry.patient, entry.series), []).append(entry.path)
+
+        def images() -> Iterator[tuple[MedicalImage, str]]:  # one in memory at a time
+            for (patient, _), paths in found.items():
+                where = paths[0].parent
+                yield read_dicom_files(paths, where=where, spacing_mm=None, series=None, slice_index=None), patient
+            for file in files:
+                if file.name.endswith(VOLUME_ENDINGS) and not any(word in file.name.lower() for word in NO_CT):
+                    stem = file.name.split("_ct")[0]
+                    yield read_image(file), stem if stem != file.name and not stem.startswith("ct") else folder.name
+
+        volumes = [label_volume(image, patient=patient) for image, patient in images() if _long_enough(image)]
     if not volumes:
         raise ReadError(
             "No CT volume of 10 cm or more was found", where=folder, remedy="Give chest or abdominal CT in HU."

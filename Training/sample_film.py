@@ -18,8 +18,8 @@ from PIL import Image
 from HiResMedSynthLib.background.cascade import REDUCTION, FilmCascade, SamplingSettings, load_cascade
 from HiResMedSynthLib.evaluation.band_power import BANDS_CYCLES_PER_PIXEL, band_power
 from Training import augment
-from Training.film_data import FilmSet, load_films
-from Training.train_background import read_preset
+from Training.film_data import FilmSet
+from Training.train_background import load_set, read_preset
 
 Pixels = NDArray[np.float32]
 
@@ -113,7 +113,7 @@ def main(release: Path, data: Path, preset: str, cache: Path, out: Path, count: 
     torch.set_num_threads(threads)
     out.mkdir(parents=True, exist_ok=True)
     cascade = load_cascade(release)
-    films = load_films(data, cache, **read_preset(preset)["data"])
+    films, _ = load_set(data, cache, **read_preset(preset)["data"])
     made, began = [], time.monotonic()
     for number in range(count):
         film = cascade.generate(seed=seed + number, sex="FM"[number % 2])

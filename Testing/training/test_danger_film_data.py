@@ -17,6 +17,7 @@ from PIL import Image
 from HiResMedSynthLib.errors import GeometryError, PlacementError, ReadError
 from HiResMedSynthLib.image import MedicalImage
 from Testing.placement.phantoms import chest_ct
+from Testing.slices import write_slice
 from Training.danger_film_data import FilmTask, as_batch, film_loss, plain_projected
 from Training.danger_film_looks import apply_look, draw_look, draw_placing
 from Training.danger_film_sources import Sources, read_films, read_shapes, read_sources, read_volumes
@@ -232,7 +233,18 @@ def test_the_trainer_takes_films_and_ct(tmp_path: Path, monkeypatch: pytest.Monk
     image = sitk.GetImageFromArray(bony_chest().pixels)
     image.SetSpacing((5.0, 5.0, 5.0))
     sitk.WriteImage(image, str(ct / "someone_ct.nrrd"))
-    assert [found.patient for found in read_volumes(ct)] == ["someone"]
+    for number in range(20):  # two patients' series and a scout of each in one flat folder, as a PACS gives them
+        for patient in ("A", "B"):
+            stored = (bony_chest().pixels[number] + 1024).clip(0, 4095).astype(np.uint16)
+            told = {"PatientID": patient, "SeriesInstanceUID": f"1.2.{ord(patient)}", "PixelSpacing": [5, 5]}
+            place = {"ImagePositionPatient": [0, 0, 5.0 * number], "InstanceNumber": number + 1, "SliceThickness": 5}
+            write_slice(
+                ct / f"{patient}{number}", stored, SOPInstanceUID=f"1.3.{ord(patient)}.{number}", **told, **place
+            )
+            if number == 0:
+                told["SeriesInstanceUID"] = f"1.2.{ord(patient)}.1"
+                write_slice(ct / f"{patient}scout", stored, SOPInstanceUID=f"1.4.{ord(patient)}", **told)
+    assert sorted(found.patient for found in read_volumes(ct)) == ["A", "B", "someone"]
     arguments = ["--domain", "film", "--data", str(films_folder(tmp_path / "films")), "--hold-out", "p1"]
     result = CliRunner().invoke(main, [*arguments, "--preset", "danger_tiny", "--out", str(tmp_path / "run")])
     assert result.exit_code == 0, result.output
