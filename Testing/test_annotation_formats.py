@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,8 @@ from Testing.labelled_folders import (
     write,
     yolo,
 )
+from Testing.slices import write_slice
+from Testing.test_annotations import foreign
 
 
 def test_yolo_boxes_are_read(tmp_path: Path) -> None:
@@ -248,3 +251,15 @@ def test_images_are_read_one_by_one(tmp_path: Path) -> None:
 
 
 # -- attacks -----------------------------------------------------------------------------------------------------------
+
+
+def test_coco_knows_the_patient_of_a_dicom_picture(tmp_path: Path) -> None:
+    folder = foreign(tmp_path / "cvat")
+    document = json.loads((folder / "instances.json").read_text())
+    for number, picture in enumerate(document["images"]):
+        name = f"{number}.dcm"
+        grey = np.arange(picture["height"] * picture["width"], dtype=np.uint16)
+        write_slice(folder / "images" / name, grey.reshape(picture["height"], picture["width"]), PatientID="P1")
+        picture["file_name"] = name
+    (folder / "instances.json").write_text(json.dumps(document))
+    assert [one.patient for one in read_annotations(folder)] == ["P1", "P1"]

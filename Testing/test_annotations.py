@@ -19,7 +19,6 @@ from HiResMedSynthLib.image import MedicalImage
 from HiResMedSynthLib.read import read_image
 from HiResMedSynthLib.synthetic_words import HOLDS_COMPOSED
 from Testing.export.cases import ct_image
-from Testing.slices import write_slice
 
 DOCS = Path(__file__).resolve().parents[1] / "docs" / "annotations.md"
 KEPT = ("modality", "units", "photometric", "pixel_spacing_mm", "spacing_source", "slice_thickness_mm", "rescale",
@@ -152,18 +151,6 @@ def test_what_is_synthetic_stays_so_when_it_is_annotated(images: list[AnnotatedI
     assert HOLDS_COMPOSED in read_image(tmp_path / "marked" / "images" / "IM0002.nrrd").oddities
     document = json.loads((tmp_path / "marked" / COCO_FILE).read_text())
     assert "real and synthetic images" in document["info"]["description"]
-
-
-def test_coco_knows_the_patient_of_a_dicom_picture(tmp_path: Path) -> None:
-    folder = foreign(tmp_path / "cvat")
-    document = json.loads((folder / "instances.json").read_text())
-    for number, picture in enumerate(document["images"]):
-        name = f"{number}.dcm"
-        grey = np.arange(picture["height"] * picture["width"], dtype=np.uint16)
-        write_slice(folder / "images" / name, grey.reshape(picture["height"], picture["width"]), PatientID="P1")
-        picture["file_name"] = name
-    (folder / "instances.json").write_text(json.dumps(document))
-    assert [one.patient for one in read_annotations(folder)] == ["P1", "P1"]
 
 
 def test_coco_of_another_tool_is_read(tmp_path: Path) -> None:

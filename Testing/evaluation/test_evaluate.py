@@ -28,7 +28,6 @@ from HiResMedSynthLib.evaluation.findings import (
     Row,
     shown,
 )
-from HiResMedSynthLib.evaluation.inception import WEIGHTS
 from HiResMedSynthLib.evaluation.report import HTML_FILE, JSON_FILE
 from HiResMedSynthLib.evaluation.report_plots import RIGHT, WIDTH, distances_plot
 from HiResMedSynthLib.evaluation.set_distances import Pool
@@ -93,16 +92,6 @@ def test_like_images_lie_within_the_floor_and_blurred_ones_beyond(
     assert noise["value"] <= noise["high"] < 0
     assert second["statistics: grey, mean"]["verdict"] != DIFFERS
     assert of(second, "pairs: PSNR")["verdict"] == NOT_MEASURED
-
-
-def test_features_whose_weights_are_not_here_are_refused(
-    films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    line = ("evaluate", films / "real", films / "made", "--report", tmp_path / "r", "--features", "inception")
-    assert run(monkeypatch, *line) == 1
-    assert WEIGHTS in capsys.readouterr().err
-    assert not (tmp_path / "r").exists()
 
 
 def test_tests_that_can_never_be_significant_are_not_called_no_difference(

@@ -14,6 +14,7 @@ from HiResMedSynthLib.evaluation.evaluate_sets import EvaluationSettings, evalua
 from HiResMedSynthLib.evaluation.inception import SPACE, WEIGHTS, inception_features
 from HiResMedSynthLib.torchvision_guard import import_torchvision
 from Testing.evaluation.films import put_films
+from Testing.test_cli import run
 
 
 class Evil:
@@ -66,3 +67,16 @@ def test_missing_and_foreign_weights_are_told_and_no_code_runs(
     with pytest.raises(HiResMedSynthError, match="is not torchvision's Inception"):
         inception_features(film)
     assert not Path("ran").exists()
+
+
+def test_features_whose_weights_are_not_here_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setenv("HIRESMEDSYNTH_CACHE", str(tmp_path / "cache"))
+    put_films(tmp_path / "real", range(6))
+    put_films(tmp_path / "made", range(100, 106))
+    line = ("evaluate", tmp_path / "real", tmp_path / "made", "--report", tmp_path / "r", "--features", "inception")
+    assert run(monkeypatch, *line) == 1
+    assert WEIGHTS in capsys.readouterr().err
+    assert not (tmp_path / "r").exists()
