@@ -185,21 +185,15 @@ def read(
 
 
 def read_among_sources(reals: Reals, real: NDArray[np.float32], samples: Samples, seed: int) -> dict[str, Any]:
-    """AUC by features against the samples' own sources alone; and of `deform` of these, against them and against all.
-
-    {} where all real nodules are sources, or a sample has none.
-    """
+    """AUC by features against the samples' sources alone; and of `deform` of these, against them and against all."""
     chosen = np.isin(reals.row, samples.source)
     if chosen.all() or (samples.source < 0).any():
-        return {}
+        return {}  # all are sources, or a sample has none
     few = replace(reals, **{name: getattr(reals, name)[chosen] for name in OF_EACH})
     same = deformed(few, 1.0, seed)
-    found = {
-        "auc_features_of_sources": (few, real[chosen], samples),
-        "auc_deform_of_sources": (few, real[chosen], same),
-        "auc_deform_of_same": (reals, real, same),
-    }
-    return {name: read(*how, seed, cnn=None)["auc_features"] for name, how in found.items()}
+    names = ("auc_features_of_sources", "auc_deform_of_sources", "auc_deform_of_same")
+    sides = ((few, real[chosen], samples), (few, real[chosen], same), (reals, real, same))
+    return {name: read(*how, seed, cnn=None)["auc_features"] for name, how in zip(names, sides, strict=True)}
 
 
 def read_halves(reals: Reals, real: NDArray[np.float32], seed: int, *, cnn: dict[str, Any] | None) -> dict[str, Any]:
