@@ -18,9 +18,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from HiResMedSynthLib.aside import written_aside
 from HiResMedSynthLib.card_texts import names_a_place, texts_in
 from HiResMedSynthLib.errors import HiResMedSynthError
+from HiResMedSynthLib.whole_tensors import save_tensors
 
 STORE_VARIABLE = "HIRESMEDSYNTH_MODELS"
 SUFFIX, RECORD_SUFFIX = ".safetensors", ".json"
@@ -295,11 +295,12 @@ def read_card(path: Path, *, where: Path | None = None) -> Card:
 
 
 def write_model(path: Path, arrays: dict[str, Any], card: Card, *, metadata: dict[str, str] | None = None) -> None:
-    """Writes a model file, all or nothing: arrays by name (numpy) under a header with the card and further entries."""
-    from safetensors.numpy import save_file
+    """Writes a model file, all or nothing: arrays by name (numpy) under a header with the card and further entries.
 
-    with written_aside(path) as aside:
-        save_file(arrays, aside, metadata={**(metadata or {}), "card": card.to_json()})
+    Raises:
+        ExportError: the disk is full, or the folder can't be written.
+    """
+    save_tensors(path, arrays, {**(metadata or {}), "card": card.to_json()})
 
 
 def _files() -> list[tuple[Path, bool]]:

@@ -38,7 +38,7 @@ ALLOWED: dict[str, Set[str]] = {
     "annotation_report": {"annotation_check", "annotation_facts", "annotation_picture"},
     "measure": FOUNDATION | IMAGE | {"edge_profile"},
     "inspect": FOUNDATION | IMAGE,
-    "weights": FOUNDATION,
+    "weights": FOUNDATION | {"whole_tensors"},
     "whole_tensors": FOUNDATION,
     "privacy_record": FOUNDATION,
     "training_report": {"aside"},

@@ -158,7 +158,6 @@ def main(target: Path, data: Path, cache: Path, preset: str, domain: str | None,
     )
     target.parent.mkdir(parents=True, exist_ok=True)
     write_descriptors(target, descriptors, card)
-    target.chmod(0o644)
     if release:
         list_in_release(target)
     if show is not None:

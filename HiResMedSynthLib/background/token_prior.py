@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from HiResMedSynthLib.background.cascade import SEXES
@@ -26,6 +25,7 @@ from HiResMedSynthLib.background.token_gpt import GptPrior
 from HiResMedSynthLib.background.token_layers import PriorShape, to_digits
 from HiResMedSynthLib.background.token_masked import MaskedPrior
 from HiResMedSynthLib.errors import HiResMedSynthError, ReadError, SettingsError
+from HiResMedSynthLib.whole_tensors import save_tensors
 
 STREAM = 11  # keeps the codes' noise apart from other noise of the same seed
 OTHER_CODES = "Use the prior that was trained with this model, or train one: python -m Training.train_token_prior."
@@ -137,9 +137,7 @@ def save_prior(
     """Writes one file that is either the old or the new one; `metadata`: further header entries (a card)."""
     header = {"shape": network.shape.to_json(), "encoder": fingerprint, "facts": dict(facts or {})}
     stored = {name: value.detach().cpu().half().contiguous() for name, value in network.state_dict().items()}
-    fresh = path.with_suffix(".new")
-    save_file(stored, fresh, metadata={**(metadata or {}), "prior": json.dumps(header)})
-    fresh.replace(path)
+    save_tensors(path, stored, {**(metadata or {}), "prior": json.dumps(header)})
 
 
 def load_prior(path: Path, *, encoder_fingerprint: str | None = None) -> TokenPrior:

@@ -9,12 +9,11 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
-from HiResMedSynthLib.aside import written_aside
 from HiResMedSynthLib.background.quantiser import Codebook
 from HiResMedSynthLib.background.vqgan import Vqgan, VqganShape
 from HiResMedSynthLib.errors import HiResMedSynthError, ReadError
+from HiResMedSynthLib.whole_tensors import save_tensors
 
 
 def codebook_fingerprint(network: Vqgan) -> str:
@@ -32,8 +31,7 @@ def save_vqgan(network: Vqgan, path: Path, **facts: Any) -> None:
     """Writes the weights in float16, all or nothing; `facts` (spacing, training size) go into the header as JSON."""
     header = {"shape": network.shape.to_json(), "codebook": codebook_fingerprint(network), **facts}
     stored = {name: value.detach().cpu().half().contiguous() for name, value in network.state_dict().items()}
-    with written_aside(path) as aside:
-        save_file(stored, aside, metadata={"vqgan": json.dumps(header)})
+    save_tensors(path, stored, {"vqgan": json.dumps(header)})
 
 
 def load_vqgan(path: Path) -> tuple[Vqgan, dict[str, Any]]:
