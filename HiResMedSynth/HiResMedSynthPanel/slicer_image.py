@@ -13,6 +13,7 @@ from HiResMedSynthLib.service.protocol import ImageHeader
 RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 HELD_AS = {"int8": "int16", "uint32": "int32", "float64": "float32"}
 MADE = "HiResMedSynth.made"  # attribute of images that the backend made: no real ones
+IS_MADE = "the source is itself synthetic (made by HiResMedSynth)"  # the library looks for its words: no translation
 LOADED = "HiResMedSynth.header"  # what an annotation folder tells of an image besides its geometry, as JSON
 KEPT = (
     "modality", "units", "pixel_spacing_mm", "spacing_source", "photometric", "rescale", "bits_stored",
@@ -98,11 +99,13 @@ class SlicerImage:
             positions_lps_mm=positions,
             directions_lps=[(to_lps[:3, k] / spacing[k]).tolist() for k in (0, 1)],
             slice_thickness_mm=float(spacing[2]),
-            oddities=(_doubtful_spacing(),) * doubtful + (_made(),) * bool(self.node.GetAttribute(MADE)),
+            oddities=(_doubtful_spacing(),) * doubtful + (IS_MADE,) * bool(self.node.GetAttribute(MADE)),
             tags=tuple(dict(one) for one in tags),
         )
-        told = self.node.GetAttribute(LOADED)
-        return header if told is None or assumed else dataclasses.replace(header, **_as_tuples(json.loads(told)))
+        told = _as_tuples(json.loads(self.node.GetAttribute(LOADED) or "{}"))
+        if assumed:  # what the user gives goes before it
+            told = {name: value for name, value in told.items() if name not in ("pixel_spacing_mm", "spacing_source")}
+        return dataclasses.replace(header, **told)
 
 
 def fingerprint(node):
@@ -143,10 +146,6 @@ def kept_header(header):
 
 def _as_tuples(told):
     return {name: tuple(value) if isinstance(value, list) else value for name, value in told.items() if name in KEPT}
-
-
-def _made():
-    return _("the source is itself synthetic (made by HiResMedSynth)")
 
 
 def _doubtful_spacing():

@@ -35,11 +35,9 @@ def in_panel_words(text):
         if command:
             return command
         number = value if value and value[0].isdigit() else ""
-        return (
-            f"{fields[option]} {number}".strip()
-            if option in fields
-            else elsewhere.format(option=option) + (f" {value}" if value else "")
-        )
+        if option in fields:
+            return f"{fields[option]} {number}".strip()
+        return f"{elsewhere.format(option=option)} {value or ''}".strip()
 
     elsewhere = _("the command line's {option}")
     text = text.replace("hiresmedsynth lesion list", _("the section Bank"))
