@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from HiResMedSynthLib.annotation_facts import Finding, ImageFacts, facts_of
 from HiResMedSynthLib.annotation_picture import labelled_picture
-from HiResMedSynthLib.annotation_sets import findings_of, held_out_patients
+from HiResMedSynthLib.annotation_sets import findings_of
 from HiResMedSynthLib.annotations import FORMAT_NAMES, Format, LabelledFolder, open_annotations
 from HiResMedSynthLib.errors import HiResMedSynthError, ReadError
+from HiResMedSynthLib.patient_split import held_out_patients
 
 Progress = Callable[[int, int, str], None]
 

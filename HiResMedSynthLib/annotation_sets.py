@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterator, Sequence
 
@@ -10,32 +9,10 @@ import numpy as np
 
 from HiResMedSynthLib.annotation_facts import Finding, ImageFacts, spacing_oddity
 
-HELD_OUT_PARTS, HELD_OUT_PART = 7, 2  # of the hash: the project's rule (Training/film_data.py has the same)
 NEAR_COPY = 0.95  # of the product of two thumbnails
 RARE = 0.05  # share of the patients below which a class can hardly be learned
 NO_CLASS = ("ignore", "unknown", "void")  # names of pixels that teach nothing
 BLOCK = 1024  # thumbnails compared at once
-
-
-def held_out_by_rule(patient: str) -> bool:
-    """Whether a patient is held out: one of seven parts by the SHA-256 of the id, the same on every machine."""
-    return int(hashlib.sha256(patient.encode()).hexdigest(), 16) % HELD_OUT_PARTS == HELD_OUT_PART
-
-
-def held_out_patients(patients: Collection[str], labelled: Collection[str] = ()) -> frozenset[str]:
-    """The patients that training never sees: those of the rule; of few patients at least one on each side.
-
-    Where the rule leaves a side empty, the patient with the smallest hash changes sides, the same one each time.
-
-    Args:
-        patients: all of them.
-        labelled: those with labels: of these, too, one stands on each side.
-    """
-    held = {patient for patient in patients if held_out_by_rule(patient)}
-    for group in (set(labelled), set(patients)):
-        if len(group) > 1 and len(held & group) in (0, len(group)):
-            held ^= {min(group, key=lambda patient: hashlib.sha256(patient.encode()).hexdigest())}
-    return frozenset(held)
 
 
 def findings_of(images: Sequence[ImageFacts], classes: Collection[str]) -> list[Finding]:

@@ -18,10 +18,11 @@ from HiResMedSynthLib.annotation_check import FolderCheck, check_annotations, re
 from HiResMedSynthLib.annotation_facts import thumbnail
 from HiResMedSynthLib.annotation_picture import labelled_picture
 from HiResMedSynthLib.annotation_report import as_html, as_text
-from HiResMedSynthLib.annotation_sets import NEAR_COPY, held_out_by_rule, held_out_patients
+from HiResMedSynthLib.annotation_sets import NEAR_COPY
 from HiResMedSynthLib.annotations import write_annotations
 from HiResMedSynthLib.errors import ReadError, SettingsError
 from HiResMedSynthLib.image import MedicalImage
+from HiResMedSynthLib.patient_split import chooses, fold_of, held_out_by_rule, held_out_patients
 from Testing.labelled_folders import (
     SIZE,
     dicom,
@@ -68,12 +69,14 @@ def test_other_formats_pass(build: Callable[[Path], Path], tmp_path: Path) -> No
 
 
 # -- the split ---------------------------------------------------------------------------------------------------------
-def test_the_split_is_the_projects_rule() -> None:
-    from Training.film_data import is_held_out
-
+def test_the_split_is_the_one_that_shipped_weights_were_trained_by() -> None:
     patients = [f"patient {number}" for number in range(200)]
-    assert [held_out_by_rule(patient) for patient in patients] == [is_held_out(patient) for patient in patients]
-    assert held_out_patients(patients) == {patient for patient in patients if is_held_out(patient)}
+    held_out = [number for number, patient in enumerate(patients) if held_out_by_rule(patient)]
+    assert held_out[:8] == [10, 12, 17, 25, 29, 46, 52, 54]
+    assert held_out_patients(patients) == {patients[number] for number in held_out}
+    assert held_out_by_rule("2")  # whose film is also the tests' film
+    assert [fold_of(patient) for patient in patients[:10]] == [2, 2, 2, 2, 1, 2, 1, 1, 0, 2]
+    assert [number for number, patient in enumerate(patients) if chooses(patient)][:5] == [6, 13, 21, 24, 28]
 
 
 def test_of_few_patients_one_stands_on_each_side() -> None:

@@ -14,7 +14,10 @@ ROOT = Path(__file__).resolve().parents[1]
 LIBRARY = ROOT / "HiResMedSynthLib"
 HEAVY = {"torch", "torchvision", "SimpleITK", "pydicom", "cv2", "highdicom", "gdcm", "vtk"}
 
-FOUNDATION = {"aside", "card_texts", "errors", "versions", "synthetic_words", "torchvision_guard", "layers", "flow"}
+FOUNDATION = {
+    "aside", "card_texts", "errors", "flow", "layers", "patient_split", "synthetic_words", "torchvision_guard",
+    "versions",
+}  # fmt: skip
 IMAGE = {"image"}
 PIXELS = {"write_volume", "read", "read_dicom", "inpaint", "project", "edge_profile", "measure", "annotations", "mark"}
 ROOMS = {"lesion", "placement", "background", "fusion", "privacy"}  # these never import each other

@@ -30,7 +30,8 @@ from numpy.typing import NDArray
 from HiResMedSynthLib.aside import written_aside
 from HiResMedSynthLib.errors import HiResMedSynthError, ReadError
 from HiResMedSynthLib.image import MedicalImage
-from Training.film_data import Film, FilmSet, is_held_out
+from HiResMedSynthLib.patient_split import held_out_by_rule
+from Training.film_data import Film, FilmSet
 from Training.folder_of_images import DicomFile, dicom_files, files_below, identity, tell_damaged
 
 LOW_HU, HIGH_HU = -1200.0, 600.0  # the window: -1 and 1
@@ -217,7 +218,7 @@ def _film(stack: Stack, index: int, canvas_px: int) -> Film:
         name=f"{stack.name} {stack.heights_mm[index]:.2f} mm",
         patient=stack.patient,
         label=0,
-        held_out=is_held_out(stack.patient),
+        held_out=held_out_by_rule(stack.patient),
         field=(0, 0, canvas_px, canvas_px),
         spacing_mm=stack.spacing_mm,
     )

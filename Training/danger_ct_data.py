@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from HiResMedSynthLib.annotation_sets import held_out_patients
 from HiResMedSynthLib.errors import ReadError
+from HiResMedSynthLib.patient_split import held_out_patients
 from HiResMedSynthLib.placement.network import NetworkPlan, to_unit
 from HiResMedSynthLib.placement.network_ct import CLASSES, FACTS, TASK
 from Training.danger_ct_augment import PADDING_HU, hardened, warped

@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from HiResMedSynthLib.annotation_sets import held_out_patients
 from HiResMedSynthLib.errors import ReadError
+from HiResMedSynthLib.patient_split import held_out_patients
 from HiResMedSynthLib.placement.network import NetworkPlan, PlacementNetwork
 from HiResMedSynthLib.placement.regions_film import CHANNELS, SHORT_PX, STRUCTURES, TASK, film_channels
 from Training.danger_film_looks import (

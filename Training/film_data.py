@@ -35,11 +35,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from HiResMedSynthLib.errors import HiResMedSynthError, ReadError
+from HiResMedSynthLib.patient_split import held_out_by_rule
 from Training.folder_of_images import DicomFile, dicom_files, files_below, identity, tell_damaged
 
 NEEDED = ("image", "patient_id", "orig_width", "orig_height", "orig_spacing_x_mm", "orig_spacing_y_mm")
 SEXES = {"F": 1, "M": 2}
-HELD_OUT_PART = (7, 2)  # modulus and part of the hash; holds NIH patient 2, whose film is also the tests' film
 FILM_MODALITIES = ("CR", "DX", "RG", "OT", "SC")
 SIDE_VIEWS = ("LL", "RL", "LLD", "RLD", "LLO", "RLO", "LATERAL", "LAT")  # DICOM view positions that aren't frontal
 CHEST = ("CHEST", "THORAX", "LUNG", "CHESTABDPELVIS", "CHESTABDOMEN", "PORT CHEST", "")  # "": not said
@@ -110,11 +110,6 @@ class RawFilm:
 
 NO_WHOLE_FILM = "No film on one side of the split tells its pixel spacing: the others serve detail alone"
 GIVE_SPACING = "Give films with a spacing (DICOM, or the columns of index.csv), of more patients."
-
-
-def is_held_out(patient: str) -> bool:
-    """Whether a patient is held out: one of seven parts by the SHA-256 of the id, the same on every machine."""
-    return int(hashlib.sha256(patient.encode()).hexdigest(), 16) % HELD_OUT_PART[0] == HELD_OUT_PART[1]
 
 
 def load_films(folder: Path, cache: Path, *, canvas_px: int, spacing_mm: float) -> FilmSet:
@@ -297,7 +292,7 @@ def _on_canvas(film: RawFilm, *, canvas_px: int, spacing_mm: float) -> tuple[NDA
         name=film.name,
         patient=film.patient,
         label=SEXES.get(film.sex.strip().upper(), 0),
-        held_out=is_held_out(film.patient),
+        held_out=held_out_by_rule(film.patient),
         field=(top, left, lines, columns),
         whole=film.size_mm is not None,
     )

@@ -8,7 +8,6 @@ peaks, lung and soft tissue.
 from __future__ import annotations
 
 import csv
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,6 @@ AIR_HU = -400.0
 DARKER_HU = 40.0
 CLOSING_MM = 12.0  # vessels and nodules at the rim belong to the lung; less leaves one nodule in four outside
 SMALLEST_LUNG_MM2 = 300.0
-FOLDS = 3
 MOST_READERS = 4
 
 
@@ -49,16 +47,6 @@ class LungPatch:
     lesion: NDArray[np.bool_]
     spacing_mm: float
     others: tuple[tuple[float, float, float], ...] = ()
-
-
-def fold_of(patient: str, folds: int = FOLDS) -> int:
-    """Part of a patient by the SHA-256 of the id; part 0 of 3 is the one that the whole project holds out."""
-    return int(hashlib.sha256(patient.encode()).hexdigest()[:8], 16) % folds
-
-
-def chooses(patient: str) -> bool:
-    """Whether a training patient is kept aside to choose the best weights: one in six."""
-    return int(hashlib.sha256(f"chooses {patient}".encode()).hexdigest()[:8], 16) % 6 == 0
 
 
 def grey_to_hu(grey: NDArray[np.uint8]) -> NDArray[np.float32]:

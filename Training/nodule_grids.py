@@ -21,7 +21,6 @@ and 4 voxels of margin.
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -36,18 +35,13 @@ from HiResMedSynthLib.aside import written_aside
 from HiResMedSynthLib.errors import BankError, ReadError
 from HiResMedSynthLib.lesion.lesion import LESION_TYPES
 from HiResMedSynthLib.lesion.lesion_grid import to_grid
+from HiResMedSynthLib.patient_split import fold_of
 from Training.build_bank import Judged, entry, judge
 from Training.nodule_source import SourceNodule, nodules
 
 LAX_SPACING_MM, LAX_NOISE_HU, LAX_MARGIN = 2.5, 25.0, 4
 SIZES_MM = (4.0, 30.0)
-HELD_OUT_PARTS = 3
 NUMBERS = ("voxel_mm", "diameter_mm", "spiculation", "lobulation", "texture", "noise_hu")
-
-
-def is_held_out(patient: str) -> bool:
-    """Whether a patient is held out: one of three parts by the SHA-256 of the id, the same on every machine."""
-    return int(hashlib.sha256(patient.encode()).hexdigest()[:8], 16) % HELD_OUT_PARTS == 0
 
 
 def judge_laxly(nodule: SourceNodule) -> Judged | None:
@@ -91,7 +85,7 @@ def nodule_grids(folder: Path) -> dict[str, NDArray[Any]]:
                 "values": grid.values.astype(np.float16), "voxel_mm": grid.voxel_mm, "diameter_mm": card.diameter_mm,
                 "type": LESION_TYPES.index(card.type), "spiculation": card.spiculation, "lobulation": card.lobulation,
                 "texture": card.texture, "noise_hu": card.noise_hu, "patient_id": card.patient_id,
-                "strict": strict is not None, "held_out": is_held_out(nodule.patient_id),
+                "strict": strict is not None, "held_out": fold_of(nodule.patient_id) == 0,
             }
         )  # fmt: skip
     if not rows:

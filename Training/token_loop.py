@@ -96,6 +96,7 @@ class PriorTraining:
         ranks: Ranks | None = None,
     ) -> None:
         self.ranks = ranks or Ranks()
+        self.count = loop.part_of(settings.batch, world=self.ranks.world)
         self.settings, self.loop, self.device = settings, loop, self.ranks.device
         self.network = network.to(self.device)
         self.average = copy.deepcopy(self.network).eval().requires_grad_(False)
@@ -108,10 +109,9 @@ class PriorTraining:
         self.optimiser = torch.optim.AdamW(groups, lr=loop.learning_rate, betas=(0.9, 0.99))
         self.progress = Progress()
 
-    def batch(self, step: int) -> PriorBatch:
-        """This process's part of a step's batch."""
-        rng = np.random.default_rng((self.loop.seed, step, self.ranks.rank))
-        count = max(1, self.settings.batch // self.ranks.world)
+    def batch(self, step: int, part: int) -> PriorBatch:
+        """One part of a step's batch."""
+        rng, count = np.random.default_rng((self.loop.seed, step, part)), self.count
         chosen = torch.from_numpy(rng.integers(0, len(self.changed), count)).to(self.device)
         digits, field = self.changed.digits[chosen].long(), self.changed.field[chosen].float()
         kept = torch.from_numpy(rng.random(count) >= self.settings.label_drop).to(self.device)
@@ -150,10 +150,11 @@ class PriorTraining:
             digits=digits, seen=digits, told=told.view_as(field), field=field, label=label, counted=counted
         )
 
-    def loss(self, step: int, precision: str) -> Tensor:
-        """Mean surprise of the counted codes of a step's batch, targets smoothed."""
-        torch.manual_seed(self.loop.seed * 1_000_003 + step * self.ranks.world + self.ranks.rank)  # dropout
-        batch = self.batch(step)
+    def loss(self, step: int, precision: str, *, part: int = 0) -> Tensor:
+        """Mean surprise of the counted codes of this process's part of a step's batch, targets smoothed."""
+        part += self.ranks.rank * self.loop.accumulate
+        torch.manual_seed(self.loop.seed * 1_000_003 + step * self.ranks.world * self.loop.accumulate + part)  # dropout
+        batch = self.batch(step, part)
         with autocast(precision, self.device):
             error = batch.error(self.network, smoothing=self.settings.smoothing)
         return (error * batch.counted).sum() / batch.counted.sum().clamp(min=1)
@@ -174,9 +175,13 @@ class PriorTraining:
         """The loss of one update; NaN where it was skipped."""
         for group in self.optimiser.param_groups:
             group["lr"] = rate
-        loss = self.loss(self.progress.step, self.progress.precision)
         self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        losses = []
+        for part in range(self.loop.accumulate):
+            share = self.loss(self.progress.step, self.progress.precision, part=part) / self.loop.accumulate
+            share.backward()
+            losses.append(share.detach())
+        loss = torch.stack(losses).sum()
         self.ranks.average_gradients(self.network)
         length = nn.utils.clip_grad_norm_(self.network.parameters(), self.loop.clip)
         if self.ranks.any(not (torch.isfinite(loss) and torch.isfinite(length))):
@@ -186,7 +191,7 @@ class PriorTraining:
         with torch.no_grad():
             for mean, now in zip(self.average.parameters(), self.network.parameters(), strict=True):
                 mean.lerp_(now, 1 - decay)
-        return float(loss.detach())
+        return float(loss)
 
     @torch.no_grad()
     def measure(self) -> dict[str, float]:
@@ -285,7 +290,7 @@ def train_prior(
                 save()
                 last_saved = clock.seconds
         save()  # so that --resume goes on from here
-    if came:
+    if came or interrupts.came:
         raise KeyboardInterrupt
     if sheet is not None and ranks.first and (out / PRIOR).is_file():
         Image.fromarray(sheet(out / PRIOR)).save(out / "sheet-last.png")

@@ -19,12 +19,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from HiResMedSynthLib.errors import ReadError, SettingsError
+from HiResMedSynthLib.patient_split import chooses, fold_of
 from HiResMedSynthLib.placement.location_network import WINDOW_HU
 from HiResMedSynthLib.placement.network import to_unit
 from Training.checkpoint import best_weights, load_average
 from Training.detector_data import SIDE_MM, DetectorPicture, Window, fixed_windows, pixels
 from Training.folder_of_images import identity
-from Training.location_data import LungPatch, chooses, fold_of, load_patches
+from Training.location_data import LungPatch, load_patches
 from Training.loop import LoopSettings, run
 from Training.options import loop_option, run_options, told_plainly
 from Training.picture_loop import PictureBatch, PictureLesson

@@ -18,13 +18,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from HiResMedSynthLib.errors import ReadError, SettingsError
+from HiResMedSynthLib.patient_split import FOLDS, chooses, fold_of
 from HiResMedSynthLib.placement.location_network import SMOOTH_PX, location_plan, log_likeness
 from HiResMedSynthLib.placement.network import PlacementNetwork, build, to_unit
 from Training.erased_pairs import ErasedPatch
 from Training.erased_store import load_erased
 from Training.folder_of_images import identity
 from Training.location_crops import SIDE_PX, Crop, draw_shams, draw_window, render
-from Training.location_data import FOLDS, chooses, fold_of
 from Training.loop import LoopSettings, run
 from Training.options import loop_option, run_options, told_plainly
 from Training.picture_loop import PictureBatch, PictureLesson

@@ -20,6 +20,7 @@ import torch
 from PIL import Image
 
 from HiResMedSynthLib.errors import HiResMedSynthError, SettingsError
+from HiResMedSynthLib.patient_split import FOLDS, chooses, fold_of
 from HiResMedSynthLib.placement.location_network import PIXEL_MM, location_plan
 from HiResMedSynthLib.placement.network import ENTRY, KIND, VERSION, to_unit
 from HiResMedSynthLib.placement.yolo import ENLARGED, PLAN, TASK, prepare_ultralytics
@@ -27,7 +28,6 @@ from HiResMedSynthLib.weights import Card, check_name, write_model
 from Training.erased_pairs import ErasedPatch
 from Training.erased_store import load_erased
 from Training.location_crops import SIDE_PX, Crop
-from Training.location_data import FOLDS, chooses, fold_of
 from Training.train_location import draw_crops
 
 SMALLEST_BOX_MM = 4.0

@@ -110,7 +110,7 @@ def train(
                 save()
                 last_saved = now_s(settings.counted)
         save()  # so that --resume goes on from here
-    if came:
+    if came or interrupts.came:
         raise KeyboardInterrupt
     if ranks.first:
         write_sheet(training, out / "sheet-last.png")

@@ -17,6 +17,7 @@ from HiResMedSynthLib.background.make import OnStep
 from HiResMedSynthLib.errors import HiResMedSynthError, SettingsError
 from HiResMedSynthLib.evaluation import perceptual
 from HiResMedSynthLib.evaluation.feature_cache import FeatureCache
+from HiResMedSynthLib.patient_split import held_out_by_rule
 from HiResMedSynthLib.placement.network import PlacementNetwork, load_network
 from HiResMedSynthLib.placement.regions_film import TASK
 from HiResMedSynthLib.read import read_image
@@ -26,13 +27,13 @@ from Testing.benchmarks.film_quality import LARGEST_SHEET, main
 from Testing.benchmarks.film_quality_sets import Pictures, Unit
 from Testing.benchmarks.film_speed import timed
 from Testing.test_privacy import chest
-from Training.film_data import Film, FilmSet, is_held_out
+from Training.film_data import Film, FilmSet
 
 TRAINED, HELD_OUT = 16, 8
 
 
 def patients(count: int, *, held_out: bool) -> list[str]:
-    return [str(number) for number in range(300) if is_held_out(str(number)) == held_out][:count]
+    return [str(number) for number in range(300) if held_out_by_rule(str(number)) == held_out][:count]
 
 
 def pictures(name: str, units: list[Unit], masks: list[np.ndarray | None] | None = None) -> Pictures:

@@ -22,10 +22,11 @@ from PIL import Image
 from scipy.ndimage import distance_transform_edt
 from torch import nn
 
+from HiResMedSynthLib.patient_split import fold_of
 from HiResMedSynthLib.placement.surroundings import bright
 from Training.erased_pairs import RING_MM, VESSEL_MM, ErasedPatch, Erasure, paint
 from Training.erased_store import load_erased
-from Training.location_data import SIDE, fold_of, load_patches
+from Training.location_data import SIDE, load_patches
 from Training.nodule_source import nodules
 
 PIXEL_MM, INPUT_PX = 0.8, 32

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.ndimage import gaussian_filter, map_coordinates
 
+from HiResMedSynthLib.patient_split import FOLDS, fold_of
 from HiResMedSynthLib.placement.location_network import PIXEL_MM, log_likeness
 from HiResMedSynthLib.placement.network import NetworkPlan, PlacementNetwork, build
 from HiResMedSynthLib.placement.yolo import YoloDetector
@@ -27,7 +28,6 @@ from Training.checkpoint import best_weights, load_average
 from Training.distance_rule import Scene, at_sites, crop_distances_mm, distance_table, scenes_of
 from Training.erased_store import load_erased
 from Training.location_crops import SIDE_PX, Crop
-from Training.location_data import FOLDS, fold_of
 
 Maps = Callable[[list[Crop]], NDArray[np.float32]]  # [crop, row, column] log-likeness
 

@@ -24,11 +24,12 @@ from HiResMedSynthLib.errors import HiResMedSynthError
 from HiResMedSynthLib.ground import Ground
 from HiResMedSynthLib.image import MedicalImage
 from HiResMedSynthLib.lesion.bank import Bank, load_bank
+from HiResMedSynthLib.patient_split import chooses, fold_of
 from HiResMedSynthLib.placement.danger import DangerMap
 from HiResMedSynthLib.placement.margins import Margins
 from Training.controls import carve_mixed, copy_pasted
 from Training.erased_pairs import ErasedPatch, paint
-from Training.location_data import LungPatch, chooses, fold_of
+from Training.location_data import LungPatch
 
 CELLS = 20  # a tenth of the patients is two of them
 EACH = 6  # lesions put into each host, one a picture

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from Training.film_data import NEEDED, is_held_out
+from HiResMedSynthLib.patient_split import held_out_by_rule
+from Training.film_data import NEEDED
 
 PEOPLE = [str(number) for number in range(100)]
 
@@ -30,8 +31,8 @@ def write_films(
         picture: grey values 0..255 of the film of that number, `[row, column]`.
         row: its columns of index.csv beside picture and patient.
     """
-    held_out = [patient for patient in PEOPLE if is_held_out(patient)][:2]
-    patients = [*held_out, *[patient for patient in PEOPLE if not is_held_out(patient)][:learned]]
+    held_out = [patient for patient in PEOPLE if held_out_by_rule(patient)][:2]
+    patients = [*held_out, *[patient for patient in PEOPLE if not held_out_by_rule(patient)][:learned]]
     with (folder / "index.csv").open("w", newline="", encoding="utf-8") as lines:
         table = csv.DictWriter(lines, dict.fromkeys([*NEEDED, *row(0)]))
         table.writeheader()

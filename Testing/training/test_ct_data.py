@@ -13,13 +13,14 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from HiResMedSynthLib.errors import ReadError
+from HiResMedSynthLib.patient_split import held_out_by_rule
 from Testing.slices import write_stack
 from Training.ct_data import load_slices, lung_share, read_slices, scan_mask, to_hu, write_slices
-from Training.film_data import FilmSet, is_held_out
+from Training.film_data import FilmSet
 
 SIZE = 64
-TRAINING = [name for name in map(str, range(60)) if not is_held_out(name)]
-HELD_OUT = [name for name in map(str, range(60)) if is_held_out(name)]
+TRAINING = [name for name in map(str, range(60)) if not held_out_by_rule(name)]
+HELD_OUT = [name for name in map(str, range(60)) if held_out_by_rule(name)]
 ROW, COLUMN = np.mgrid[0:SIZE, 0:SIZE]
 
 

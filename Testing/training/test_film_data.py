@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from HiResMedSynthLib.errors import ReadError
+from HiResMedSynthLib.patient_split import held_out_by_rule
 from Testing.slices import DX, SECONDARY, write_slice
-from Training.film_data import NEEDED, Film, FilmSet, is_held_out, load_films
+from Training.film_data import NEEDED, Film, FilmSet, load_films
 from Training.folder_of_images import identity
 
-TRAINING = [name for name in map(str, range(60)) if not is_held_out(name)]
-HELD_OUT = [name for name in map(str, range(60)) if is_held_out(name)]
+TRAINING = [name for name in map(str, range(60)) if not held_out_by_rule(name)]
+HELD_OUT = [name for name in map(str, range(60)) if held_out_by_rule(name)]
 
 
 def chest(rows: int = 96, columns: int = 80, *, seed: int = 0) -> NDArray[np.uint16]:

@@ -12,17 +12,17 @@ import numpy as np
 from click.testing import CliRunner
 from PIL import Image
 
+from HiResMedSynthLib.patient_split import held_out_by_rule
 from HiResMedSynthLib.privacy import KIND, describe, read_descriptors, small_film, write_descriptors
 from HiResMedSynthLib.weights import Card, read_card
 from Testing.benchmarks.privacy_gate import share, tell_on_card
 from Testing.test_privacy import chest
-from Training.film_data import is_held_out
 from Training.pack_descriptors import attack, main
 
 
 def test_a_folder_of_films_becomes_a_release_file(tmp_path: Path) -> None:
-    held_out = [str(number) for number in range(200) if is_held_out(str(number))][:9]
-    training = [str(number) for number in range(200) if not is_held_out(str(number))][:12]
+    held_out = [str(number) for number in range(200) if held_out_by_rule(str(number))][:9]
+    training = [str(number) for number in range(200) if not held_out_by_rule(str(number))][:12]
     columns = ("image", "patient_id", "orig_width", "orig_height", "orig_spacing_x_mm", "orig_spacing_y_mm", "sex")
     folder = tmp_path / "films"
     folder.mkdir()

@@ -14,12 +14,13 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from HiResMedSynthLib.errors import ReadError
+from HiResMedSynthLib.patient_split import held_out_by_rule
 from Testing.training.film_folder import lungs, size, write_films
 from Testing.training.two_processes import run_in_two_processes
 from Training.augment import apply_film_change, draw_film_change, no_change
 from Training.checkpoint import best_weights
 from Training.draws import Draws
-from Training.film_data import is_held_out, load_films
+from Training.film_data import load_films
 from Training.film_stages import draw_known
 from Training.train_background import PRESETS, main, read_preset, stages_of
 
@@ -129,7 +130,7 @@ def test_checkpoint_of_another_stage_or_other_layers_is_refused(folder: Path, tm
 def test_films_get_their_true_shape_and_stay_with_their_patient(folder: Path, tmp_path: Path) -> None:
     films = load_films(folder, tmp_path, canvas_px=256, spacing_mm=1.68)
     assert {film.field[2:] for film in films.films} == {(250, 205), (205, 250)}
-    assert [film.held_out for film in films.films] == [is_held_out(film.patient) for film in films.films]
+    assert [film.held_out for film in films.films] == [held_out_by_rule(film.patient) for film in films.films]
     assert films.masks().sum() == 8 * 250 * 205
     assert films.pixels.min() == pytest.approx(-1, abs=1e-3)
     assert films.pixels.max() == pytest.approx(1, abs=1e-3)

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 from HiResMedSynthLib.errors import ReadError
 from HiResMedSynthLib.evaluation.utility import auc_of
+from HiResMedSynthLib.patient_split import chooses, fold_of
 from Testing.training.test_site_material import site
 from Testing.training.test_train_location import SPACING, patch, write_folder
 from Training.controls import carve_mixed, copy_pasted
@@ -28,7 +29,7 @@ from Training.detector_data import (
     fixed_windows,
     pixels,
 )
-from Training.location_data import LungPatch, chooses, fold_of
+from Training.location_data import LungPatch
 from Training.loop import LoopSettings
 from Training.loop import run as train
 from Training.picture_loop import PictureLesson

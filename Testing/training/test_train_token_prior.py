@@ -198,7 +198,7 @@ def test_codes_are_the_cascades_own_and_changed_copies_differ(
 
 
 def test_padding_and_told_codes_are_not_counted_and_few_told_codes_are_wrong(training: PriorTraining) -> None:
-    batch = training.batch(0)
+    batch = training.batch(0, 0)
     inside = batch.field.flatten(1) > 0.5
     told = batch.told.flatten(1)
     assert not (told & ~inside).any()
@@ -207,9 +207,9 @@ def test_padding_and_told_codes_are_not_counted_and_few_told_codes_are_wrong(tra
     assert 0.25 < float(told.sum() / inside.sum()) < 0.5  # 1 - 2 / pi, less by rounding
     assert 0.01 < float((batch.seen != batch.digits).any(1).float().mean()) < 0.15
     assert 0.2 < float((batch.label == 0).float().mean()) < 0.6  # a quarter has none, a tenth is withheld
-    again = training.batch(0)
+    again = training.batch(0, 0)
     assert torch.equal(again.seen, batch.seen)
-    assert not torch.equal(training.batch(1).seen, batch.seen)
+    assert not torch.equal(training.batch(1, 0).seen, batch.seen)
 
 
 def test_a_loss_that_stays_nan_stops_the_run_and_keeps_it(films: Path, cascade: Path, tmp_path: Path) -> None:
@@ -253,3 +253,14 @@ def test_two_processes_train_together(films: Path, cascade: Path, tmp_path: Path
     lines = log_of(tmp_path / "run")
     assert {line["processes"] for line in lines[1:]} == {2}
     assert [line["step"] for line in lines] == list(range(len(lines)))  # written by the first alone
+
+
+def test_a_batch_in_two_parts_learns_what_two_processes_learn(films: Path, cascade: Path, tmp_path: Path) -> None:
+    run_in_two_processes("Training.train_token_prior", command(films, cascade, tmp_path / "two", "--steps", "3"))
+    result = run(films, cascade, tmp_path / "parts", "--steps", "3", "--loop", "accumulate=2")
+    assert result.exit_code == 0, result.output
+    two, parts = (load_file(tmp_path / name / CHECKPOINT) for name in ("two", "parts"))
+    for name, value in two.items():
+        torch.testing.assert_close(parts[name], value, rtol=1e-4, atol=1e-6)
+    odd = run(films, cascade, tmp_path / "odd", "--loop", "accumulate=5")
+    assert "can't be split" in odd.output
