@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from HiResMedSynthLib.annotated_image import AnnotatedImage, label_counts
 from HiResMedSynthLib.image import MedicalImage
+from HiResMedSynthLib.synthetic_words import is_synthetic
 
 THUMBNAIL_PX, BLUR = 32, 3.0  # what is coarser than the blur says "a chest", not "this chest"
 PIXEL_MM = (0.03, 3.0)  # a mammogram's detector to a coarse CT
@@ -133,7 +134,7 @@ def facts_of(one: AnnotatedImage, number: int) -> ImageFacts:
         contradictions=contradictions,
         overlapping=overlapping,
         repeated=repeated,
-        synthetic=any("synthetic" in oddity for oddity in image.oddities),
+        synthetic=is_synthetic(image.oddities),
         thumbnail=thumbnail(image),
     )
 

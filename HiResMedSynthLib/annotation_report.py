@@ -8,6 +8,7 @@ from collections import Counter
 
 from HiResMedSynthLib.annotation_check import FolderCheck
 from HiResMedSynthLib.annotation_facts import Finding
+from HiResMedSynthLib.annotation_needs import trainers_for
 from HiResMedSynthLib.annotation_picture import colour_of
 
 MOST_PICTURES = 60
@@ -26,8 +27,7 @@ def as_text(check: FolderCheck) -> str:
         lines += [f"{severity:<11} {_sentence(finding, files=True)}" for finding in found[:MOST_SHOWN]]
         if len(found) > MOST_SHOWN:
             lines.append(f"{'':<11} and {len(found) - MOST_SHOWN} more of this kind")
-    count = len(check.problems)
-    lines.append(f"{'result':<11} " + (f"{count} problem(s) stop training" if count else "nothing stops training"))
+    lines.append(f"{'result':<11} {_result(check)}")
     return "\n".join(lines)
 
 
@@ -49,13 +49,12 @@ def as_html(check: FolderCheck) -> str:
         f"<figure><img src='data:image/jpeg;base64,{_jpeg(picture)}'><figcaption>image {number}</figcaption></figure>"
         for number, picture in check.pictures
     )
-    result = f"{len(check.problems)} problem(s) stop training" if check.problems else "nothing stops training"
     return (
         "<!doctype html><html lang=en><meta charset=utf-8><title>Check of a labelled folder</title>"
         "<style>body{font:15px sans-serif;margin:2em;max-width:76em}figure{display:inline-block;margin:4px}"
         "th{text-align:left;padding-right:1em}figcaption{font-size:12px}.problem b{color:#b00}.warning b{color:#960}"
         "</style>"
-        f"<h1>Check of a labelled folder</h1><p><b>{WARNING}</b><p>{result}.<table>{rows}</table>"
+        f"<h1>Check of a labelled folder</h1><p><b>{WARNING}</b><p>{_result(check)}.<table>{rows}</table>"
         f"<h2>Classes</h2><table><tr><th><th>class<th>images<th>marks<th>voxels{classes}</table>"
         f"<h2>Findings</h2><ul>{found or '<li>none'}</ul>"
         f"<h2>Labels</h2><p>{len(check.pictures)} of {check.total} images, evenly chosen; of a volume the slice with "
@@ -83,7 +82,23 @@ def _summary(check: FolderCheck) -> list[tuple[str, str]]:
         ("modality", ", ".join(f"{count} {kind}" for kind, count in sorted(modalities.items())) or "none"),
         ("spacing", spacing),
         ("patients", f"{len(patients)}: {len(patients) - held} to learn from, {held} held out ({held_images} images)"),
+        ("trainers", _trainers(check)),
     ]  # fmt: skip
+
+
+def _result(check: FolderCheck) -> str:
+    """Whether anything can be trained on the folder."""
+    if check.problems:
+        return f"{len(check.problems)} problem(s) stop training"
+    return "nothing stops training" if trainers_for(check)[0] else "nothing is wrong in it, but no trainer takes it"
+
+
+def _trainers(check: FolderCheck) -> str:
+    """The trainers that take the folder as it is, or why none does."""
+    if check.problems:
+        return "none before the problems are mended"
+    taken, reasons = trainers_for(check)
+    return f"python -m Training.NAME: {', '.join(taken)}" if taken else f"none: {'; '.join(reasons)}"
 
 
 def _sentence(finding: Finding, *, files: bool) -> str:

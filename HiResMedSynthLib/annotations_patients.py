@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -28,7 +29,7 @@ class Told:
     """What a line of patients.csv says of an image; empty where it says nothing."""
 
     patient: str = ""
-    spacing_mm: float | None = None
+    spacing_mm: tuple[float, float] | None = None  # between rows, between columns
     modality: str = ""
 
 
@@ -79,11 +80,12 @@ def _line(row: Mapping[str, str | None], place: str) -> Told:
     patient = (row.get("patient") or "").strip()
     sound("patient" not in row or bool(patient), "it names no patient", place, "Complete the line.")
     try:
-        value = float(spacing) if spacing else None
+        values = tuple(float(value) for value in spacing.split(",")) if spacing else ()
     except ValueError:
-        value = float("nan")
-    sound(value is None or 0 < value < 100, f"a spacing of '{spacing[:16]}' mm can't be", place, "Give it in mm.")
-    return Told(patient=patient, spacing_mm=value, modality=modality)
+        values = (math.nan,)
+    sound(len(values) <= 2 and all(0 < value < 100 for value in values), f"a spacing of '{spacing[:16]}' mm can't be",
+          place, "Give it in mm: 0.143, or with quotes \"ROW,COLUMN\" where they differ.")  # fmt: skip
+    return Told(patient=patient, spacing_mm=(values[0], values[-1]) if values else None, modality=modality)
 
 
 def patient_of(folder: Path, name: str, below: Sequence[str] = ("",)) -> str:
@@ -118,7 +120,7 @@ def with_told(one: AnnotatedImage, table: Mapping[str, Told] | None) -> Annotate
           f"{PATIENTS_FILE} and the DICOM header name different patients", one.name,
           "Correct the table; where the header is wrong, mend PatientID.")  # fmt: skip
     if told.spacing_mm is not None and image.pixel_spacing_mm is None:
-        image = with_assumed_spacing(image, (told.spacing_mm, told.spacing_mm))
+        image = with_assumed_spacing(image, told.spacing_mm)
     if told.modality and image.modality == "OT":
         image = _of_modality(image, told.modality)
     return replace(one, image=image, patient=one.patient or told.patient)

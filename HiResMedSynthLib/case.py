@@ -6,30 +6,40 @@ grid); `compose` applies those and decides nothing. A case therefore gives the s
 
 from __future__ import annotations
 
-import math
+import operator
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from HiResMedSynthLib.choices import (
+    DOMAINS,
+    FUSIONS,
+    GENERATORS,
+    REQUEST_TYPES,
+    SIZES,
+    Domain,
+    FusionName,
+    GeneratorName,
+    RequestType,
+    SizesName,
+    Zone,
+)
 from HiResMedSynthLib.errors import CaseError, SettingsError
 from HiResMedSynthLib.fusion import ALPHA_HALF
 from HiResMedSynthLib.image import MedicalImage, PixelBox
-from HiResMedSynthLib.lesion.generators import GeneratorName
-from HiResMedSynthLib.placement.domain import DOMAINS, Domain
 from HiResMedSynthLib.placement.margins import Margins
 from HiResMedSynthLib.placement.method import PlacementMethod
-from HiResMedSynthLib.placement.zones import Zone, check_zone
+from HiResMedSynthLib.placement.zones import check_zone
 
 CASE_VERSION = 1
 HALF = ALPHA_HALF  # from here on a voxel belongs to the lesion's mask
-RequestType = Literal["any", "solid", "part-solid", "ground-glass", "calcified", "juxtapleural", "stone"]
-FusionName = Literal["better", "alpha", "paper"]
 Mode = Literal["blend", "add"]
-SizesName = Literal["even", "history"]
 Point = tuple[float, float, float]
 Range = tuple[float, float]
+LIMITS = "lowest, highest"
+NUMBERS = {"place": "slice, row, column", "size_mm": LIMITS, "contrast": LIMITS, "cnr": LIMITS}  # of a request
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +84,15 @@ class LesionRequest:
     keep_shape: bool = False
 
     def __post_init__(self) -> None:
+        for name, words in NUMBERS.items():
+            if (given := getattr(self, name)) is not None:
+                if np.shape(given) != (count := words.count(",") + 1,):
+                    raise SettingsError(f"{name} takes {count} numbers", remedy=f"Give them in order: {words}.")
+                object.__setattr__(self, name, tuple(map(float, given)))  # case.json can't hold a script's arrays
+        for name in ("seed", "attempt"):
+            object.__setattr__(self, name, operator.index(getattr(self, name)))
+        if self.rotation_degrees is not None:
+            object.__setattr__(self, "rotation_degrees", float(self.rotation_degrees))
         for name, limits in (("size", self.size_mm), ("contrast", self.contrast), ("CNR", self.cnr)):
             if limits is not None and limits[0] > limits[1]:
                 raise SettingsError(
@@ -85,13 +104,13 @@ class LesionRequest:
             raise SettingsError(
                 f"a size of {low}:{high} mm can't be", remedy="Give SMALLEST:LARGEST in mm, both above zero."
             )
-        if self.sizes not in get_args(SizesName):
+        if self.sizes not in SIZES:
             raise SettingsError(f"there are no sizes '{self.sizes}'", remedy="Choose even or history.")
         if self.zone is not None:
             check_zone(self.zone)
-        if self.type not in get_args(RequestType):
+        if self.type not in REQUEST_TYPES:
             raise SettingsError(
-                f"there is no lesion type '{self.type}'", remedy=f"Choose one of {', '.join(get_args(RequestType))}."
+                f"there is no lesion type '{self.type}'", remedy=f"Choose one of {', '.join(REQUEST_TYPES)}."
             )
         if self.contrast is not None and self.cnr is not None:
             raise SettingsError("contrast and CNR are both given", remedy="Give one of them: each decides the other.")
@@ -100,14 +119,14 @@ class LesionRequest:
                 raise SettingsError(f"a {name} of {limits[0]}:{limits[1]} can't be", remedy="Give LOWEST:HIGHEST.")
         if self.rotation_degrees is not None and not np.isfinite(self.rotation_degrees):
             raise SettingsError("the rotation is no number", remedy="Give it in degrees.")
-        if self.place is not None and not (len(self.place) == 3 and np.isfinite(self.place).all()):
+        if self.place is not None and not np.isfinite(self.place).all():
             raise SettingsError(f"{self.place} is no place", remedy="Give (slice, row, column) indices.")
         if self.seed < 0 or self.attempt < 0:
             raise SettingsError(f"a seed of {self.seed} can't be", remedy="Give a whole number from 0 up.")
-        if self.generator not in get_args(GeneratorName):
+        if self.generator not in GENERATORS:
             raise SettingsError(
                 f"there is no generator '{self.generator}'",
-                remedy=f"Choose one of {', '.join(get_args(GeneratorName))}.",
+                remedy=f"Choose one of {', '.join(GENERATORS)}.",
             )
         if self.generator == "deform" and (self.model, self.model_sha256) != (None, None):
             raise SettingsError("the generator 'deform' uses no model", remedy="Leave the model out, or choose singan.")
@@ -142,10 +161,11 @@ class CaseSettings:
     modality: Literal["CT"] | None = None
 
     def __post_init__(self) -> None:
-        if self.fusion not in get_args(FusionName):
-            raise SettingsError(
-                f"there is no fusion '{self.fusion}'", remedy=f"Choose one of {', '.join(get_args(FusionName))}."
-            )
+        object.__setattr__(self, "requests", tuple(self.requests))
+        for name in ("min_distance_mm", "watermark"):
+            object.__setattr__(self, name, float(getattr(self, name)))
+        if self.fusion not in FUSIONS:
+            raise SettingsError(f"there is no fusion '{self.fusion}'", remedy=f"Choose one of {', '.join(FUSIONS)}.")
         if self.domain is not None and self.domain not in DOMAINS:
             raise SettingsError(f"there is no domain '{self.domain}'", remedy=f"Choose one of {', '.join(DOMAINS)}.")
         seeds = [request.seed for request in self.requests]
@@ -310,13 +330,10 @@ class Case:
         if other.pixel_sha256 != self.background.pixel_sha256:
             return "the pixels differ"
         ours, theirs = self.background, other
-        same_slices = math.isclose(ours.slice_spacing_mm, theirs.slice_spacing_mm, rel_tol=1e-6)
-        if ours.pixel_spacing_mm != theirs.pixel_spacing_mm or not same_slices:
-            return (
-                f"the spacing is {theirs.slice_spacing_mm:g} x {theirs.pixel_spacing_mm[0]:g} x "
-                f"{theirs.pixel_spacing_mm[1]:g} mm, not {ours.slice_spacing_mm:g} x {ours.pixel_spacing_mm[0]:g} x "
-                f"{ours.pixel_spacing_mm[1]:g} mm"
-            )
+        found, wanted = ((one.slice_spacing_mm, *one.pixel_spacing_mm) for one in (theirs, ours))
+        if not np.allclose(found, wanted, rtol=1e-6, atol=0):  # DICOM's 16 characters don't hold every float of a NIfTI
+            is_now, was = (" x ".join(f"{value:.7g}" for value in spacing) for spacing in (found, wanted))
+            return f"the spacing is {is_now} mm, not {was} mm"
         if ours.value_limits != theirs.value_limits or ours.value_step != theirs.value_step:
             return "its values are stored in another way"
         return None

@@ -42,6 +42,7 @@ PLACES_TRIED = 400  # for each of them
 SIZES_TRIED = 6  # halvings, to tell how large a lesion would have found room
 SHAPE_STREAM, PLACE_STREAM, NOISE_STREAM, STRAND_STREAM = 0, 1, 2, 3
 LARGEST_IN_ROOM = 0.8  # of the largest free disc: a footprint is wider than its sphere, and never quite round
+FILM_NARROWEST = 5.0  # of the values where lesions may go: lesions are stored in whole steps
 ANOTHER_LESION = "another lesion"
 Progress = Callable[[int, int, str], None]
 
@@ -91,6 +92,12 @@ def draw_case(
         )
     if ground.domain == "mr":
         check_settings(settings, ground)
+    elif ground.is_projection and ground.signal_range[1] - ground.signal_range[0] < FILM_NARROWEST:
+        low, high = ground.signal_range
+        raise SettingsError(
+            f"this film's values span only {low:g} to {high:g} where lesions may go: too few for whole steps",
+            remedy="Multiply them (by 1000, say) and store them as whole numbers first.",
+        )
     elif any(limits and limits[0] < 0 for one in settings.requests for limits in (one.contrast, one.cnr)):
         raise SettingsError(
             "a lesion that is less dense than its surroundings can't be made: all of the bank's are denser",

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from HiResMedSynthLib.case import HALF, FusionName, LesionRequest, Point
+from HiResMedSynthLib.case import HALF, LesionRequest, Point
+from HiResMedSynthLib.choices import FusionName
 from HiResMedSynthLib.errors import SettingsError
 from HiResMedSynthLib.fusion import edge_band
 from HiResMedSynthLib.ground import Ground
@@ -24,7 +25,7 @@ from HiResMedSynthLib.lesion.deform import Deformation
 from HiResMedSynthLib.lesion.generators import Generator, Wish, generator_for
 from HiResMedSynthLib.lesion.lesion import Lesion
 from HiResMedSynthLib.lesion.render import render, render_projection
-from HiResMedSynthLib.placement.danger import PLEURA_MARGIN
+from HiResMedSynthLib.placement.danger import MAY_TOUCH, MUST_TOUCH
 from HiResMedSynthLib.placement.sizes import shipped_sizes
 
 Index = tuple[int, int, int]
@@ -150,8 +151,8 @@ def draw_shape(
         origin=lesion.card.origin,
         type=lesion.card.type if request.type == "any" else request.type,
         diameter_mm=diameter_mm,
-        allow=(PLEURA_MARGIN,) if request.type == "juxtapleural" else (),
-        needs=PLEURA_MARGIN if request.type == "juxtapleural" else None,
+        allow=MAY_TOUCH.get(request.type, ()),
+        needs=MUST_TOUCH.get(request.type),
         anchor=anchor,
         fraction=fraction,
         corner=corner,
@@ -236,16 +237,11 @@ def generator_of(request: LesionRequest) -> Generator:
 
 
 def _wish(request: LesionRequest, ground: Ground, diameter_mm: float) -> Wish:
-    wants_stone = request.type == "stone" or (request.type == "any" and ground.domain == "kub")
-    if wants_stone != (ground.domain == "kub"):
-        raise SettingsError(
-            f"a lesion of type '{request.type}' doesn't belong into a picture of domain {ground.domain}",
-            remedy="Put stones into --domain kub, nodules into lung-ct, cxr and mr.",
-        )
+    ground.check_type(request.type)
     return Wish(
         type=request.type,
         diameter_mm=diameter_mm,
-        stone=wants_stone,
+        stone=ground.domain == "kub",
         film=ground.is_projection,
         entry=request.bank_entry,
         rotation_degrees=request.rotation_degrees,

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from HiResMedSynthLib.choices import Domain, RequestType, Zone
 from HiResMedSynthLib.errors import GeometryError, PlacementError, SettingsError
 from HiResMedSynthLib.image import MedicalImage
 from HiResMedSynthLib.joining.film_anatomy import FilmAnatomy, film_anatomy
@@ -25,17 +26,17 @@ from HiResMedSynthLib.joining.scan_limits import ScanLimits, scan_limits
 from HiResMedSynthLib.joining.scan_resolution import ScanResolution, scan_resolution
 from HiResMedSynthLib.placement.axes import both_lungs, is_axial
 from HiResMedSynthLib.placement.candidates import PlaceSampler
-from HiResMedSynthLib.placement.danger import LUNG_CLASSES, MEDIASTINUM, SPINE, DangerMap, danger
-from HiResMedSynthLib.placement.domain import PROJECTION_DOMAINS, Domain, guess_domain
-from HiResMedSynthLib.placement.film_view import view_warnings
+from HiResMedSynthLib.placement.danger import LUNG_CLASSES, MEDIASTINUM, MUST_TOUCH, SPINE, DangerMap, danger
+from HiResMedSynthLib.placement.domain import PROJECTION_DOMAINS, guess_domain
+from HiResMedSynthLib.placement.film_view import abdomen_warnings, view_warnings
 from HiResMedSynthLib.placement.location import heatmap
 from HiResMedSynthLib.placement.margins import Margins
 from HiResMedSynthLib.placement.method import LocalFactor, PlacementMethod
 from HiResMedSynthLib.placement.sizes import shipped_sizes
-from HiResMedSynthLib.placement.zones import Zone, zone_mask
+from HiResMedSynthLib.placement.zones import zone_mask
 
 Progress = Callable[[int, int, str], None]
-NOT_AXIAL = "; by its header this CT is not stored as axial slices, its anatomy was looked for as if it were"
+NOT_AXIAL = "by its header this CT is not stored as axial slices, its anatomy was looked for as if it were"
 
 # Grey range of a film (5th to 95th percentile) over the water-equivalent range it shows: lung to mediastinum in a
 # PA chest film, flank to spine in a KUB film. A coarse model of the unknown grey curve; case.json calls it so.
@@ -118,7 +119,7 @@ class Ground:
         if self.domain == "mr":
             return f"{self.danger_map.method}; prior: the same everywhere in the body"
         words = "density of real lesions" if factor is None else f"density of real lesions x {factor.name}"
-        seen = "" if self.domain != "lung-ct" or is_axial(self.image) else NOT_AXIAL
+        seen = "" if self.domain != "lung-ct" or is_axial(self.image) else f"; {NOT_AXIAL}"
         return f"{self.danger_map.method}; prior: {words}{seen}"
 
     def _forbidden_by_allowance(self, allow: tuple[str, ...]) -> NDArray[np.bool_]:
@@ -236,13 +237,35 @@ class Ground:
     def warnings(self) -> tuple[str, ...]:
         """What makes this image a poor ground for lesions."""
         if not self.is_projection:
-            return self.scan_limits.warnings if self.image.units == "HU" else ()
+            return self.view_warnings + (self.scan_limits.warnings if self.image.units == "HU" else ())
         return self.view_warnings + warnings(self.image, ~self.forbidden()[0])
 
     @cached_property
     def view_warnings(self) -> tuple[str, ...]:
-        """What makes a chest film's danger map and prior doubtful."""
+        """What of the view makes danger map and prior doubtful."""
+        if self.domain == "lung-ct" and not is_axial(self.image):
+            return (NOT_AXIAL,)
+        if self.domain == "kub":
+            return abdomen_warnings(self.image)
         return view_warnings(self.image) if self.domain == "cxr" else ()
+
+    def check_type(self, lesion_type: RequestType) -> None:
+        """Refuses a type of lesion that this kind of picture can't hold.
+
+        Raises:
+            SettingsError.
+        """
+        if lesion_type != "any" and (lesion_type == "stone") != (self.domain == "kub"):
+            raise SettingsError(
+                f"a lesion of type '{lesion_type}' doesn't belong into a picture of domain {self.domain}",
+                remedy="Put stones into --domain kub, nodules into lung-ct, cxr and mr.",
+            )
+        needed = MUST_TOUCH.get(lesion_type)
+        if needed is not None and needed not in self.danger_map.names.values():
+            raise SettingsError(
+                f"no {needed} is known in this picture, so no lesion can be put there",
+                remedy=f"Ask for another type than '{lesion_type}'.",
+            )
 
     @property
     def is_projection(self) -> bool:
@@ -297,7 +320,7 @@ def prepare_ground(
     _ = image.spacing_mm  # refuses an unknown spacing before any work
     if domain in PROJECTION_DOMAINS and image.units == "HU":
         raise SettingsError(
-            f"this is a CT, not a film ({domain})", remedy="Use --domain lung-ct, or project it to a film first."
+            f"this is a CT, not a film ({domain})", remedy="Use --domain lung-ct for a chest CT; films are radiographs."
         )
     if domain in PROJECTION_DOMAINS and image.slices > 1:
         raise SettingsError(

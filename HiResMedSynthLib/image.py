@@ -57,6 +57,11 @@ class Window:
         return np.asarray(np.clip(scaled, 0.0, 1.0))
 
 
+LUNG_WINDOW = Window(center=-600.0, width=1500.0)  # as CTs are read
+SOFT_TISSUE_WINDOW = Window(center=40.0, width=400.0)
+LUNG_HU, LUNG_SHARE = (-950.0, -600.0), 0.1  # of the voxels: then a CT without a window is shown in that of lung
+
+
 @dataclass(frozen=True, kw_only=True)
 class HeaderFacts:
     """What an export may repeat of the source's header: facts of the acquisition, never of the person.
@@ -335,11 +340,15 @@ class MedicalImage:
         return digest.hexdigest()
 
     def display_window(self) -> Window:
-        """The stored window, or one that spans the 1st to 99th percentile."""
+        """The stored window; else that of lung or soft tissue for a CT, and of others the 1st to 99th percentile."""
         if self.window is not None:
             return self.window
         step = max(1, self.pixels.size // 2_000_000)
-        return Window.spanning(self.pixels.reshape(-1)[::step])
+        some = self.pixels.reshape(-1)[::step]
+        if self.units != "HU":
+            return Window.spanning(some)
+        low, high = LUNG_HU
+        return LUNG_WINDOW if np.mean((some > low) & (some < high)) > LUNG_SHARE else SOFT_TISSUE_WINDOW
 
     def with_pixels(self, pixels: NDArray[Any]) -> MedicalImage:
         """The same image with other pixels of the same shape and type.

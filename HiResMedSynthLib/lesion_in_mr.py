@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from HiResMedSynthLib import fusion, measure
-from HiResMedSynthLib.case import HALF, CaseSettings, FusionName, PlacedLesion
+from HiResMedSynthLib.case import HALF, CaseSettings, PlacedLesion
+from HiResMedSynthLib.choices import FusionName
 from HiResMedSynthLib.errors import SettingsError
 from HiResMedSynthLib.ground import Ground
 from HiResMedSynthLib.joining.fit import SMOOTH_PX, with_noise

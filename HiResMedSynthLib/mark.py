@@ -54,7 +54,8 @@ class MarkFinding:
 
 def amplitude_for(image: MedicalImage) -> float:
     """How much the mark adds or takes away, in the image's units: one of 255 grey levels as it is displayed."""
-    step = abs(image.rescale[0]) if image.bits_stored is not None else 0.0
+    whole = 0.0 if image.pixels.dtype.kind == "f" else 1.0
+    step = abs(image.rescale[0]) if image.bits_stored is not None else whole
     return max(image.display_window().width / LEVELS, step)
 
 

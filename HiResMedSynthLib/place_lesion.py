@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from HiResMedSynthLib import measure
-from HiResMedSynthLib.case import FusionName, LesionRequest, Mode, PlacedLesion
+from HiResMedSynthLib.case import LesionRequest, Mode, PlacedLesion
+from HiResMedSynthLib.choices import FusionName
 from HiResMedSynthLib.draw_lesion import DrawnShape
 from HiResMedSynthLib.errors import SettingsError
 from HiResMedSynthLib.fusion import ALPHA_ONE

@@ -25,9 +25,11 @@ from numpy.typing import NDArray
 
 from HiResMedSynthLib import weights
 from HiResMedSynthLib.errors import SettingsError
+from HiResMedSynthLib.whole_tensors import read_tensors
 
 KIND = "background-descriptors"
 NAME_SUFFIX = "_descriptors"
+NO_DESCRIPTORS = "the model has no descriptors of its training films beside it: copies of them can't be looked for"
 SIDE, TILE = 64, 16
 ROW = SIDE // TILE  # tiles along a side
 SIGNS = 64  # kept of a tile
@@ -145,8 +147,8 @@ class TrainingDescriptors:
         why = ""
         if excess[size, nearest] > 1:
             why = (
-                f"likeness {likeness[size, nearest]:.2f} of {PARTS[size]} of it to a training image, where "
-                f"{PERCENT:.0f} % of other patients' stay below {self.limits[size]:.2f}"
+                f"{PARTS[size]} of it resembles a training image more than {PERCENT:.0f} of 100 images of other "
+                f"patients do ({likeness[size, nearest]:.2f}; theirs stay below {self.limits[size]:.2f})"
             )
         return Nearness(likeness=tuple(float(v) for v in likeness.max(axis=1)), nearest=int(nearest), why=why)
 
@@ -221,20 +223,16 @@ def read_descriptors(path: Path) -> TrainingDescriptors:
     Raises:
         ModelError: it is none, or is damaged.
     """
-    from safetensors import SafetensorError, safe_open
-
     try:
-        with safe_open(path, framework="np") as file:
-            signs, scale = file.get_tensor("signs"), file.get_tensor("scale")
-            numbers = json.loads(file.metadata()["limits"])
+        arrays, numbers = read_tensors(path, "limits", "np")
         return TrainingDescriptors(
-            signs=signs,
-            scale=scale.astype(np.float32),
+            signs=arrays["signs"],
+            scale=arrays["scale"].astype(np.float32),
             plain=float(numbers["plain"]),
             limits=tuple(float(limit) for limit in numbers["limits"]),
             unlearned=int(numbers["unlearned"]),
         )
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError, OverflowError, RecursionError) as problem:
+    except (OSError, KeyError, TypeError, ValueError, OverflowError) as problem:
         raise weights.ModelError(
             "these are no descriptors of training films, or they are damaged",
             where=path.name,

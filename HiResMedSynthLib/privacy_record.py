@@ -8,6 +8,7 @@ from HiResMedSynthLib.errors import SettingsError
 
 NEAR_COPY = "kept though it is near a training film"  # in the header's words: DICOM, NRRD and PNG alike
 ACCEPTED = "the background is a near copy of a film that its model learned from: accepted by the user"
+NEAR_COPY_REFUSED = "this background is a near copy of a film that its model learned from: it may show a real patient"
 HEAD_BYTES = 64 * 2**10
 
 
@@ -30,7 +31,7 @@ def check_background(background: Path, *, accepted: bool) -> tuple[str, ...]:
         return ()
     if not accepted:
         raise SettingsError(
-            "this background is a near copy of a film that its model learned from: it may show a real patient",
+            NEAR_COPY_REFUSED,
             where=background,
             remedy="Make another (generate draws near copies again), or add --accept-near-copy; case.json records it.",
         )

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
+from HiResMedSynthLib.choices import RequestType, Zone
 from HiResMedSynthLib.errors import SettingsError
 from HiResMedSynthLib.ground import Ground
 from HiResMedSynthLib.placement.candidates import candidates, footprint_problem, nearest_permitted
-from HiResMedSynthLib.placement.zones import Zone
+from HiResMedSynthLib.placement.danger import MAY_TOUCH, MUST_TOUCH
 
 FOOTPRINT = 1.4  # a lesion's footprint over its diameter: the matte is wider, the form not round
 LARGEST_MM = 200.0
@@ -45,11 +46,13 @@ class Verdict:
     Args:
         place: that was asked for.
         touches: names of the forbidden classes that it would touch, most first; empty: it may.
+        missing: the class that a lesion of its type has to touch and wouldn't, or None.
         nearest: the nearest place where it may, or None.
     """
 
     place: Index
     touches: tuple[str, ...]
+    missing: str | None
     nearest: Index | None
 
 
@@ -61,7 +64,7 @@ def propose(
     quotas: Mapping[Zone, int] | None = None,
     diameter_mm: float = 0.0,
     min_distance_mm: float = 10.0,
-    allow: Collection[str] = (),
+    lesion_type: RequestType = "any",
 ) -> list[Proposal]:
     """Up to `count` places drawn from the prior on permitted tissue, those of the quotas first; by seed alone.
 
@@ -72,14 +75,16 @@ def propose(
         quotas: how many of them a zone gets at least; the others lie anywhere.
         diameter_mm: a lesion of this size fits at each place, where such places were found (`Proposal.fits` tells).
         min_distance_mm: between two places.
-        allow: danger classes that count as permitted.
+        lesion_type: decides which classes it may touch, and which it has to.
 
     Raises:
         PlacementError: nothing is permitted, or not in a zone.
-        SettingsError: see `check_wish`.
+        SettingsError: see `check_wish` and `Ground.check_type`.
     """
     quotas = dict(quotas or {})
     check_wish(count=count, quotas=quotas, diameter_mm=diameter_mm, min_distance_mm=min_distance_mm)
+    ground.check_type(lesion_type)
+    allow = MAY_TOUCH.get(lesion_type, ())
     rng = np.random.default_rng(seed)
     permitted = int((~ground.forbidden(allow)).sum())
     everywhere = ground.heat(allow)
@@ -87,7 +92,7 @@ def propose(
     ball = _ball(FOOTPRINT * diameter_mm / 2, spacing, flat=ground.image.slices == 1) if diameter_mm > 0 else None
 
     def fits(place: Index) -> bool:
-        return ball is None or not footprint_problem(ground.danger_map, ball, _corner(place, ball), allow=allow)
+        return ball is None or _problem(ground, ball, _corner(place, ball), lesion_type) == ((), None)
 
     found: list[Proposal] = []
     chosen: list[Index] = []
@@ -112,21 +117,23 @@ def propose(
     return found
 
 
-def judge(ground: Ground, place: Index, *, diameter_mm: float, allow: Collection[str] = ()) -> Verdict:
+def judge(ground: Ground, place: Index, *, diameter_mm: float, lesion_type: RequestType = "any") -> Verdict:
     """Whether a ball of the size of a lesion's footprint may stand at a place, by the code that draws cases.
 
     Raises:
-        SettingsError: the diameter can't be.
+        SettingsError: the diameter can't be; see `Ground.check_type`.
     """
+    ground.check_type(lesion_type)
     if not 0 < diameter_mm <= LARGEST_MM:
         raise SettingsError(f"a diameter of {diameter_mm} mm can't be", remedy=f"Give up to {LARGEST_MM:g} mm.")
     spacing = ground.image.spacing_mm
     ball = _ball(FOOTPRINT * diameter_mm / 2, spacing, flat=ground.image.slices == 1)
     corner = _corner(place, ball)
-    touches = footprint_problem(ground.danger_map, ball, corner, allow=allow)
-    nearest = nearest_permitted(ground.forbidden(allow), ball, corner, spacing_mm=spacing) if touches else corner
+    touches, missing = _problem(ground, ball, corner, lesion_type)
+    forbidden = ground.forbidden(MAY_TOUCH.get(lesion_type, ()))
+    nearest = nearest_permitted(forbidden, ball, corner, spacing_mm=spacing) if touches else corner
     moved = None if nearest is None else tuple(at + size // 2 for at, size in zip(nearest, ball.shape, strict=True))
-    return Verdict(place=place, touches=touches, nearest=moved)
+    return Verdict(place=place, touches=touches, missing=missing, nearest=moved)
 
 
 def check_wish(*, count: int, quotas: Mapping[Zone, int], diameter_mm: float, min_distance_mm: float) -> None:
@@ -142,6 +149,15 @@ def check_wish(*, count: int, quotas: Mapping[Zone, int], diameter_mm: float, mi
         )
     _check_mm(diameter_mm, "diameter")
     _check_mm(min_distance_mm, "distance")
+
+
+def _problem(
+    ground: Ground, ball: NDArray[np.bool_], corner: Index, lesion_type: RequestType
+) -> tuple[tuple[str, ...], str | None]:
+    """(classes forbidden to that type that a ball there touches, the class that it has to touch and doesn't)."""
+    touched, needed = footprint_problem(ground.danger_map, ball, corner), MUST_TOUCH.get(lesion_type)
+    touches = tuple(name for name in touched if name not in MAY_TOUCH.get(lesion_type, ()))
+    return touches, None if touches or needed in touched else needed
 
 
 def _check_mm(value: float, what: str) -> None:

@@ -150,12 +150,15 @@ def _whole(image: MedicalImage, slice_index: int | None) -> MedicalImage:
     return image if slice_index is None else image.single_slice(slice_index)
 
 
+OTHER_SPACING = "the pixel spacing given is taken in place of the file's own"
+
+
 def with_assumed_spacing(image: MedicalImage, spacing_mm: tuple[float, float]) -> MedicalImage:
     """The image with the pixel spacing that a user gave; a note where the file says otherwise."""
     oddities = image.oddities
     if image.pixel_spacing_mm is not None and image.pixel_spacing_mm != spacing_mm:
         old = image.pixel_spacing_mm
-        oddities = (*oddities, f"the file says {old[0]:g} x {old[1]:g} mm, the user said otherwise")
+        oddities = (*oddities, f"{OTHER_SPACING}: the file says {old[0]:g} x {old[1]:g} mm")
     return replace(image, pixel_spacing_mm=spacing_mm, spacing_source="assumed", oddities=oddities)
 
 

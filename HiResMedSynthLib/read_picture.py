@@ -14,6 +14,7 @@ from HiResMedSynthLib.image import HeaderFacts, MedicalImage
 from HiResMedSynthLib.read_quietly import without_warnings
 from HiResMedSynthLib.synthetic_words import told_by_text
 
+ORIENTATION_TAG = 0x0112
 PHOTOMETRIC_TAG, MIN_IS_WHITE = 262, 0  # TIFF 6.0, section 3
 GREY_MODES = {"L": "uint8", "I;16": "uint16", "I;16B": "uint16", "I;16L": "uint16", "1": "uint8"}
 
@@ -36,7 +37,9 @@ def read_picture(path: Path) -> MedicalImage:
                 oddities.append("the file holds several pages, the first was taken")
             if kind == "PNG":
                 _refuse_16_bit_colour(picture, path)
-            pixels = _grey(picture, path, oddities)
+            if kind == "TIFF":
+                _refuse_turned(picture, path)
+            pixels = _upright(_grey(picture, path, oddities), picture, oddities)
             oddities += told_by_text(" ".join(str(value) for value in picture.info.values()))
             tags = getattr(picture, "tag_v2", {})
             # Pillow inverts 8-bit pictures of this kind itself, 16-bit ones it leaves as stored
@@ -95,6 +98,29 @@ def _grey(picture: Any, path: Path, oddities: list[str]) -> NDArray[Any]:
             return np.ascontiguousarray(channels[..., 0])
         raise ReadError("this is a colour picture", where=path, remedy="Convert it to grey (8 or 16 bit) first.")
     raise ReadError(f"pictures of kind '{mode}' are not read", where=path, remedy="Convert it to grey, 8 or 16 bit.")
+
+
+def _upright(pixels: NDArray[Any], picture: Any, oddities: list[str]) -> NDArray[Any]:
+    """The pixels turned and mirrored as viewers show them: by the EXIF orientation (CIPA DC-008, tag 0x0112)."""
+    try:
+        orientation = picture.getexif().get(ORIENTATION_TAG, 1)
+    except Exception:  # whatever Pillow meets in a damaged block; that of the pixels is whole
+        return pixels
+    if orientation not in range(2, 9):
+        return pixels
+    oddities.append(f"turned upright, as its EXIF orientation ({orientation}) says and viewers show it")
+    if orientation >= 5:
+        pixels = pixels.T
+    # 2, 3, 7, 8 mirror what is left for right; 3, 4, 6, ... upper for lower
+    rows = slice(None, None, -1 if orientation in (3, 4, 7, 8) else 1)
+    columns = slice(None, None, -1 if orientation in (2, 3, 6, 7) else 1)
+    return np.ascontiguousarray(pixels[rows, columns])
+
+
+def _refuse_turned(picture: Any, path: Path) -> None:
+    """Pillow 13 stretches TIFF pictures of these orientations."""
+    if picture.tag_v2.get(ORIENTATION_TAG) in (5, 6, 7, 8):
+        raise ReadError("its orientation tag turns it by 90 degrees", where=path, remedy="Save it upright first.")
 
 
 def _refuse_size(path: Path, cause: Exception | None = None) -> NoReturn:

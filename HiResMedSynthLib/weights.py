@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from HiResMedSynthLib.card_texts import names_a_place, texts_in
+from HiResMedSynthLib.choices import use_of
 from HiResMedSynthLib.errors import HiResMedSynthError
 from HiResMedSynthLib.whole_tensors import save_tensors
 
@@ -38,6 +39,10 @@ ADVICE = "See: hiresmedsynth models list."
 
 class ModelError(HiResMedSynthError):
     """A model is missing, damaged, changed, or not what was asked for."""
+
+
+class NoModelError(ModelError):
+    """There is no model of that name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,18 +169,18 @@ def find(name: str, kind: str | None = None, *, words: tuple[str, ...] = ()) -> 
     `words`: what could be said in place of a model's name, for the message.
 
     Raises:
-        ModelError: there is none, it is of another kind, or its file was changed or damaged.
+        ModelError: there is none (`NoModelError`), it is of another kind, or its file was changed or damaged.
     """
     check_name(name)
     for path, shipped in _files():
         if path.stem != name:
             continue
         card = _verified(path, shipped=shipped)
-        if kind not in (None, card.kind):
-            raise ModelError(f"the model '{name}' is of kind {card.kind}, not {kind}", remedy=ADVICE)
+        if kind and kind != card.kind:
+            raise ModelError(f"the model '{name}' {use_of(card.kind)}; needed: one that {use_of(kind)}", remedy=ADVICE)
         return Model(card=card, path=path, shipped=shipped)
     besides = f"Choose {', '.join(words)}, or a model. " if words else ""
-    raise ModelError(
+    raise NoModelError(
         f"there is no model '{name}'", remedy=f"{besides}{ADVICE} A file becomes a model by: models add FILE."
     )
 

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from HiResMedSynthLib.annotated_image import AnnotatedImage, Index
+from HiResMedSynthLib.detection_formats import coco_categories, run_lengths, yolo_line
 from HiResMedSynthLib.errors import ExportError
 from HiResMedSynthLib.image import MedicalImage
 from HiResMedSynthLib.synthetic_words import text_by_oddities
@@ -95,7 +96,7 @@ def coco_document(images: Sequence[AnnotatedImage]) -> dict[str, Any]:
     return {
         "info": {"description": f"Lesions marked in {_kinds(images)} images with HiResMedSynth"},
         "images": list(pictures.values()),
-        "categories": [{"id": number, "name": name} for number, name in enumerate(classes, start=1)],
+        "categories": coco_categories(classes),
         "annotations": found,
         "hiresmedsynth": {"version": 1, "volumes": [_volume(one.image, n) for n, one in enumerate(images, start=1)]},
     }
@@ -135,14 +136,6 @@ def _runs(plane: NDArray[np.bool_], row: int, column: int, image: MedicalImage) 
     return run_lengths(whole)
 
 
-def run_lengths(plane: NDArray[np.bool_]) -> dict[str, list[int]]:
-    """COCO's uncompressed run lengths of a picture's mask `[row, column]`: column after column, zeros first."""
-    flat = plane.T.ravel()
-    ends = np.flatnonzero(np.diff(flat)) + 1
-    counts = np.diff(np.concatenate([[0], ends, [flat.size]])).tolist()
-    return {"size": list(plane.shape), "counts": [0, *counts] if flat[0] else counts}
-
-
 def _write_nrrd(path: Path, array: NDArray[Any], image: MedicalImage, *, compress: bool, told: str = "") -> None:
     volume = to_simpleitk(array, image)[0]
     if told:
@@ -151,17 +144,14 @@ def _write_nrrd(path: Path, array: NDArray[Any], image: MedicalImage, *, compres
 
 
 def _write_yolo(document: dict[str, Any], folder: Path) -> None:
-    """labels_yolo/IM0001_s012.txt: class (from 0), centre x, centre y, width, height as parts of the picture."""
+    """labels_yolo/IM0001_s012.txt: a line a box."""
     names = [category["name"] for category in document["categories"]]
     (folder / "classes.txt").write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
     for picture in document["images"]:
-        lines = []
-        for one in document["annotations"]:
-            if one["image_id"] == picture["id"]:
-                x, y, width, height = one["bbox"]
-                parts = (x + width / 2, y + height / 2, width, height)
-                scale = (picture["width"], picture["height"]) * 2
-                values = " ".join(f"{part / whole:.6f}" for part, whole in zip(parts, scale, strict=True))
-                lines.append(f"{one['category_id'] - 1} {values}\n")
+        lines = [
+            yolo_line(one["category_id"] - 1, one["bbox"], columns=picture["width"], rows=picture["height"])
+            for one in document["annotations"]
+            if one["image_id"] == picture["id"]
+        ]
         stem = PurePosixPath(picture["file_name"]).stem
         (folder / f"{stem}_s{picture['slice']:03d}.txt").write_text("".join(lines), encoding="utf-8")

@@ -57,7 +57,6 @@ def test_a_sound_folder_passes(tmp_path: Path) -> None:
     assert told[-1] == (20, 20, "images/f9.png")
     refuse_problems(check, tmp_path)
     text = as_text(check)
-    assert "nothing stops training" in text
     assert "images with YOLO boxes" in text
 
 
@@ -66,6 +65,26 @@ def test_other_formats_pass(build: Callable[[Path], Path], tmp_path: Path) -> No
     check = check_annotations(build(tmp_path / "in"))
     assert check.problems == ()
     assert all(one.labelled for one in check.images)
+
+
+@pytest.mark.parametrize(
+    ("build", "words"),
+    [
+        (masks, "train_danger --domain film"),
+        (nnunet, "train_danger --domain lung-ct"),
+        (dicom, "train_location, train_yolo, train_detector"),
+        (yolo, "none: no structure of the body is labelled in this folder. Give masks of lungs, bone ... Places of "
+               "lesions on films teach no trainer here: 'prior' uses the density"),
+        (lambda folder: sed(",0.5,DX", ",0.5,MR")(yolo(folder)), "none: images of modality MR"),
+    ],
+)  # fmt: skip
+def test_it_names_the_trainers_that_take_the_folder(build: Callable[[Path], Path], words: str, tmp_path: Path) -> None:
+    build(tmp_path / "in")
+    text = as_text(check_annotations(tmp_path / "in"))
+    taken = not words.startswith("none")
+    assert ("nothing stops training" in text, "but no trainer takes it" in text) == (taken, not taken)
+    (line,) = (line for line in text.splitlines() if line.startswith("trainers"))
+    assert words in line
 
 
 # -- the split ---------------------------------------------------------------------------------------------------------

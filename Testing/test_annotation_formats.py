@@ -217,6 +217,16 @@ def test_lines_about_files_elsewhere_are_passed_over(tmp_path: Path) -> None:
     assert read_patients(tmp_path, ["scans/p1/film.png"]) == {}
 
 
+def test_a_spacing_may_differ_between_rows_and_columns(tmp_path: Path) -> None:
+    write(tmp_path / "patients.csv", 'file,patient,spacing_mm\na.png,A,"0.342, 0.4175"\nb.png,B,0.143\n')
+    told = read_patients(tmp_path, ["a.png", "b.png"])
+    assert told is not None and [line.spacing_mm for line in told.values()] == [(0.342, 0.4175), (0.143, 0.143)]
+    for wrong in ("0.3 0.4", '"1,2,3"', '"0.3,"', "-1"):
+        write(tmp_path / "patients.csv", f"file,patient,spacing_mm\na.png,A,{wrong}\n")
+        with pytest.raises(ReadError, match="mm can't be"):
+            read_patients(tmp_path, ["a.png"])
+
+
 def test_a_seg_is_matched_by_frame_of_reference_where_its_pictures_were_renamed(tmp_path: Path) -> None:
     headers = dicom_series(tmp_path / "s", 0)
     dicom_seg(headers, tmp_path / "seg.dcm", seg_mask())

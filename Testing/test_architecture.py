@@ -15,8 +15,8 @@ LIBRARY = ROOT / "HiResMedSynthLib"
 HEAVY = {"torch", "torchvision", "SimpleITK", "pydicom", "cv2", "highdicom", "gdcm", "vtk"}
 
 FOUNDATION = {
-    "aside", "card_texts", "errors", "flow", "layers", "patient_split", "synthetic_words", "torchvision_guard",
-    "versions",
+    "aside", "card_texts", "choices", "detection_formats", "errors", "flow", "free_memory", "layers", "patient_split",
+    "synthetic_words", "torchvision_guard", "versions",
 }  # fmt: skip
 IMAGE = {"image"}
 PIXELS = {"write_volume", "read", "read_dicom", "inpaint", "project", "edge_profile", "measure", "annotations", "mark"}
@@ -38,7 +38,9 @@ ALLOWED: dict[str, Set[str]] = {
     "annotation_picture": FOUNDATION | IMAGE | {"annotated_image"},
     "annotation_sets": {"annotation_facts"},
     "annotation_check": FOUNDATION | {"annotation_facts", "annotation_picture", "annotation_sets", "annotations"},
-    "annotation_report": {"annotation_check", "annotation_facts", "annotation_picture"},
+    "annotation_classes": FOUNDATION | {"placement"},
+    "annotation_needs": FOUNDATION | {"annotation_check", "annotation_classes", "annotation_facts"},
+    "annotation_report": {"annotation_check", "annotation_facts", "annotation_needs", "annotation_picture"},
     "measure": FOUNDATION | IMAGE | {"edge_profile"},
     "inspect": FOUNDATION | IMAGE,
     "weights": FOUNDATION | {"whole_tensors"},
@@ -68,7 +70,7 @@ ALLOWED: dict[str, Set[str]] = {
     "batch": LOWER
     | {"background", "privacy", "privacy_record", "lesion", "placement", "fusion", "export", "case", "case_file"}
     | {"draw_case", "ground"}
-    | {"compose", "annotations_patients", "write_annotations"},
+    | {"compose", "annotations_patients"},
 }
 ABOVE = {"evaluation", "service", "cli"}
 

@@ -174,3 +174,21 @@ def test_a_case_gives_its_requests_back_pinned(tmp_path: Path) -> None:
     case = small_case()
     write_case(case, tmp_path)
     assert read_requests(tmp_path / "case.json") == case.pinned_settings().requests
+
+
+def test_a_script_may_give_numpy_values_and_lists(tmp_path: Path) -> None:
+    request = LesionRequest(
+        seed=np.int64(3),
+        place=np.array([1, 2.5, 3]),
+        contrast=(np.float32(2), 3),
+        size_mm=[8, 9],
+        rotation_degrees=np.float32(20),
+    )  # type: ignore[arg-type]
+    settings = CaseSettings(requests=[request], min_distance_mm=np.float64(2))  # type: ignore[arg-type]
+    plain = LesionRequest(seed=3, place=(1.0, 2.5, 3.0), contrast=(2.0, 3.0), size_mm=(8.0, 9.0), rotation_degrees=20.0)
+    assert settings == CaseSettings(requests=(plain,), min_distance_mm=2.0)
+    assert hash(settings.requests[0]) == hash(plain)
+    json.dumps([request.seed, request.place, request.contrast, request.rotation_degrees])
+    for wrong, words in (({"size_mm": 12}, "size_mm takes 2 numbers"), ({"place": (1, 2)}, "place takes 3 numbers")):
+        with pytest.raises(SettingsError, match=words):
+            LesionRequest(**wrong)  # type: ignore[arg-type]

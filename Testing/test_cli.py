@@ -17,8 +17,8 @@ import pydicom
 import pytest
 from PIL import Image
 
+from HiResMedSynthLib.choices import LESION_TYPES
 from HiResMedSynthLib.cli import main as command_line
-from HiResMedSynthLib.lesion.lesion import LESION_TYPES
 from HiResMedSynthLib.read import read_image
 
 FILM = ("--domain", "cxr", "--spacing-mm", "0.342,0.4175")
@@ -107,7 +107,8 @@ def test_a_pair_replays_its_own_case(
 
         image = read_image(ct_series_folder)
         volume = sitk.GetImageFromArray(image.pixels[7:4:-1].copy())
-        volume.SetSpacing((*image.pixel_spacing_mm[::-1], image.slice_spacing_mm))  # type: ignore[index]
+        odd = 0.8314043283462524  # DICOM's 16 characters don't hold it
+        volume.SetSpacing((odd, odd, image.slice_spacing_mm))
         volume.SetDirection((1, 0, 0, 0, 1, 0, 0, 0, -1))
         sitk.WriteImage(volume, str(tmp_path / "turned.nrrd"))
         source = [tmp_path / "turned.nrrd"]
@@ -118,6 +119,28 @@ def test_a_pair_replays_its_own_case(
     assert run(monkeypatch, "compose", "--case", tmp_path / "a", "--out", tmp_path / "b") == 0
     ours, again = (read_image(tmp_path / name / "dicom") for name in ("a", "b"))
     assert ours.pixel_sha256 == again.pixel_sha256
+
+
+def test_what_was_given_in_place_of_the_header_and_what_lies_otherwise_is_told(
+    ct_series_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import SimpleITK as sitk
+
+    asked = ("--size-mm", "8:9", "--danger", "rule")
+    out = tmp_path / "part"
+    assert run(monkeypatch, "compose", ct_series_folder, "--spacing-mm", "0.9", *asked, "--pair", "--changed-only",
+               "--out", out) == 0  # fmt: skip
+    assert "WARNING: the pixel spacing given is taken in place of the file's own: the file says 0.8" in (
+        capsys.readouterr().err
+    )
+    assert run(monkeypatch, "compose", "--case", out, "--out", tmp_path / "again") == 1
+    assert "--changed-only" in (told := capsys.readouterr().err) and "the pixels differ" not in told
+    image = sitk.GetImageFromArray(read_image(ct_series_folder).pixels)
+    image.SetSpacing((0.841797, 0.841797, 5.0))
+    image.SetDirection((1, 0, 0, 0, 0, -1, 0, 1, 0))
+    sitk.WriteImage(image, str(tmp_path / "coronal.nrrd"))
+    run(monkeypatch, "compose", tmp_path / "coronal.nrrd", "--danger", "rule", "--out", tmp_path / "c")
+    assert "not stored as axial slices" in capsys.readouterr().err
 
 
 def test_nothing_of_the_source_patient_is_in_any_output(composed: Path, ct_series_folder: Path) -> None:

@@ -17,10 +17,10 @@ def test_a_sound_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys:
     report, told = tmp_path / "new" / "check", tmp_path / "new" / "check.json"
     assert run(monkeypatch, "data", "check", folder, "--report", report, "--json", told) == 0
     shown = capsys.readouterr().out
-    assert "nothing stops training" in shown
+    assert "nothing is wrong in it, but no trainer takes it" in shown
     assert "Holds pixels of patients" in shown
     facts = json.loads(told.read_text())
-    assert (facts["images"], facts["problems"]) == (4, [])
+    assert (facts["images"], facts["problems"], facts["trainers"]) == (4, [], [])
     assert (report / "report.html").read_text().count("<figure>") == 4
 
 

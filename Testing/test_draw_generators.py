@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from HiResMedSynthLib import weights
-from HiResMedSynthLib.case import Case, CaseSettings, FusionName, LesionRequest
+from HiResMedSynthLib.case import Case, CaseSettings, LesionRequest
 from HiResMedSynthLib.case_file import case_bytes, read_case, read_requests, write_case
+from HiResMedSynthLib.choices import FusionName
 from HiResMedSynthLib.compose import compose
 from HiResMedSynthLib.draw_case import draw_case
 from HiResMedSynthLib.errors import HiResMedSynthError, SettingsError

@@ -221,7 +221,7 @@ def test_zones_of_an_mr_are_refused_by_the_library_too() -> None:
     ground: Ground = prepare_ground(phantom())
     with pytest.raises(PlacementError, match="parts of an MR"):
         zone_mask(ground.image, ground.danger_map, "left", domain="mr")
-    with pytest.raises(SettingsError, match="is not for this purpose on mr images"):
+    with pytest.raises(SettingsError, match="forbidden on a chest CT, not what is forbidden on an MR"):
         prepare_ground(phantom(), placement=replace(ground.placement, danger="danger-ct"))
 
 

@@ -17,6 +17,7 @@ from HiResMedSynthLib.case import Case, CaseSettings, LesionRequest, PlacedLesio
 from HiResMedSynthLib.case_file import case_bytes, read_case, write_case
 from HiResMedSynthLib.compose import compose
 from HiResMedSynthLib.draw_case import SHAPES_TRIED, draw_case
+from HiResMedSynthLib.errors import SettingsError
 from HiResMedSynthLib.ground import Ground, prepare_ground
 from HiResMedSynthLib.image import MedicalImage
 from HiResMedSynthLib.joining.acceptance import Verdict
@@ -177,3 +178,11 @@ def test_one_unlike_real_nodules_is_drawn_again_and_its_neighbour_stays(
     assert sum("drawn again" in line for line in case.log) == SHAPES_TRIED
     assert "the nearest is taken" in case.log[-1]
     assert np.array_equal(case.lesions[1].intensity, alone.intensity)
+
+
+def test_a_film_in_fractions_is_refused_since_no_lesion_could_be_stored(film: MedicalImage, ground: Ground) -> None:
+    fractions = like(film, (film.pixels / np.float32(255)).astype(np.float32))
+    for fusion in ("better", "alpha"):
+        with pytest.raises(SettingsError, match="too few for whole steps"):
+            draw(fractions, SOLID, fusion=fusion)
+    assert draw(ground, SOLID).lesions[0].intensity.any()

@@ -69,7 +69,7 @@ def test_planted_copies_of_each_kind_are_found_and_named(
         near = descriptors.nearness(CHANGES[kind](training[number], np.random.default_rng(number)))
         assert near.nearest == number
         assert near.whole > descriptors.limits[-1]
-        assert "other patients' stay below" in near.why
+        assert "resembles a training image more than 99 of 100 images of other patients do" in near.why
 
 
 def test_two_changes_at_once_are_found(descriptors: TrainingDescriptors, training: list[Pixels]) -> None:

@@ -12,15 +12,17 @@ import pytest
 from click.testing import CliRunner
 
 from HiResMedSynthLib import weights
+from HiResMedSynthLib.case import CaseSettings, LesionRequest
+from HiResMedSynthLib.choices import ZONES, Zone
 from HiResMedSynthLib.cli.candidates_file import judged, write_places
 from HiResMedSynthLib.cli.main import cli
-from HiResMedSynthLib.cli.options import ZONE_NAMES
+from HiResMedSynthLib.draw_case import draw_case
 from HiResMedSynthLib.errors import HiResMedSynthError, PlacementError, SettingsError
 from HiResMedSynthLib.ground import Ground, prepare_ground
 from HiResMedSynthLib.image import MedicalImage
 from HiResMedSynthLib.placement.method import ENGINES, PlacementMethod
 from HiResMedSynthLib.placement.network import ENTRY, KIND
-from HiResMedSynthLib.placement.zones import ZONES, Zone, zone_mask
+from HiResMedSynthLib.placement.zones import zone_mask
 from HiResMedSynthLib.propose import judge, propose
 from HiResMedSynthLib.read import read_image
 from Testing.placement.phantoms import chest_ct
@@ -72,10 +74,6 @@ def test_quotas_are_kept_on_the_patients_own_sides(ground: Ground) -> None:
             assert z > middle[2]
         elif one.zone == "right":
             assert x < middle[0]
-
-
-def test_the_command_line_knows_the_same_zones() -> None:
-    assert ZONE_NAMES == ZONES
 
 
 def test_zones_part_the_lungs(ground: Ground) -> None:
@@ -168,6 +166,30 @@ def test_a_forbidden_place_is_named_with_the_nearest_free_one(ground: Ground) ->
         judge(ground, (20, 64, 64), diameter_mm=0.0)
 
 
+def test_what_may_be_touched_and_must_be_goes_by_the_type(ct_series_folder: Path) -> None:
+    """Suggestion, check and composing are of one mind: at the margin a juxtapleural lesion stands, and no other."""
+    ground = prepare_ground(read_image(ct_series_folder), placement=RULE)
+    found = propose(ground, count=4, seed=3, diameter_mm=8.0, lesion_type="juxtapleural")
+    for one in found:
+        row, column = one.place[1:]
+        assert judge(ground, one.place, diameter_mm=8.0).touches == ("pleura margin",)
+        line = judged(ground, [(row, column, one.place[0])], 8.0, "juxtapleural")
+        assert line.endswith("8 mm: permitted")
+    inner = next(one.place for one in propose(ground, count=9, seed=3, diameter_mm=8.0) if one.fits)
+    assert judge(ground, inner, diameter_mm=8.0, lesion_type="juxtapleural").missing == "pleura margin"
+    place = (inner[1], inner[2], inner[0])
+    assert "would not touch the pleura margin, as a lesion of type" in judged(ground, [place], 8.0, "juxtapleural")
+    request = LesionRequest(type="juxtapleural", size_mm=(7.9, 8.1), place=found[0].place)
+    settings = CaseSettings(requests=(request,), placement=RULE, fusion="alpha")
+    assert len(draw_case(ground.image, settings, 1, ground=ground).lesions) == 1
+    with pytest.raises(SettingsError, match="type 'stone' doesn't belong"):
+        propose(ground, count=1, seed=1, lesion_type="stone")
+    names = {label: name.replace("pleura margin", "wall") for label, name in ground.danger_map.names.items()}
+    without = replace(ground, danger_map=replace(ground.danger_map, names=names))
+    with pytest.raises(SettingsError, match="no pleura margin is known"):
+        judge(without, inner, diameter_mm=8.0, lesion_type="juxtapleural")
+
+
 def test_where_a_lesion_fits_nowhere_the_places_say_so(ground: Ground, tmp_path: Path) -> None:
     assert all(one.fits for one in propose(ground, count=3, seed=1, diameter_mm=10.0))
     huge = propose(ground, count=3, seed=1, diameter_mm=190.0)
@@ -193,7 +215,7 @@ def test_where_a_lesion_fits_nowhere_the_places_say_so(ground: Ground, tmp_path:
         ("--min-distance-mm -4", "a distance of -4.0 mm"),
         ("--check 64,64", "a place in one of 12 slices"),
         ("--prior nosuch", "there is no model 'nosuch'"),
-        ("--prior danger-ct", "is not for this purpose on lung-ct"),
+        ("--prior danger-ct", "tells what is forbidden on a chest CT, not where lesions are likely on a chest CT"),
     ],
 )
 def test_what_cant_be_is_refused_before_a_map_is_made(

@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from HiResMedSynthLib.cli.inspect import inspect_command
+from HiResMedSynthLib.errors import ReadError
 from HiResMedSynthLib.image import ORIENTATION_UNKNOWN
 from HiResMedSynthLib.inspect import describe
 from HiResMedSynthLib.read import read_image
@@ -140,3 +141,27 @@ def test_inspect_command(ct_series_folder: Path, cxr_file: Path) -> None:
     said = CliRunner().invoke(inspect_command, [str(ct_series_folder), "--slice", "3"])
     assert said.exit_code == 0
     assert "512 rows x 512 columns" in said.output
+
+
+@pytest.mark.parametrize("name", ["film.jpg", "film.png", "film.tif"])
+def test_a_picture_is_read_as_viewers_show_it(name: str, tmp_path: Path) -> None:
+    upright = np.kron(np.arange(12, dtype=np.uint8).reshape(3, 4), np.ones((16, 16), np.uint8)) * 20
+    for orientation, stored in ((6, np.rot90(upright)), (3, np.rot90(upright, 2)), (2, np.fliplr(upright))):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        Image.fromarray(stored).save(tmp_path / name, exif=exif)
+        if (name, orientation) == ("film.tif", 6):
+            with pytest.raises(ReadError, match="turns it by 90 degrees"):
+                read_image(tmp_path / name)
+            continue
+        image = read_image(tmp_path / name)
+        assert np.abs(image.pixels[0].astype(int) - upright).max() <= 4, orientation  # JPEG loses a little
+        assert name == "film.tif" or any("EXIF" in oddity for oddity in image.oddities)  # Pillow turns TIFF itself
+
+
+def test_a_ct_without_a_window_is_shown_in_that_of_what_it_shows(tmp_path: Path) -> None:
+    chest = np.full((2, 40, 40), -1000, np.int16)
+    chest[:, 5:35, 5:35] = 40
+    assert read_image(write_volume(tmp_path / "abdomen.nrrd", chest)).display_window().center == 40
+    chest[:, 10:30, 10:20] = -850
+    assert read_image(write_volume(tmp_path / "chest.nrrd", chest)).display_window().center == -600

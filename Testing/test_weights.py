@@ -91,7 +91,7 @@ def test_a_changed_byte_is_noticed_at_use(tmp_path: Path, at: int) -> None:
 
 def test_a_model_without_its_record_or_of_another_kind_is_refused(tmp_path: Path) -> None:
     path = weights.add(written(tmp_path)).path
-    with pytest.raises(ModelError, match="of kind background"):
+    with pytest.raises(ModelError, match="'lungs' makes backgrounds; needed: one that draws variants of one lesion"):
         weights.find("lungs", "lesion-singan")
     path.with_suffix(".json").write_text("{}")
     with pytest.raises(ModelError, match="no hash is recorded"):

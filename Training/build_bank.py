@@ -21,13 +21,8 @@ from HiResMedSynthLib import measure
 from HiResMedSynthLib.lesion.bank import bank_bytes
 from HiResMedSynthLib.lesion.cut_out import cut_out
 from HiResMedSynthLib.lesion.lesion import Lesion, LesionCard
-from Training.nodule_source import SourceNodule, nodules
+from Training.nodule_source import ATTRIBUTION, LICENCE, SourceNodule, nodules
 
-LICENCE = "CC BY 3.0"
-ATTRIBUTION = (
-    "Armato SG III et al. Data From LIDC-IDRI. The Cancer Imaging Archive, 2015, doi 10.7937/K9/TCIA.2015.LO9QL9SX; "
-    "Armato SG III et al. Med Phys 2011;38:915-931; crops: Computer Vision Center, Universitat Autonoma de Barcelona"
-)
 STONE_ATTRIBUTION = (
     "Wasserthal J et al. TotalSegmentator: Robust Segmentation of 104 Anatomic Structures in CT Images. "
     "Radiology: Artificial Intelligence 2023, doi 10.1148/ryai.230024; University Hospital Basel"

@@ -34,8 +34,7 @@ from HiResMedSynthLib.placement.regions_film import find_film_regions
 from HiResMedSynthLib.placement.rule_kub import danger_kub
 from HiResMedSynthLib.project import MU_WATER_PER_MM, STORED_PER_LINE_INTEGRAL, project
 from HiResMedSynthLib.read import read_image
-from Training.build_bank import ATTRIBUTION, LICENCE
-from Training.nodule_source import SourceNodule, nodules
+from Training.nodule_source import ATTRIBUTION, LICENCE, SourceNodule, nodules
 
 ERASED_MM = 2.0  # outside the readers' union
 SIZES_MM = {

@@ -25,6 +25,7 @@ CT_BLUR_BINS, CXR_BLUR_BINS = 1.2, 1.5
 TAILS = (2.5, 97.5)  # percent; 99 % would span the largest people and squeeze the density of all others
 WIDENED = 0.03  # share of the span: the outermost nodules lie about 5 mm inside the lung
 FITTED_FILMS = 184
+FILM_TABLES = ("chestx_det_boxes.csv", "nih_bbox_2017.csv")
 KUB_BINS, KUB_BLUR_BINS = (44, 56), 1.5  # 5 mm
 KUB_BOX_MM = ((160.0, -140.0), (-60.0, 140.0))  # above the crests, aside: of the first and the last bin's outer edges
 KIDNEY_ASIDE_MM = 70.0  # kidneys of the one CT with labels: 70 and 71 mm from the spine's middle
@@ -62,17 +63,18 @@ def population_box(places: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.stack([low - margin, high + margin])
 
 
+def film_rows(folder: Path) -> list[dict[str, str]]:
+    """Rows of the nodule boxes on NIH films, with their `table`; those of `nih_bbox_2017.csv` tell the patient."""
+    rows = []
+    for name in FILM_TABLES:
+        with (folder / name).open(encoding="utf-8") as handle:
+            rows += [{**row, "table": name} for row in csv.DictReader(handle) if row["label"] == "Nodule"]
+    return rows
+
+
 def film_nodules(folder: Path) -> NDArray[np.float64]:
     """`[nodule, 2]` (down, across) centres of nodule boxes on NIH films, shares of the picture."""
-    places = []
-    for name in ("chestx_det_boxes.csv", "nih_bbox_2017.csv"):
-        with (folder / name).open(encoding="utf-8") as handle:
-            places += [
-                (float(row["cy_rel"]), float(row["cx_rel"]))
-                for row in csv.DictReader(handle)
-                if row["label"] == "Nodule"
-            ]
-    return np.array(places)
+    return np.array([(float(row["cy_rel"]), float(row["cx_rel"])) for row in film_rows(folder)])
 
 
 def film_boxes(folder: Path) -> NDArray[np.float64]:
@@ -101,6 +103,12 @@ def density(shares: NDArray[np.float64], bins: int, blur_bins: float) -> NDArray
     return np.asarray((smooth / smooth.mean()).astype(np.float16))
 
 
+def stone_rows(folder: Path) -> list[dict[str, str]]:
+    """Rows of the table of stones."""
+    with (folder / "kidney_stone_ct_coronal_boxes.csv").open(encoding="utf-8") as handle:
+        return list(csv.DictReader(handle))
+
+
 def stone_places(folder: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """`[stone, 2]` mm above the iliac crests and aside of the spine (right < 0), and weights of the stones.
 
@@ -108,8 +116,7 @@ def stone_places(folder: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]
     pictures' scale is the one that puts the two clusters of stones at `KIDNEY_ASIDE_MM`, their height the one that puts
     the median stone at `STONES_ABOVE_CREST_MM`.
     """
-    with (folder / "kidney_stone_ct_coronal_boxes.csv").open(encoding="utf-8") as handle:
-        rows = list(csv.DictReader(handle))
+    rows = stone_rows(folder)
     copies = Counter(source for source, _ in {(row["source"], row["variant"]) for row in rows})
     weights = np.array([1 / copies[row["source"]] for row in rows])
     centres = np.array([(float(row["cy_rel"]), float(row["cx_rel"])) for row in rows]) * PICTURE_PX

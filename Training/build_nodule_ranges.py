@@ -15,8 +15,7 @@ import numpy as np
 
 from HiResMedSynthLib.joining.acceptance import TESTED, THICK_SLICES_MM
 from HiResMedSynthLib.measure import LesionMeasures, lesion_measures
-from Training.build_bank import ATTRIBUTION, LICENCE
-from Training.nodule_source import SourceNodule, nodules
+from Training.nodule_source import ATTRIBUTION, LICENCE, SourceNodule, nodules
 
 MEASURES = (*TESTED, "noise_hu", "texture_hu", "contrast_hu")
 FEWEST = 20  # nodules of a cell; a type with fewer in thick or thin slices gets one for both

@@ -16,8 +16,7 @@ from HiResMedSynthLib.joining.belonging import Attachment, belonging
 from HiResMedSynthLib.joining.scan_resolution import DEFAULT_WIDTH_MM, WIDTH_TO_SIGMA
 from HiResMedSynthLib.joining.tube import radius_of
 from HiResMedSynthLib.measure import lesion_measures
-from Training.build_bank import ATTRIBUTION, LICENCE
-from Training.nodule_source import SourceNodule, nodules
+from Training.nodule_source import ATTRIBUTION, LICENCE, SourceNodule, nodules
 
 LEAST_SEEN = 0.5  # of the shell around a nodule: its box may be cut too tight along the slices
 

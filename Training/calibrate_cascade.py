@@ -14,13 +14,14 @@ from pathlib import Path
 import click
 import numpy as np
 import torch
-from safetensors import safe_open
 
 from HiResMedSynthLib.background.calibration import gains_for
 from HiResMedSynthLib.background.cascade import load_cascade
 from HiResMedSynthLib.evaluation.band_power import power_in
-from HiResMedSynthLib.whole_tensors import save_tensors
-from Training.train_background import load_set, read_preset
+from HiResMedSynthLib.whole_tensors import read_whole, save_tensors
+from Training.film_sets import load_set
+from Training.options import told_plainly
+from Training.preset_files import read_preset
 
 EDGES = (0.02, 0.035, 0.05, 0.07, 0.1, 0.14, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5)  # cycles/pixel
 FIRST_SEED = 100_001
@@ -34,6 +35,7 @@ FIRST_SEED = 100_001
 @click.option("--out", type=click.Path(path_type=Path), required=True)
 @click.option("--count", default=12, show_default=True, help="Films to make.")
 @click.option("--threads", default=1, show_default=True)
+@told_plainly("better.toml")
 def main(release: Path, data: Path, preset: str, cache: Path, out: Path, count: int, threads: int) -> None:
     """Makes films with RELEASE, compares their power with the training films', writes OUT."""
     torch.set_num_threads(threads)
@@ -48,9 +50,7 @@ def main(release: Path, data: Path, preset: str, cache: Path, out: Path, count: 
         made.append(power_in(cascade.generate(seed=FIRST_SEED + number, sex="FM"[number % 2]), bands))
         click.echo(f"{number + 1}/{count}: {np.round(made[-1] / real, 2).tolist()}")
     gains = gains_for(np.mean(made, axis=0), real)
-    with safe_open(release, framework="pt") as file:
-        metadata = dict(file.metadata())
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
+    tensors, metadata = read_whole(release, "pt")
     described = json.loads(metadata["cascade"])
     frequencies = [round(float(np.sqrt(low * high)), 4) for low, high in bands]
     described["calibration"] = {"frequencies": frequencies, "gains": gains}

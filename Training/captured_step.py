@@ -20,7 +20,7 @@ PLAIN_STEPS = 3  # before the capture, so that every kernel is chosen and every 
 def adamw(
     network: nn.Module, *, learning_rate: float, weight_decay: float, device: str, captured: bool | None = None
 ) -> torch.optim.AdamW:
-    """The optimiser of every loop; where it is captured (on a GPU) one that a graph can hold: its rate is a tensor."""
+    """The AdamW of Training/loop.py; captured (on a GPU) it is one that a graph can hold: its rate is a tensor."""
     cuda = torch.device(device).type == "cuda"
     captured = cuda if captured is None else captured
     rate: Any = torch.tensor(learning_rate, device=device) if captured else learning_rate

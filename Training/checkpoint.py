@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from HiResMedSynthLib.errors import SettingsError
-from HiResMedSynthLib.whole_tensors import save_tensors
+from HiResMedSynthLib.whole_tensors import header_entry, read_tensors, save_state
 
 CHECKPOINT = "checkpoint.safetensors"
 BEST = "best.safetensors"  # averaged weights where the held-out loss was lowest
+MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # of Adam and AdamW
 MUST_STAY = (  # of a description: a resumed run is the same run, and leaves the same patients out
     "stage", "data_sha256", "seed", "batch", "perceptual", "held_out", "fold", "visible", "synthetic_sha256", "arm",
     "share", "shortcut", "copies",
@@ -46,16 +47,35 @@ def save_checkpoint(
     """Writes everything a run needs to go on, as one file that is either the old or the new one."""
     tensors = {f"weights.{name}": value for name, value in network.state_dict().items()}
     tensors |= {f"average.{name}": value for name, value in average.items()}
+    tensors |= moments_of(optimiser, network)
+    save_state(path, tensors, {"progress": asdict(progress), "description": description})
+
+
+def moments_of(optimiser: torch.optim.Optimizer, network: nn.Module, *, prefix: str = "") -> dict[str, Tensor]:
+    """What Adam remembers of each of the network's parameters, as `prefix` + moment + "." + parameter."""
+    return {
+        f"{prefix}{moment}.{name}": value
+        for name, parameter in network.named_parameters()
+        for moment, value in optimiser.state.get(parameter, {}).items()
+    }
+
+
+def put_back_moments(
+    optimiser: torch.optim.Optimizer, network: nn.Module, stored: Mapping[str, Tensor], *, prefix: str = ""
+) -> None:
+    """Gives Adam what `moments_of` told, where each parameter lies and as it is laid out; its counter stays on the CPU
+    unless the optimiser wants it on the device. A parameter that had none yet keeps none.
+
+    Raises:
+        KeyError: a part of a parameter's is missing.
+    """
+    on_device = optimiser.defaults.get("capturable") or optimiser.defaults.get("fused")
     for name, parameter in network.named_parameters():
-        for moment, value in optimiser.state.get(parameter, {}).items():
-            tensors[f"{moment}.{name}"] = value
-    write_tensors(path, tensors, {"progress": asdict(progress), "description": description})
-
-
-def write_tensors(path: Path, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
-    """Writes tensors, and the state as JSON in the header, as one file that is either the old or the new one."""
-    contiguous = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
-    save_tensors(path, contiguous, {"state": json.dumps(state)})
+        if f"{prefix}{MOMENTS[0]}.{name}" in stored:
+            step, *others = (stored[f"{prefix}{moment}.{name}"] for moment in MOMENTS)
+            placed = [step.to(parameter.device if on_device else "cpu", copy=True)]
+            placed += [torch.empty_like(parameter).copy_(value) for value in others]
+            optimiser.state[parameter] = dict(zip(MOMENTS, placed, strict=True))
 
 
 def load_checkpoint(
@@ -67,21 +87,13 @@ def load_checkpoint(
         SettingsError: the file is damaged, or was written for other layers.
     """
     try:
-        with safe_open(path, framework="pt") as file:
-            state = json.loads(file.metadata()["state"])
-            stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
+        stored, state = read_tensors(path, "state", "pt")
         network.load_state_dict({name: stored[f"weights.{name}"] for name in network.state_dict()})
         for name, value in average.items():
             value.copy_(stored[f"average.{name}"])
-        for name, parameter in network.named_parameters():
-            moments = {m: stored[f"{m}.{name}"] for m in ("step", "exp_avg", "exp_avg_sq") if f"{m}.{name}" in stored}
-            if moments:
-                optimiser.state[parameter] = {
-                    m: value.to(parameter.device) if m == "step" else torch.empty_like(parameter).copy_(value)
-                    for m, value in moments.items()
-                }
+        put_back_moments(optimiser, network, stored)
         return Progress(**state["progress"])
-    except (KeyError, TypeError, RuntimeError, ValueError, OSError, SafetensorError) as problem:
+    except (KeyError, TypeError, RuntimeError, ValueError, OSError) as problem:
         raise SettingsError(
             f"The checkpoint doesn't fit this preset: {str(problem)[:200]}", where=path, remedy="Use the run's preset."
         ) from None
@@ -89,10 +101,8 @@ def load_checkpoint(
 
 def check_same_run(checkpoint: Path, description: dict[str, Any]) -> None:
     """Raises SettingsError where the run is another: of other data, patients left out, seed, batch, loss or stage."""
-    try:
-        with safe_open(checkpoint, framework="pt") as file:
-            told = json.loads(file.metadata()["state"])["description"]
-    except (KeyError, TypeError, ValueError, OSError, SafetensorError):
+    told = (header_entry(checkpoint, "state") or {}).get("description")
+    if told is None:
         return  # load_checkpoint says what is wrong
     listed = [name for name in MUST_STAY if name in told or name == "shortcut"]  # only few-step runs tell the last
     other = [name for name in listed if told.get(name) != _plain(description.get(name))]
@@ -121,23 +131,39 @@ def load_average(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         SettingsError: the file is missing, damaged, or no checkpoint.
     """
     try:
-        with safe_open(path, framework="pt") as file:
-            described = json.loads(file.metadata()["state"])["description"]
-            names = [name for name in file.keys() if name.startswith("average.")]  # noqa: SIM118 (it is no dict)
-            return {name.removeprefix("average."): file.get_tensor(name) for name in names}, described
-    except (KeyError, TypeError, ValueError, OSError, SafetensorError) as problem:
+        average, state = read_tensors(path, "state", "pt", under="average.")
+        return average, state["description"]
+    except (KeyError, TypeError, ValueError, OSError) as problem:
         raise SettingsError(
             f"No trained weights ({str(problem)[:80]})", where=path, remedy="Train first, or give the run's folder."
         ) from None
 
 
-def stored_unit(out: Path) -> float | None:
-    """The unit that the run in `out` scales its data by; None where there is no run."""
-    path = out / CHECKPOINT
-    if not path.is_file():
-        return None
+def load_teacher(run: Path, build: Callable[[dict[str, Any]], nn.Module]) -> tuple[nn.Module, dict[str, Any]]:
+    """The network of a finished run with its best averaged weights, and the run's description, which `build` takes.
+
+    Raises:
+        SettingsError: there is no such run.
+    """
+    average, described = load_average(best_weights(run))
     try:
-        with safe_open(path, framework="pt") as file:
-            return float(json.loads(file.metadata()["state"])["description"]["unit"])
-    except (KeyError, TypeError, ValueError, OSError, SafetensorError):
+        network = build(described)
+        network.load_state_dict({name: average[name] for name in network.state_dict()})
+    except (KeyError, RuntimeError, ValueError) as problem:
+        raise SettingsError(f"No finished run ({str(problem)[:120]})", where=run, remedy="Train it first.") from None
+    return network, described
+
+
+def stored_step(path: Path) -> int | None:
+    """The step after which a checkpoint or best weights were written; None where it isn't told."""
+    state = header_entry(path, "state") or {}
+    step: int | None = state.get("step", state.get("progress", {}).get("step"))
+    return step
+
+
+def stored_unit(out: Path) -> float | None:
+    """The unit that the run in `out` scales its data by; None where there is no run, or it tells none."""
+    try:
+        return float((header_entry(out / CHECKPOINT, "state") or {})["description"]["unit"])
+    except (KeyError, TypeError, ValueError):
         return None  # load_checkpoint says what is wrong

@@ -32,7 +32,7 @@ from HiResMedSynthLib.errors import HiResMedSynthError, ReadError
 from HiResMedSynthLib.image import MedicalImage
 from HiResMedSynthLib.patient_split import held_out_by_rule
 from Training.film_data import Film, FilmSet
-from Training.folder_of_images import DicomFile, dicom_files, files_below, identity, tell_damaged
+from Training.folder_of_images import FORMATS, DicomFile, dicom_files, files_below, identity, tell_damaged
 
 LOW_HU, HIGH_HU = -1200.0, 600.0  # the window: -1 and 1
 NO_TISSUE_HU = -1500.0  # nothing in a scan is less dense; scanners fill what they didn't see with -2048 or -3024
@@ -206,7 +206,7 @@ def _prepare(folders: list[Path], *, canvas_px: int) -> FilmSet:
         raise ReadError(
             f"There is no axial chest CT slice of {canvas_px} x {canvas_px}",
             where=", ".join(str(folder) for folder in folders),
-            remedy="See Training/ct_data.py for the formats.",
+            remedy=FORMATS,
         )
     films = _both_sides(films, folders)
     median = float(np.median([film.spacing_mm for film in films if film.spacing_mm]))

@@ -34,6 +34,7 @@ from HiResMedSynthLib.read import read_image
 from Training.danger_ct_labels import AIRWAY, ANY, BONE, LUNG, MEDIASTINUM, SOFT, SOLID, WALL, rule_labels
 from Training.danger_ct_nodules import crop_slices
 from Training.danger_ct_outlines import SBU
+from Training.folder_of_images import FORMATS
 
 UNKNOWN = 255
 LEFT_OUT = ("labels", "readers", "slab", "_danger")
@@ -110,9 +111,7 @@ def read_sources(folders: Sequence[Path]) -> list[LabelledSlice]:
                 for name, patient, hu, labels in crop_slices(file.parent)
             ]
         if len(slices) == before:
-            raise ReadError(
-                "no CT was found here", where=folder, remedy="See the input format: Training/danger_ct_sources.py."
-            )
+            raise ReadError("no CT was found here", where=folder, remedy=FORMATS)
     return slices
 
 

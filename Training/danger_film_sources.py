@@ -25,7 +25,7 @@ from HiResMedSynthLib.errors import ReadError
 from HiResMedSynthLib.image import MedicalImage
 from HiResMedSynthLib.placement.regions_film import STRUCTURES
 from Training.danger_film_structures import AIRWAY, HEART, LUNG, PELVIS_AT, SPINE_AT, LabelledVolume, label_volume
-from Training.folder_of_images import DicomFile, dicom_files, files_below
+from Training.folder_of_images import FORMATS, DicomFile, dicom_files, files_below
 
 STORED_PX = 280
 IGNORED = 3
@@ -93,7 +93,7 @@ def read_sources(folders: Sequence[Path]) -> Sources:
         raise ReadError(
             "These folders hold no films with masks and no CT",
             where=folders[0] if folders else None,
-            remedy="See Training/danger_film_sources.py for the formats.",
+            remedy=FORMATS,
         )
     return Sources(films=tuple(films), volumes=tuple(volumes), folders=tuple(names))
 

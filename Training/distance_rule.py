@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter, map_coordinates
 
-from HiResMedSynthLib.errors import HiResMedSynthError
 from HiResMedSynthLib.placement.location_network import PIXEL_MM
 from HiResMedSynthLib.placement.surroundings import DistanceTable, distances_mm
 from Training.erased_pairs import ErasedPatch
 from Training.erased_store import load_erased
 from Training.location_crops import Crop, Window, draw_shams, draw_window, render
+from Training.options import told_plainly
 
 WINDOWS, TRIED = 20, 800  # a patient, drawn blindly
 LEAST_SHAMS = 20  # of a patient, over its windows
@@ -89,12 +89,10 @@ def distance_table(scenes: list[Scene]) -> DistanceTable:
 @click.option("--data", type=click.Path(path_type=Path), required=True, help="Folder lidc_nodule_patches.")
 @click.option("--cache", type=click.Path(path_type=Path), required=True, help="Erased pictures (.npz).")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="JSON to write.")
+@told_plainly()
 def main(data: Path, cache: Path, out: Path) -> None:
     """Learns the table on every patient and writes it."""
-    try:
-        items, _ = load_erased(data, cache)
-    except HiResMedSynthError as problem:
-        raise click.ClickException(str(problem)) from None
+    items, _ = load_erased(data, cache)
     scenes = scenes_of(items)
     table = distance_table(scenes)
     told = {

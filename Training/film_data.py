@@ -36,7 +36,7 @@ from PIL import Image
 
 from HiResMedSynthLib.errors import HiResMedSynthError, ReadError
 from HiResMedSynthLib.patient_split import held_out_by_rule
-from Training.folder_of_images import DicomFile, dicom_files, files_below, identity, tell_damaged
+from Training.folder_of_images import FORMATS, DicomFile, dicom_files, files_below, identity, tell_damaged
 
 NEEDED = ("image", "patient_id", "orig_width", "orig_height", "orig_spacing_x_mm", "orig_spacing_y_mm")
 SEXES = {"F": 1, "M": 2}
@@ -157,8 +157,10 @@ def _prepare(folder: Path, *, canvas_px: int, spacing_mm: float) -> tuple[NDArra
     tell_damaged(damaged, total, folder)
     films = tuple(film for _, film in prepared)
     if len({film.held_out for film in films}) < 2:
+        count = len({film.patient for film in films})
+        whose = "one patient" if count == 1 else f"{count} patients, none or all of whom the rule holds out"
         raise ReadError(
-            "All patients fall on one side of the split",
+            f"The films are of {whose}: some are to be learned from, others to measure on",
             where=folder,
             remedy="Give films of more patients (16 or more).",
         )
@@ -174,7 +176,7 @@ def _listed(folder: Path) -> Iterator[Callable[[], RawFilm]]:
         raise ReadError(
             f"index.csv lacks {', '.join(absent)}",
             where=folder,
-            remedy="Add the columns named in Training/film_data.py.",
+            remedy=f"Add the columns. {FORMATS}",
         )
     for row in rows:
         yield partial(_read_listed, folder, row)
@@ -224,7 +226,7 @@ def _radiographs(folder: Path, damaged: list[Exception]) -> Iterator[Callable[[]
         raise ReadError(
             "The training folder has no index.csv and no DICOM chest film",
             where=folder,
-            remedy="See Training/film_data.py for the two formats.",
+            remedy=FORMATS,
         )
     if guessed := sum(found.guessed for found in chosen):
         click.echo(f"{guessed} film(s) name no patient: each study is taken for a patient of its own", err=True)

@@ -6,13 +6,15 @@ goes on as if never cut), gives the same measured loss for training and held-out
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from HiResMedSynthLib.background.cascade import REDUCTION, upsample
-from HiResMedSynthLib.background.film_network import PICTURE, FilmNetwork
+from HiResMedSynthLib.background.film_network import PICTURE, STEM, FilmNetwork
 from HiResMedSynthLib.background.quantiser import count_codes, perplexity, usage
 from HiResMedSynthLib.background.token_layers import to_digits
 from HiResMedSynthLib.errors import SettingsError
@@ -29,6 +31,7 @@ from Training.augment import (
 )
 from Training.draws import Draws
 from Training.film_data import GIVE_SPACING, NO_WHOLE_FILM, FilmSet
+from Training.pictures import grey8, tiled
 
 LARGEST = 8.0  # units of residual; beyond it only the edges of burnt-in letters, which would rule the loss
 MARGIN = 4  # coarse pixels around a crop, so that upsampling sees true neighbours
@@ -125,7 +128,7 @@ class CoarseFilm:
             noise = torch.randn(count, 1, self.size, self.size, generator=generator).to(self.device)
             velocity = guided(network, **told)
             rows.append(sample(velocity, noise, times=sampling_times(20, jump=0.9), mask=told["condition"]))
-        return _tiles(torch.cat(rows) * self.unit, across=8)
+        return tiled(grey8(torch.cat(rows)[:, 0] * self.unit), across=8)
 
     def _batch(self, chosen: Tensor, draws: Draws | None, *, known: float = 0.0) -> FlowBatch:
         pixels, fields, count = self.pixels[chosen], self.fields[chosen], len(chosen)
@@ -237,7 +240,7 @@ class Detail:
         noise = torch.randn(data.shape, generator=generator).to(self.device)
         made = sample(guided(network, **told), noise, times=sampling_times(8), mask=mask)
         shown = [upsampled + data * self.unit, upsampled, upsampled + made * self.unit]
-        return _tiles(torch.cat(shown), across=len(data))
+        return tiled(grey8(torch.cat(shown)[:, 0]), across=len(data))
 
     def _batch(self, chosen: Tensor, draws: Draws, *, change: bool) -> FlowBatch:
         count, edge = len(chosen), MARGIN * REDUCTION
@@ -304,8 +307,33 @@ def blur_and_noise(coarse: Tensor, *, blur: Tensor, noise: Tensor, sd: Tensor) -
     return (1 - share) * coarse + share * soft + noise * sd[:, None, None, None]
 
 
-def _tiles(images: Tensor, *, across: int) -> NDArray[np.uint8]:
-    """Images in -1..1 as one grey sheet, `across` in a row."""
-    grey = ((images[:, 0].float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).cpu().numpy()
-    rows = [np.concatenate(list(grey[start : start + across]), axis=1) for start in range(0, len(grey), across)]
-    return np.concatenate([row for row in rows if row.shape == rows[0].shape], axis=0)
+def make_stage(
+    name: str,
+    preset: dict[str, Any],
+    films: FilmSet,
+    *,
+    batch: int | None = None,
+    unit: float | None = None,
+    device: str = "cpu",
+) -> CoarseFilm | Detail:
+    """The stage of that name, over these films, `batch` at a time (None: the preset's).
+
+    `unit`: what its values are scaled by, None: measured; a resumed run keeps the unit it began with.
+    """
+    table = preset[name]
+    batch = table["batch"] if batch is None else batch
+    if "code" not in table:
+        return Detail(films, batch=batch, crop=table["crop"], step=table["step"], unit=unit, device=device)
+    reduction = table["reduction"]
+    picture = films.pixels.shape[-1] // reduction * PICTURE
+    grid = picture // (STEM * 2 ** (len(table["code"]["widths"]) - 1))
+    return CoarseFilm(
+        films,
+        batch=batch,
+        label_drop=table["label_drop"],
+        reduction=reduction,
+        grid=grid,
+        wide=table.get("wide", False),
+        unit=unit,
+        device=device,
+    )

@@ -22,6 +22,7 @@ TOLD = (
     "PatientID", "PatientSex", "StudyInstanceUID", "SeriesInstanceUID", "SOPClassUID", "Modality", "ViewPosition",
     "BodyPartExamined", "PresentationIntentType", "ImageType", "NumberOfFrames", "Rows", "Columns",
 )  # fmt: skip
+FORMATS = "The formats stand in Training/README.md, section 'Folders to train on'."
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,7 @@ the same shape.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import islice
 
 import cv2
 import numpy as np
@@ -20,6 +21,7 @@ SIDE_PX = 64
 INNER_MM = 3.0  # sites keep this distance from the crop's border
 SMALLEST_MM = 30.0
 MOST_THROWN = 16
+TRIES = 100
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -132,6 +134,24 @@ def render(item: ErasedPatch, window: Window, shams: list[int], *, visible: bool
         layers, sites = [layer[:, ::-1] for layer in layers], np.stack([sites[:, 0], SIDE_PX - 1 - sites[:, 1]], 1)
     hu, lung, fits = (np.ascontiguousarray(layer) for layer in layers)
     return Crop(hu=hu, lung=lung > 0.5, fits=fits, sites=sites.astype(np.float32))
+
+
+def draw_crop(item: ErasedPatch, rng: np.random.Generator, *, visible: bool = False, symmetry: int = 0) -> Crop | None:
+    """A crop with the true site and shams; None where none fell into it or two touch."""
+    window = draw_window(item, rng)
+    if window is None:
+        return None
+    shams = draw_shams(item, window, rng)
+    return render(item, window, shams, visible=visible, symmetry=symmetry) if shams else None
+
+
+def draw_crops(
+    item: ErasedPatch, rng: np.random.Generator, count: int, *, visible: bool = False, turned: bool = False
+) -> list[Crop]:
+    """Up to that many crops of a picture, of `TRIES` drawn: few windows hold sites that don't touch."""
+    symmetries = (int(rng.integers(8)) if turned else 0 for _ in range(TRIES))
+    drawn = (draw_crop(item, rng, visible=visible, symmetry=symmetry) for symmetry in symmetries)
+    return list(islice((crop for crop in drawn if crop is not None), count))
 
 
 def _resampled(layer: NDArray[np.float32], window: Window, spacing_mm: float, pixels: int) -> NDArray[np.float32]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,6 +23,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from HiResMedSynthLib.errors import HiResMedSynthError, SettingsError
+from HiResMedSynthLib.whole_tensors import save_state
+from Training.average import averaged, follow
 from Training.captured_step import CapturedStep, adamw
 from Training.checkpoint import (
     BEST,
@@ -31,10 +33,10 @@ from Training.checkpoint import (
     check_same_run,
     load_checkpoint,
     save_checkpoint,
-    write_tensors,
 )
 from Training.clock import Clock
 from Training.interrupts import HeldInterrupts
+from Training.options import loop_values
 from Training.precision import check_precision, faster_precision
 from Training.ranks import Ranks
 from Training.report import begin_log, log_entry
@@ -126,19 +128,8 @@ class LoopSettings:
         """
         values: dict[str, Any] = {key: value for table in tables for key, value in table.items()}
         values |= {} if steps is None else {"steps": steps}
-        for change in changes:
-            key, _, text = change.partition("=")
-            kind = {entry.name: type(entry.default) for entry in fields(cls)}.get(key)
-            try:
-                values[key] = None if kind is None else kind(text)
-            except ValueError:
-                kind = None
-            if kind is None:
-                raise SettingsError(
-                    f"--loop {change} can't be understood", remedy="Give KEY=NUMBER, such as report_every=500."
-                )
         try:
-            return cls(**values)
+            return cls(**values | loop_values(cls, changes))
         except TypeError as problem:  # a key of the preset's [loop] that there isn't
             raise SettingsError(f"The preset's [loop] can't be: {problem}", remedy="See better.toml.") from None
 
@@ -234,7 +225,7 @@ def run(
                 if math.isfinite(held_out) and held_out < (progress.lowest_held_out or math.inf):
                     progress.lowest_held_out = held_out
                     best = {"step": progress.step, "description": described}
-                    write_tensors(out / BEST, {f"average.{n}": value for n, value in average.items()}, best)
+                    save_state(out / BEST, {f"average.{n}": value for n, value in average.items()}, best)
             if report:
                 progress.losses.clear()
             if progress.step % settings.sheet_every == 0 and ranks.first:
@@ -256,7 +247,7 @@ def measure(
 ) -> dict[str, float]:
     """Loss of the averaged weights on unchanged examples of both sides, and what else the lesson notes of them."""
     results = {}
-    with _AveragedWeights(network, average), torch.no_grad():
+    with averaged(network, average), torch.no_grad():
         for held_out in (False, True):
             losses = lesson.measured(network, held_out=held_out, device=device, precision=precision)
             results["measured_held_out" if held_out else "measured_train"] = float(np.mean(losses))
@@ -266,7 +257,7 @@ def measure(
 
 def write_sheet(network: nn.Module, average: dict[str, Tensor], lesson: Lesson, path: Path) -> None:
     """Writes the lesson's picture as the averaged weights make it."""
-    with _AveragedWeights(network, average):
+    with averaged(network, average):
         Image.fromarray(lesson.sheet(network, seed=1)).save(path)
 
 
@@ -335,7 +326,7 @@ class _Step:
             self.optimiser.step()
             self.bad = 0
             self.losses.append(float(loss))
-            _blend(self.average, self.network.state_dict(), share)
+            follow(self.average, self.network.state_dict(), share)
         else:
             self.bad += 1
             self.skipped += 1
@@ -366,27 +357,3 @@ class _Step:
         self.optimiser.zero_grad(set_to_none=True)
         for name, value in self.network.named_buffers():  # batch normalisation counts what it sees
             value.copy_(kept[name])
-
-
-def _blend(average: dict[str, Tensor], now: dict[str, Tensor], share: float) -> None:
-    """Moves each average towards the weights by `share`."""
-    moved = [name for name, value in average.items() if value.is_floating_point()]
-    torch._foreach_lerp_([average[name] for name in moved], [now[name].detach() for name in moved], share)  # one launch
-    for name in average.keys() - set(moved):  # counters of batch normalisation
-        average[name].copy_(now[name])
-
-
-class _AveragedWeights:
-    """Within it the network has its averaged weights and doesn't train; after it, it is as before."""
-
-    def __init__(self, network: nn.Module, average: dict[str, Tensor]) -> None:
-        self.network, self.average = network, average
-
-    def __enter__(self) -> None:
-        self.own = {name: value.detach().clone() for name, value in self.network.state_dict().items()}
-        self.network.load_state_dict(self.average)
-        self.network.eval()
-
-    def __exit__(self, *reason: object) -> None:
-        self.network.load_state_dict(self.own)
-        self.network.train()

@@ -32,12 +32,13 @@ from scipy.ndimage import distance_transform_edt, label
 
 from HiResMedSynthLib import measure
 from HiResMedSynthLib.aside import written_aside
+from HiResMedSynthLib.choices import LESION_TYPES
 from HiResMedSynthLib.errors import BankError, ReadError
-from HiResMedSynthLib.lesion.lesion import LESION_TYPES
 from HiResMedSynthLib.lesion.lesion_grid import to_grid
 from HiResMedSynthLib.patient_split import fold_of
 from Training.build_bank import Judged, entry, judge
 from Training.nodule_source import SourceNodule, nodules
+from Training.options import told_plainly
 
 LAX_SPACING_MM, LAX_NOISE_HU, LAX_MARGIN = 2.5, 25.0, 4
 SIZES_MM = (4.0, 30.0)
@@ -101,6 +102,7 @@ def nodule_grids(folder: Path) -> dict[str, NDArray[Any]]:
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path, exists=True))
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The npz file to write.")
+@told_plainly()
 def main(folder: Path, out: Path) -> None:
     """Writes the nodules of FOLDER (voi.npz and voi.csv) as grids, with the split by patient."""
     arrays = nodule_grids(folder)

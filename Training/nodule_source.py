@@ -10,6 +10,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+LICENCE = "CC BY 3.0"
+ATTRIBUTION = (
+    "Armato SG III et al. Data From LIDC-IDRI. The Cancer Imaging Archive, 2015, doi 10.7937/K9/TCIA.2015.LO9QL9SX; "
+    "Armato SG III et al. Med Phys 2011;38:915-931; crops: Computer Vision Center, Universitat Autonoma de Barcelona"
+)
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SourceNodule:

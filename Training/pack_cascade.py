@@ -8,18 +8,12 @@ from typing import Any
 
 import click
 import torch
-from safetensors import safe_open
 
 from HiResMedSynthLib.errors import SettingsError
 from HiResMedSynthLib.whole_tensors import save_tensors
-from Training.checkpoint import best_weights
+from Training.checkpoint import best_weights, load_average, stored_step
 from Training.options import told_plainly
-from Training.train_background import read_preset, stages_of
-
-
-def domain_of(preset: dict[str, Any]) -> str:
-    """What a preset is for: one that states a spacing lays films on a canvas, one that states none takes CT slices."""
-    return "cxr" if "spacing_mm" in preset["data"] else "lung-ct"
+from Training.preset_files import domain_of, read_preset, stages_of
 
 
 def pack(runs: Path, target: Path, *, preset: str = "better", domain: str | None = None) -> dict[str, int]:
@@ -42,12 +36,10 @@ def pack(runs: Path, target: Path, *, preset: str = "better", domain: str | None
         found = [runs / name for name in (f"{stage}-fast", stage) if best_weights(runs / name).is_file()]
         if not found:
             raise SettingsError(f"There is no run of stage {stage}", where=runs, remedy="Train it first.")
-        with safe_open(best_weights(found[0]), framework="pt") as file:
-            state = json.loads(file.metadata()["state"])
-            for name in file.keys():  # noqa: SIM118 (it is no dict)
-                if name.startswith("average."):
-                    tensors[f"{stage}.{name.removeprefix('average.')}"] = file.get_tensor(name).half()
-        stages[stage] = {**state["description"], "steps": state.get("step", state.get("progress", {}).get("step"))}
+        path = best_weights(found[0])
+        average, described = load_average(path)
+        tensors |= {f"{stage}.{name}": value.half() for name, value in average.items()}
+        stages[stage] = {**described, "steps": stored_step(path)}
     save_tensors(target, tensors, {"cascade": json.dumps({"domain": domain, "stages": stages})})
     return {
         stage: sum(value.numel() for name, value in tensors.items() if name.startswith(f"{stage}.")) for stage in stages

@@ -28,10 +28,11 @@ from HiResMedSynthLib.privacy import (
 )
 from HiResMedSynthLib.weights import Card
 from Training.film_data import GIVE_SPACING, NO_WHOLE_FILM, FilmSet
+from Training.film_sets import load_set
 from Training.options import told_plainly
-from Training.pack_cascade import domain_of
+from Training.pictures import grey8, resized, tiled
+from Training.preset_files import domain_of, read_preset
 from Training.release_model import list_in_release
-from Training.train_background import load_set, read_preset
 
 SHOWN = 5
 CHANGED = 12  # changed copies of each film that the attacker learns from
@@ -101,12 +102,9 @@ def _changed(films: Pixels) -> Pixels:
 
 
 def _picture(rows: dict[str, Pixels]) -> Image.Image:
-    """Rows of films, named at the left."""
-    picture = Image.new("L", (256 * max(map(len, rows.values())), 256 * len(rows)))
-    for row, films in enumerate(rows.values()):
-        for column, film in enumerate(films):
-            tile = Image.fromarray(np.round((np.clip(film, -1, 1) + 1) * 127.5).astype(np.uint8))
-            picture.paste(tile.resize((256, 256), Image.Resampling.BICUBIC), (256 * column, 256 * row))
+    """Rows of equally many films, named at the left."""
+    tiles = [resized(grey8(film), 256) for films in rows.values() for film in films]
+    picture = Image.fromarray(tiled(tiles, across=len(tiles) // len(rows)))
     for number, name in enumerate(rows):
         ImageDraw.Draw(picture).text((6, 256 * number + 6), name, fill=255, stroke_width=2, stroke_fill=0)
     return picture

@@ -11,13 +11,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import click
-from safetensors import SafetensorError, safe_open
 
 from HiResMedSynthLib.errors import SettingsError
 from HiResMedSynthLib.lesion.generators import LEARNED_KIND
 from HiResMedSynthLib.lesion.learned import FORMAT
 from HiResMedSynthLib.weights import Card, write_model
-from Training.checkpoint import CHECKPOINT, best_weights
+from Training.checkpoint import CHECKPOINT, best_weights, load_average
+from Training.options import told_plainly
 
 LIMITS = "Lung nodules of 4 to 30 mm for research; not for diagnosis. Samples may lie near a training nodule."
 
@@ -28,16 +28,12 @@ def pack(run: Path, target: Path, *, name: str, data: str, licence: str, attribu
     Raises:
         SettingsError: `run` holds no finished training.
     """
+    average, described = load_average(run / CHECKPOINT if last else best_weights(run))
     try:
-        with safe_open(run / CHECKPOINT if last else best_weights(run), framework="np") as file:
-            state = json.loads(file.metadata()["state"])
-            stored = {key.removeprefix("average."): file.get_tensor(key).astype("float16")
-                      for key in file.keys() if key.startswith("average.")}  # fmt: skip  # noqa: SIM118 (it is no dict)
         report = json.loads((run / "report.json").read_text(encoding="utf-8"))
         measured = report["last" if last else "best_held_out"]
-    except (OSError, KeyError, TypeError, ValueError, SafetensorError) as problem:
+    except (OSError, KeyError, TypeError, ValueError) as problem:
         raise SettingsError(f"No finished run ({str(problem)[:80]})", where=run, remedy="Train it first.") from None
-    described = state["description"]
     card = Card(
         name=name,
         kind=LEARNED_KIND,
@@ -54,6 +50,7 @@ def pack(run: Path, target: Path, *, name: str, data: str, licence: str, attribu
     )
     told = {key: described[key] for key in ("network", "shortcut") if key in described}
     entry = json.dumps({"licence": licence, "attribution": attribution, **told})
+    stored = {name: value.half() for name, value in average.items()}
     write_model(target, stored, card, metadata={FORMAT: entry})
     return card
 
@@ -66,6 +63,7 @@ def pack(run: Path, target: Path, *, name: str, data: str, licence: str, attribu
 @click.option("--licence", required=True)
 @click.option("--attribution", required=True)
 @click.option("--last", is_flag=True, help="The last weights, not those of the lowest held-out loss.")
+@told_plainly()
 def main(run: Path, target: Path, name: str, data_words: str, licence: str, attribution: str, *, last: bool) -> None:
     """Packs the run in RUN into TARGET (.safetensors)."""
     card = pack(run, target, name=name, data=data_words, licence=licence, attribution=attribution, last=last)

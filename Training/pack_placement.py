@@ -39,7 +39,7 @@ def pack(run: Path, target: Path, told: dict[str, Any]) -> Card:
         card = Card(**{"kind": KIND, "seed": described.get("seed"), "details": {"task": plan.task}, **told})
     except TypeError as problem:
         raise SettingsError(
-            f"The card is incomplete ({problem})", remedy="See HiResMedSynthLib.weights.Card."
+            f"The card is incomplete ({problem})", remedy="Training/README.md, section Placement, shows one."
         ) from None
     arrays: dict[str, NDArray[Any]] = {
         name: value.half().numpy() for name, value in state.items() if not name.endswith("num_batches_tracked")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -88,7 +90,7 @@ class Ranks:
             )
 
 
-def join_ranks(device: str) -> Ranks:
+def _join(device: str) -> Ranks:
     """This process's place by torchrun's variables; the only one where there are none."""
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1:
@@ -101,7 +103,11 @@ def join_ranks(device: str) -> Ranks:
     return Ranks(rank=rank, world=world, device=device)
 
 
-def leave_ranks() -> None:
-    """Ends what `join_ranks` began."""
-    if distributed.is_initialized():
-        distributed.destroy_process_group()
+@contextmanager
+def joined_ranks(device: str) -> Iterator[Ranks]:
+    """This process's place among those of torchrun within it; whatever ends it, the group is left."""
+    try:
+        yield _join(device)
+    finally:
+        if distributed.is_initialized():
+            distributed.destroy_process_group()

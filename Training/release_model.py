@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import click
-from safetensors import SafetensorError, safe_open
 
 from HiResMedSynthLib.aside import written_aside
 from HiResMedSynthLib.errors import HiResMedSynthError, SettingsError
 from HiResMedSynthLib.weights import RELEASE_FILE, SUFFIX, Card
-from HiResMedSynthLib.whole_tensors import save_tensors
+from HiResMedSynthLib.whole_tensors import read_whole, save_tensors
 
 
 def release(source: Path, told: dict[str, Any], folder: Path) -> Path:
@@ -29,10 +28,8 @@ def release(source: Path, told: dict[str, Any], folder: Path) -> Path:
     """
     try:
         card = Card(**told)
-        with safe_open(source, framework="pt") as file:
-            metadata = dict(file.metadata() or {})
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
-    except (OSError, TypeError, SafetensorError) as problem:
+        tensors, metadata = read_whole(source, "pt")
+    except (OSError, TypeError, ValueError) as problem:
         raise SettingsError(
             f"This can't be released ({str(problem)[:80]})",
             where=source,

@@ -19,7 +19,10 @@ from HiResMedSynthLib.background.cascade import REDUCTION, FilmCascade, Sampling
 from HiResMedSynthLib.evaluation.band_power import BANDS_CYCLES_PER_PIXEL, band_power
 from Training import augment
 from Training.film_data import FilmSet
-from Training.train_background import load_set, read_preset
+from Training.film_sets import load_set
+from Training.options import told_plainly
+from Training.pictures import grey8, resized, tiled
+from Training.preset_files import read_preset
 
 Pixels = NDArray[np.float32]
 
@@ -88,17 +91,6 @@ def _quantiles(values: list[float]) -> list[float]:
     return [round(float(v), 3) for v in (*np.quantile(values, (0.05, 0.5, 0.95)), max(values))]
 
 
-def _grey(film: Pixels) -> NDArray[np.uint8]:
-    return np.round((np.clip(film, -1, 1) + 1) * 127.5).astype(np.uint8)
-
-
-def _sheet(films: list[Pixels], *, across: int, side: int) -> Image.Image:
-    tiles = [np.asarray(Image.fromarray(_grey(film)).resize((side, side), Image.Resampling.LANCZOS)) for film in films]
-    return Image.fromarray(
-        np.concatenate([np.concatenate(tiles[i : i + across], axis=1) for i in range(0, len(tiles), across)])
-    )
-
-
 @click.command()
 @click.argument("release", type=click.Path(path_type=Path, exists=True))
 @click.option("--data", type=click.Path(path_type=Path), required=True)
@@ -108,6 +100,7 @@ def _sheet(films: list[Pixels], *, across: int, side: int) -> Image.Image:
 @click.option("--count", type=int, default=8, show_default=True)
 @click.option("--seed", type=int, default=1, show_default=True)
 @click.option("--threads", type=int, default=1, show_default=True)
+@told_plainly("better.toml")
 def main(release: Path, data: Path, preset: str, cache: Path, out: Path, count: int, seed: int, threads: int) -> None:
     """Samples films from RELEASE and measures them against the real ones."""
     torch.set_num_threads(threads)
@@ -117,10 +110,11 @@ def main(release: Path, data: Path, preset: str, cache: Path, out: Path, count: 
     made, began = [], time.monotonic()
     for number in range(count):
         film = cascade.generate(seed=seed + number, sex="FM"[number % 2])
-        Image.fromarray(_grey(film)).save(out / f"film-{seed + number:04d}.png")
+        Image.fromarray(grey8(film)).save(out / f"film-{seed + number:04d}.png")
         made.append(film)
     real = [films.pixels[i] for i in films.side(held_out=True)[:count]]
-    _sheet([*real, *made], across=min(count, 8), side=384).save(out / "sheet.png")
+    tiles = [resized(grey8(film), 384) for film in (*real, *made)]
+    Image.fromarray(tiled(tiles, across=min(count, 8))).save(out / "sheet.png")
     result = {
         "seconds_per_film": round((time.monotonic() - began) / count, 2),
         **measure_samples(made, films),

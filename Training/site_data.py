@@ -10,23 +10,24 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from HiResMedSynthLib.annotation_check import FolderCheck, check_annotations, refuse_problems
-from HiResMedSynthLib.annotation_facts import ImageFacts
+from HiResMedSynthLib.annotation_needs import (
+    CLASSES,
+    Kind,
+    Needs,
+    kind_of,
+    refuse_without_sites,
+    table_of_structures,
+)
 from HiResMedSynthLib.annotations import LabelledFolder, open_annotations
-from HiResMedSynthLib.errors import ReadError, SettingsError
 from HiResMedSynthLib.image import MedicalImage
-from Training.site_classes import CT_CLASSES, FILM_CLASSES, IGNORE, IGNORED, LESIONS, class_table, is_anatomy, is_lesion
 from Training.site_labels import Site, label_map, lesion_sites
 
-Needs = Literal["labels", "sites"]
-Kind = Literal["CT", "film"]
 Progress = Callable[[int, int, str], None]
-NO_SPACING = "Write it into the column spacing_mm of patients.csv."
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -99,14 +100,13 @@ def site_pictures(
     opened = open_annotations(folder)
     check = check_annotations(opened, progress=progress)
     refuse_problems(check, folder)
-    found = _kind(check, kind, opened)
-    classes = tuple(classes) or (CT_CLASSES if found == "CT" else FILM_CLASSES)
+    found, where = kind_of(check, kind, needs, where=opened.folder.name), opened.folder.name
+    classes = tuple(classes) or CLASSES[found]
     if needs == "labels":
-        table = class_table([*check.counts()], classes, names or {})
-        _refuse_without_labels(check, table, opened)
+        table = table_of_structures(check, found, classes, names or {}, where=where)
     else:
         table = {}
-        _refuse_without_sites(check, opened)
+        refuse_without_sites(check, where=where)
     return _pictures(opened, check, needs, classes, table)
 
 
@@ -169,90 +169,3 @@ def chosen_slices(holds: NDArray[np.bool_]) -> list[int]:
     count = min(max(len(with_labels), 1), len(without))
     even = without[np.linspace(0, len(without) - 1, count).round().astype(int)] if count else without[:0]
     return sorted({*with_labels.tolist(), *even.tolist()})
-
-
-def _kind(check: FolderCheck, wanted: Kind | None, opened: LabelledFolder) -> Kind:
-    """What the folder's images are; refused where the trainer is for another kind."""
-    kinds = {one.kind for one in check.images}
-    if kinds == {"CT"}:
-        found: Kind = "CT"
-    elif kinds <= {"film", ""}:  # "": a PNG or the like, nobody said that it is no film
-        found = "film"
-    else:
-        told = ", ".join(sorted({one.modality for one in check.images}))
-        raise _refused(f"images of modality {told} are none that a network here is trained on", opened,
-                       "Give a CT in HU, or films.")  # fmt: skip
-    if found == "CT" and any(one.units != "HU" for one in check.images):
-        raise _refused("pictures of CT slices hold no Hounsfield units", opened, "Give DICOM, NIfTI or NRRD.")
-    deep = [one for one in check.images if one.shape[0] > 1]
-    if found == "film" and deep:
-        raise ReadError("a film has one slice, this image has several", where=deep[0].name,
-                        remedy="Where it is a CT, write that into the column modality of patients.csv.")  # fmt: skip
-    turned = [one for one in check.images if found == "CT" and not one.axial]
-    if turned:
-        raise ReadError("its slices are not axial", where=turned[0].name, remedy="Store it as axial slices.")
-    if wanted is not None and found != wanted:
-        raise _refused(f"this trainer wants {wanted} images, the folder holds {found} images", opened,
-                       "Give a folder of those images; train_danger has --domain film for films.")  # fmt: skip
-    return found
-
-
-def _refuse_without_labels(check: FolderCheck, table: dict[str, int], opened: LabelledFolder) -> None:
-    taught = [name for name, label in table.items() if label != IGNORE]
-
-    def holds(one: ImageFacts) -> bool:
-        return any(one.voxels.get(name) or one.segments.get(name) for name in taught)
-
-    if not any(holds(one) for one in check.images):
-        raise _refused("no structure of the body is labelled in this folder", opened,
-                       "Give masks of lungs, bone ...; boxes of lesions are for Training.train_location.")  # fmt: skip
-    for one in check.images:
-        pair = next((pair for pair in one.overlapping if len({table.get(name) for name in pair} - {None}) > 1), None)
-        if pair is not None:
-            raise ReadError(f"'{pair[0]}' and '{pair[1]}' claim the same pixels", where=one.name,
-                            remedy="Correct one of them: a pixel has one class.")  # fmt: skip
-    flat = [one for one in check.images if one.kind == "CT" and one.spacing_mm is None]
-    if flat:
-        raise ReadError("its pixel spacing is unknown", where=flat[0].name, remedy=NO_SPACING)
-    _refuse_one_sided(check, opened, holds)
-
-
-def _refuse_without_sites(check: FolderCheck, opened: LabelledFolder) -> None:
-    painted = [name for name in opened.classes.values() if not is_anatomy(name) and name.lower() not in IGNORED]
-    voxels = {name for one in check.images for name, count in one.voxels.items() if count}
-    strange = [name for name in painted if name in voxels and not is_lesion(name)]
-    if strange:
-        raise SettingsError(
-            f"'{strange[0]}' is neither a lesion nor a structure that is known",
-            remedy=f"Rename it in the folder's list, or call it 'ignore'. Lesions are: {', '.join(LESIONS)}.",
-        )
-    lesion_voxels = {name for name in voxels if is_lesion(name)}
-
-    def holds(one: ImageFacts) -> bool:
-        return any(not is_anatomy(name) for name in one.marks) or any(one.voxels.get(name) for name in lesion_voxels)
-
-    if not any(holds(one) for one in check.images):
-        raise _refused("no lesion is labelled in this folder", opened,
-                       "Mark lesions (boxes, points with a diameter, segments); masks of anatomy are for "
-                       "Training.train_danger.")  # fmt: skip
-    flat = [one for one in check.images if one.spacing_mm is None]
-    if flat:
-        what = "its pixel spacing is unknown, so no lesion has a size in mm"
-        raise ReadError(what, where=flat[0].name, remedy=NO_SPACING)
-    unsized = [one for one in check.images if one.unsized]
-    if unsized:
-        raise ReadError("a point without a diameter has no size", where=unsized[0].name,
-                        remedy="Give its diameter in the panel, or draw a box.")  # fmt: skip
-    _refuse_one_sided(check, opened, holds)
-
-
-def _refuse_one_sided(check: FolderCheck, opened: LabelledFolder, holds: Callable[[ImageFacts], bool]) -> None:
-    """Refuses a folder whose labelled images all fall on one side of the split."""
-    sides = {one.patient in check.held_out for one in check.images if holds(one)}
-    if len(sides) < 2:
-        raise _refused("all patients with such labels fall on one side of the split", opened,
-                       "Label images of more patients.")  # fmt: skip
-
-
-def _refused(what: str, opened: LabelledFolder, remedy: str) -> ReadError:
-    return ReadError(what, where=opened.folder.name, remedy=remedy)

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from HiResMedSynthLib.annotation_classes import IGNORE, IGNORED, is_anatomy, is_lesion
 from HiResMedSynthLib.annotations import AnnotatedImage
 from HiResMedSynthLib.image import MedicalImage
-from Training.site_classes import IGNORE, IGNORED, is_anatomy, is_lesion
 
 Site = tuple[float, float, float]  # row, column, diameter in mm
 

@@ -15,13 +15,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from HiResMedSynthLib.annotation_classes import CT_CLASSES, FILM_CLASSES, IGNORE
 from HiResMedSynthLib.annotations import open_annotations
 from HiResMedSynthLib.errors import ReadError
 from Training.danger_ct_labels import ANY, rule_labels
 from Training.danger_ct_sources import LabelledSlice, on_grid
 from Training.danger_film_sources import STORED_PX, RealFilm
 from Training.location_data import SIDE, LungPatch, lung_of
-from Training.site_classes import CT_CLASSES, FILM_CLASSES, IGNORE
 from Training.site_data import LabelledPicture, read_site, site_pictures
 
 Progress = Callable[[int, int, str], None]

@@ -9,7 +9,6 @@ codes with 0, 1, ... N - 1 codes told equally often. Padding is in no loss.
 from __future__ import annotations
 
 import copy
-import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,13 +20,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from HiResMedSynthLib.background.token_gpt import GptPrior
 from HiResMedSynthLib.background.token_masked import MaskedPrior
 from HiResMedSynthLib.background.token_prior import save_prior
 from HiResMedSynthLib.errors import HiResMedSynthError, SettingsError
+from HiResMedSynthLib.whole_tensors import header_entry
 from Training.checkpoint import CHECKPOINT, Progress, check_same_run, load_checkpoint, save_checkpoint
 from Training.clock import Clock
 from Training.film_tokens import CodedFilms, FilmTokens
@@ -296,25 +295,15 @@ def train_prior(
         Image.fromarray(sheet(out / PRIOR)).save(out / "sheet-last.png")
 
 
-def _header(path: Path, entry: str) -> dict[str, Any]:
-    """That JSON entry of a safetensors header; empty where it can't be read (loading it says what is wrong)."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            found: dict[str, Any] = json.loads(file.metadata()[entry])
-            return found
-    except (OSError, KeyError, TypeError, ValueError, SafetensorError):
-        return {}
-
-
 def _best_step(out: Path) -> int:
-    return int(_header(out / PRIOR, "prior").get("facts", {}).get("step", 0))
+    return int((header_entry(out / PRIOR, "prior") or {}).get("facts", {}).get("step", 0))
 
 
 def _check_codebook(checkpoint: Path, description: dict[str, Any]) -> None:
-    own = _header(checkpoint, "state").get("description", {}).get("encoder")
+    own = (header_entry(checkpoint, "state") or {}).get("description", {}).get("encoder")
     if own not in (None, description["encoder"]):
         raise SettingsError(
-            f"The run learns codebook {own}, the cascade has {description['encoder']}",
+            "The run learns the codes of another background model",
             where=checkpoint,
             remedy="Give the cascade it began with, or another folder.",
         )

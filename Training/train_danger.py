@@ -24,8 +24,8 @@ from Training.folder_of_images import identity
 from Training.loop import LoopSettings, run
 from Training.options import loop_option, run_options, told_plainly
 from Training.picture_loop import PictureLesson
+from Training.preset_files import read_preset
 from Training.report import write_report
-from Training.train_background import read_preset
 
 TASKS = {"lung-ct": "Training.danger_ct_data", "film": "Training.danger_film_data"}
 PRESETS = {"lung-ct": "danger_ct", "film": "danger_film"}

@@ -29,9 +29,10 @@ from Training.location_data import LungPatch, load_patches
 from Training.loop import LoopSettings, run
 from Training.options import loop_option, run_options, told_plainly
 from Training.picture_loop import PictureBatch, PictureLesson
+from Training.pictures import tiled
+from Training.preset_files import read_preset
 from Training.report import write_report
 from Training.site_material import is_site_folder, lung_patches
-from Training.train_background import read_preset
 
 SHIFT_HU, STRETCH, NOISE_HU = 30.0, 0.05, 20.0
 MEASURED_EACH, TESTED_EACH, TEST_SEED = 1, 4, 7
@@ -136,9 +137,7 @@ class DetectorTask:
             bar = np.zeros((5, grey.shape[2]), np.uint8)
             bar[:3] = 255 if windows[index].lesion else 0
             tiles.append(np.pad(np.concatenate([bar, grey[index]]), 1))
-        blank = np.zeros_like(tiles[0])
-        tiles += [blank] * (-len(tiles) % 12)
-        return np.concatenate([np.concatenate(tiles[k : k + 12], axis=1) for k in range(0, len(tiles), 12)])
+        return tiled(tiles, across=12)
 
 
 def _pictures(patches: Sequence[LungPatch]) -> list[DetectorPicture]:

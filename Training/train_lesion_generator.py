@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import math
+import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +19,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from HiResMedSynthLib.choices import LESION_TYPES
 from HiResMedSynthLib.errors import ReadError
 from HiResMedSynthLib.flow import FlowBatch, guided, sample, sampling_times
 from HiResMedSynthLib.lesion.flow_net import LesionFlowNet, LesionNetShape
 from HiResMedSynthLib.lesion.learned import encode_properties, from_channels, possible, to_channels
-from HiResMedSynthLib.lesion.lesion import LESION_TYPES
+from Training.checkpoint import load_teacher
 from Training.draws import Draws
 from Training.flow_loop import train
 from Training.loop import LoopSettings
 from Training.objective import Shortcut
 from Training.options import loop_option, run_options, told_plainly
+from Training.preset_files import read_preset
 from Training.report import write_report
-from Training.train_background import load_teacher, read_preset
 
 WARPED = 0.6  # share of examples that are stretched, turned and bent (interpolated; the network is told so)
 MEASURED = 64  # nodules of each side whose loss is measured
@@ -162,7 +165,7 @@ def load_arrays(path: Path) -> dict[str, NDArray[Any]]:
         sides = {bool(value) for value in arrays["held_out"]}
         missing = [name for name in ("values", "type", "diameter_mm", "spiculation", "lobulation", "noise_hu", "strict")
                    if name not in arrays]  # fmt: skip
-    except (OSError, KeyError, ValueError) as problem:
+    except (OSError, KeyError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as problem:
         raise ReadError(
             f"This is no file of nodules ({problem})", where=path, remedy="Make it with nodule_grids."
         ) from None

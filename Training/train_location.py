@@ -8,7 +8,6 @@ even among the places where the lesion's shape fits. That a place was erased tel
 
 from __future__ import annotations
 
-from itertools import islice
 from pathlib import Path
 
 import click
@@ -24,14 +23,14 @@ from HiResMedSynthLib.placement.network import PlacementNetwork, build, to_unit
 from Training.erased_pairs import ErasedPatch
 from Training.erased_store import load_erased
 from Training.folder_of_images import identity
-from Training.location_crops import SIDE_PX, Crop, draw_shams, draw_window, render
+from Training.location_crops import SIDE_PX, Crop, draw_crop, draw_crops
 from Training.loop import LoopSettings, run
 from Training.options import loop_option, run_options, told_plainly
 from Training.picture_loop import PictureBatch, PictureLesson
+from Training.preset_files import read_preset
 from Training.report import write_report
-from Training.train_background import read_preset
 
-MEASURED_CROPS, TRIES = 4, 100  # of each patient that chooses the best weights
+MEASURED_CROPS = 4  # of each patient that chooses the best weights
 SHIFT_HU, STRETCH, NOISE_HU = 30.0, 0.05, 20.0
 FAR = -1e4  # logit of a site that isn't there
 
@@ -122,24 +121,6 @@ class LocationTask:
         picture = to_unit(np.stack([crop.hu for crop in crops])[:, np.newaxis], self.facts)
         targets = {"sites": torch.from_numpy(sites), "there": torch.from_numpy(there)}
         return PictureBatch(picture=torch.from_numpy(picture), targets=targets)
-
-
-def draw_crop(item: ErasedPatch, rng: np.random.Generator, *, visible: bool = False, symmetry: int = 0) -> Crop | None:
-    """A crop with the true site and shams; None where none fell into it or two touch."""
-    window = draw_window(item, rng)
-    if window is None:
-        return None
-    shams = draw_shams(item, window, rng)
-    return render(item, window, shams, visible=visible, symmetry=symmetry) if shams else None
-
-
-def draw_crops(
-    item: ErasedPatch, rng: np.random.Generator, count: int, *, visible: bool = False, turned: bool = False
-) -> list[Crop]:
-    """Up to that many crops of a picture, of `TRIES` drawn: few windows hold sites that don't touch."""
-    symmetries = (int(rng.integers(8)) if turned else 0 for _ in range(TRIES))
-    drawn = (draw_crop(item, rng, visible=visible, symmetry=symmetry) for symmetry in symmetries)
-    return list(islice((crop for crop in drawn if crop is not None), count))
 
 
 def site_scores(logits: Tensor, sites: Tensor) -> Tensor:

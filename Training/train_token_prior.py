@@ -22,14 +22,17 @@ from HiResMedSynthLib.background.cascade import FilmCascade, SamplingSettings, l
 from HiResMedSynthLib.background.quantiser import FSQ
 from HiResMedSynthLib.background.token_layers import PriorShape
 from HiResMedSynthLib.background.token_prior import build_prior, encoder_fingerprint, load_prior
-from HiResMedSynthLib.errors import HiResMedSynthError, SettingsError
+from HiResMedSynthLib.errors import SettingsError
+from HiResMedSynthLib.whole_tensors import header_entry
+from Training.film_sets import load_set
 from Training.film_tokens import CodedFilms, FilmEncoder
 from Training.loop import LoopSettings
-from Training.options import cache_option, loop_option, run_options
-from Training.ranks import join_ranks, leave_ranks
+from Training.options import cache_option, loop_option, run_options, told_plainly
+from Training.pictures import grey8
+from Training.preset_files import read_preset
+from Training.ranks import joined_ranks
 from Training.report import write_report
 from Training.token_loop import PriorSettings, PriorTraining, train_prior
-from Training.train_background import load_set, read_preset
 
 ACROSS = 8
 
@@ -44,7 +47,9 @@ def make_settings(table: dict[str, Any], *, batch: int | None, copies: int | Non
     try:
         settings = PriorSettings(**{**table, **given})
     except TypeError as problem:
-        raise SettingsError(f"The preset's [training] can't be: {problem}", remedy="See PriorSettings.") from None
+        raise SettingsError(
+            f"The preset's [training] can't be: {problem}", remedy="See Training/presets/token_prior.toml."
+        ) from None
     if min(settings.batch, settings.copies) < 1:
         raise SettingsError("Batch and copies are 1 or more", remedy="Leave them out for the preset's.")
     return settings
@@ -65,8 +70,7 @@ def draw_sheet(cascade: FilmCascade, held_out: CodedFilms, path: Path, *, steps:
             settings = SamplingSettings(film_steps=steps)
             films.append(cascade.generate(seed=number, sex=sex, codes=codes, until="film", settings=settings))
         rows.append(np.concatenate(films, axis=1))
-    sheet: NDArray[np.uint8] = np.rint((np.concatenate(rows) + 1) * 127.5).astype(np.uint8)
-    return sheet
+    return grey8(np.concatenate(rows))
 
 
 @click.command(epilog="Example: python -m Training.train_token_prior --cascade FILE --data films --out runs/prior")
@@ -96,8 +100,7 @@ def main(
 ) -> None:
     """Trains a prior over the codes of a film cascade."""
     torch.set_num_threads(threads)
-    try:
-        ranks = join_ranks(device)
+    with told_plainly("token_prior.toml"), joined_ranks(device) as ranks:
         tables = read_preset(preset)
         loop = LoopSettings.changed(tables["loop"], changes=loop_changes, steps=steps)
         settings = make_settings(tables["training"], batch=batch, copies=copies)
@@ -123,6 +126,7 @@ def main(
             "stage": f"prior-{shape.kind}",
             "domain": cascade.domain,
             "encoder": encoder_fingerprint(cascade.first),
+            "model": (header_entry(release, "card") or {}).get("name"),
             "network": shape.to_json(),
             "data_sha256": data_sha256,
             "films": len(tokens.train),
@@ -141,12 +145,6 @@ def main(
         )
         if ranks.first:
             write_report(out, described)
-    except KeyError as problem:
-        raise click.ClickException(f"The preset lacks {problem}. See Training/presets/token_prior.toml.") from None
-    except HiResMedSynthError as problem:
-        raise click.ClickException(str(problem)) from None
-    finally:
-        leave_ranks()
 
 
 if __name__ == "__main__":

@@ -16,16 +16,15 @@ import torch
 
 from HiResMedSynthLib.background.vqgan import Vqgan, VqganShape, preset_shape
 from HiResMedSynthLib.background.vqgan_cost import describe, match_parameters
-from HiResMedSynthLib.errors import HiResMedSynthError, SettingsError
-from Training.options import cache_option, run_options
-from Training.precision import check_precision
-from Training.ranks import join_ranks, leave_ranks
+from Training.options import cache_option, loop_option, run_options, told_plainly
+from Training.preset_files import read_preset
+from Training.ranks import joined_ranks
 from Training.report import write_report
-from Training.train_background import read_preset
-from Training.vqgan_data import FilmTensors, from_film_set, load_film_tensors
+from Training.vqgan_data import load_data
 from Training.vqgan_loop import train
 from Training.vqgan_losses import load_perceptual
-from Training.vqgan_step import VqganSettings, VqganTraining
+from Training.vqgan_memory import check_memory
+from Training.vqgan_step import VqganTraining, make_settings
 
 
 def read_vqgan_preset(name: str) -> dict[str, Any]:
@@ -50,46 +49,15 @@ def make_shape(table: dict[str, Any], *, size: int) -> VqganShape:
     return match_parameters(shape, describe(paper).parameters)
 
 
-def make_settings(table: dict[str, Any], **options: Any) -> VqganSettings:
-    """A preset's [loop] table with the options that were given.
-
-    Raises:
-        SettingsError: a name or precision that there is none of.
-    """
-    given = {name: value for name, value in options.items() if value is not None}
-    plain = {name: tuple(value) if isinstance(value, list) else value for name, value in table.items()}
-    try:
-        settings = VqganSettings(**{**plain, **given})
-    except TypeError as problem:
-        raise SettingsError(f"The preset's [loop] can't be: {problem}", remedy="See VqganSettings.") from None
-    check_precision(settings.precision)
-    return settings
-
-
-def load_data(data: Path | None, films: Path | None, cache: Path, *, size: int, canvas: dict[str, Any]) -> FilmTensors:
-    """The films of a folder or of a file.
-
-    Raises:
-        SettingsError: not exactly one of both was given.
-    """
-    if (data is None) == (films is None):
-        raise SettingsError("Films come from one place", remedy="Give --data FOLDER or --films FILE.")
-    if films is not None:
-        return load_film_tensors(films, size=size)
-    from Training.film_data import load_films
-
-    assert data is not None
-    return from_film_set(load_films(data, cache, **canvas), size=size)
-
-
 @click.command(epilog="Example: python -m Training.train_vqgan --preset paper --data films --out runs/vqgan")
-@click.option("--preset", default="paper", show_default=True, help="paper, vqgan, tiny, or a TOML file.")
+@click.option("--preset", default="paper", show_default=True, help="paper, vqgan, unet, tiny, or a TOML file.")
 @click.option("--data", type=click.Path(path_type=Path), help="Folder of films.")
 @click.option("--films", type=click.Path(path_type=Path), help="Prepared films, .npz or .npy.")
 @click.option("--size", type=int, help="Side in pixels, in place of the preset's.")
 @click.option("--seed", type=int)
 @click.option("--precision", help="auto, float32 or bfloat16.")
 @cache_option
+@loop_option
 @run_options
 def main(
     preset: str,
@@ -100,18 +68,19 @@ def main(
     cache: Path | None,
     resume: bool,
     time_limit: float,
+    loop_changes: tuple[str, ...],
     device: str,
     threads: int,
     **options: Any,
 ) -> None:
     """Trains a VQGAN on whole films."""
     torch.set_num_threads(threads)
-    try:
-        ranks = join_ranks(device)
+    with told_plainly("vqgan_paper.toml"), joined_ranks(device) as ranks:
         tables = read_vqgan_preset(preset)
-        settings = make_settings(tables["loop"], **options)
+        settings = make_settings(tables["loop"], changes=loop_changes, **options)
         side = size or tables["data"]["size"]
         shape = make_shape(tables["network"], size=side)
+        check_memory(shape, settings, ranks)
         canvas = {name: tables["data"][name] for name in ("canvas_px", "spacing_mm")}
         tensors = load_data(data, films, cache or out.parent / "cache", size=side, canvas=canvas)
         torch.manual_seed(settings.seed)
@@ -122,6 +91,7 @@ def main(
             "network": shape.to_json(),
             "settings": asdict(settings),
             "perceptual": perceptual is not None,
+            "spacing_mm": None if data is None else canvas["spacing_mm"] * canvas["canvas_px"] / side,
             "data_sha256": tensors.sha256,
             "films": sides[0],
             "seed": settings.seed,
@@ -138,10 +108,6 @@ def main(
         train(training, out=out, description=description, resume=resume, time_limit_s=time_limit * 60)
         if ranks.first:
             write_report(out, description, measured=("train_l1", "held_out_l1"), loss="reconstruction")
-    except HiResMedSynthError as problem:
-        raise click.ClickException(str(problem)) from None
-    finally:
-        leave_ranks()
 
 
 if __name__ == "__main__":

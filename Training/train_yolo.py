@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from HiResMedSynthLib.errors import HiResMedSynthError, SettingsError
+from HiResMedSynthLib.errors import SettingsError
 from HiResMedSynthLib.patient_split import FOLDS, chooses, fold_of
 from HiResMedSynthLib.placement.location_network import PIXEL_MM, location_plan
 from HiResMedSynthLib.placement.network import ENTRY, KIND, VERSION, to_unit
@@ -27,8 +27,8 @@ from HiResMedSynthLib.placement.yolo import ENLARGED, PLAN, TASK, prepare_ultral
 from HiResMedSynthLib.weights import Card, check_name, write_model
 from Training.erased_pairs import ErasedPatch
 from Training.erased_store import load_erased
-from Training.location_crops import SIDE_PX, Crop
-from Training.train_location import draw_crops
+from Training.location_crops import SIDE_PX, Crop, draw_crops
+from Training.options import told_plainly
 
 SMALLEST_BOX_MM = 4.0
 SIDE = SIDE_PX * ENLARGED
@@ -115,6 +115,7 @@ def train_detector(
 @click.option("--cache", type=click.Path(path_type=Path), help="Erased pictures (.npz); default: OUT/../erased.npz.")
 @click.option("--device", default="cpu", show_default=True)
 @click.option("--threads", type=int, default=1, show_default=True)
+@told_plainly()
 def main(
     data: Path, out: Path, erased: bool, name: str, fold: int, crops: int, epochs: int, batch: int, seed: int,
     time_limit: float, cache: Path | None, device: str, threads: int,
@@ -125,40 +126,37 @@ def main(
     has it presets: the network and its loop are the package's own.
     """
     torch.set_num_threads(threads)
-    try:
-        check_name(name)
-        if not 0 <= fold < FOLDS:
-            raise SettingsError(f"There is no fold {fold}", remedy=f"Give 0 to {FOLDS - 1}.")
-        if (out / "crops").exists():
-            # crops of another fold would teach of patients that are left out now
-            raise SettingsError("This folder holds a run", where=out, remedy="Give another folder.")
-        every, _ = load_erased(data, cache or out.parent / "erased.npz")
-        items = [item for item in every if fold_of(item.patch.patient_id) != fold]
-        out.mkdir(parents=True, exist_ok=True)
-        for part, kept in (("train", False), ("val", True)):
-            side = [item for item in items if chooses(item.patch.patient_id) is kept]
-            count = write_crops(side, out / "crops" / part, crops=crops, visible=not erased, seed=seed)
-            click.echo(f"{part}: {count} crops of {len(side)} patients")
-            if not count:
-                raise SettingsError("There is no crop to train on or to choose by", remedy="Give more patients.")
-        state = train_detector(
-            out / "crops", out, epochs=epochs, batch=batch, seed=seed, device=device, time_limit_s=time_limit * 60
-        )
-        patients = len({item.patch.patient_id for item in items})
-        write_model(
-            out / "best.safetensors",
-            {key: value.half().numpy() if value.is_floating_point() else value.numpy() for key, value in state.items()},
-            Card(
-                name=name, kind=KIND, seed=seed, licence="AGPL-3.0 (ultralytics)", attribution="see the data",
-                data=f"{patients} patients, {'erased' if erased else 'visible'} lesions, fold {fold} left out",
-                limits="not measured: see docs/results/location_prior.md for what such detectors are worth",
-                details={"task": TASK},
-            ),
-            metadata={ENTRY: json.dumps({"version": VERSION, "task": TASK})},
-        )  # fmt: skip
-        click.echo(f"{out / 'best.safetensors'}: last averaged weights, AGPL-3.0; --prior {name} once added")
-    except HiResMedSynthError as problem:
-        raise click.ClickException(str(problem)) from None
+    check_name(name)
+    if not 0 <= fold < FOLDS:
+        raise SettingsError(f"There is no fold {fold}", remedy=f"Give 0 to {FOLDS - 1}.")
+    if (out / "crops").exists():
+        # crops of another fold would teach of patients that are left out now
+        raise SettingsError("This folder holds a run", where=out, remedy="Give another folder.")
+    every, _ = load_erased(data, cache or out.parent / "erased.npz")
+    items = [item for item in every if fold_of(item.patch.patient_id) != fold]
+    out.mkdir(parents=True, exist_ok=True)
+    for part, kept in (("train", False), ("val", True)):
+        side = [item for item in items if chooses(item.patch.patient_id) is kept]
+        count = write_crops(side, out / "crops" / part, crops=crops, visible=not erased, seed=seed)
+        click.echo(f"{part}: {count} crops of {len(side)} patients")
+        if not count:
+            raise SettingsError("There is no crop to train on or to choose by", remedy="Give more patients.")
+    state = train_detector(
+        out / "crops", out, epochs=epochs, batch=batch, seed=seed, device=device, time_limit_s=time_limit * 60
+    )
+    patients = len({item.patch.patient_id for item in items})
+    write_model(
+        out / "best.safetensors",
+        {key: value.half().numpy() if value.is_floating_point() else value.numpy() for key, value in state.items()},
+        Card(
+            name=name, kind=KIND, seed=seed, licence="AGPL-3.0 (ultralytics)", attribution="see the data",
+            data=f"{patients} patients, {'erased' if erased else 'visible'} lesions, fold {fold} left out",
+            limits="not measured: see docs/results/location_prior.md for what such detectors are worth",
+            details={"task": TASK},
+        ),
+        metadata={ENTRY: json.dumps({"version": VERSION, "task": TASK})},
+    )  # fmt: skip
+    click.echo(f"{out / 'best.safetensors'}: last averaged weights, AGPL-3.0; --prior {name} once added")
 
 
 if __name__ == "__main__":

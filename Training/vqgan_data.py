@@ -17,6 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from HiResMedSynthLib.errors import ReadError, SettingsError
+from HiResMedSynthLib.whole_tensors import reason
+from Training.folder_of_images import FORMATS
 
 if TYPE_CHECKING:
     from Training.film_data import FilmSet
@@ -128,9 +130,7 @@ def load_film_tensors(path: Path, *, size: int) -> FilmTensors:
             film_set = FilmSet(pixels=np.load(path, allow_pickle=False), films=films, spacing_mm=0.0)
             return from_film_set(film_set, size=size)
     except (OSError, KeyError, TypeError, ValueError) as problem:
-        raise ReadError(
-            f"These are no prepared films: {str(problem)[:120]}", where=path, remedy="See Training/vqgan_data.py."
-        ) from None
+        raise ReadError(f"These are no prepared films: {reason(problem)}", where=path, remedy=FORMATS) from None
     if pixels.shape != masks.shape or len(pixels) != len(held_out):
         raise ReadError("Films, masks and held_out don't belong together", where=path, remedy="Make the file again.")
     return reduced(pixels, masks, held_out, size=size)
@@ -146,7 +146,25 @@ def reduced(pixels: Tensor, masks: Tensor, held_out: Tensor, *, size: int) -> Fi
     if side % size:
         raise SettingsError(f"Films of {side} px can't be reduced to {size}", remedy="Choose a size that divides it.")
     if bool(held_out.all()) or not bool(held_out.any()):
-        raise SettingsError("All films fall on one side of the split", remedy="Give films of more patients.")
+        raise SettingsError(
+            "None or all of the films are held out to measure on", remedy="Give films of more patients."
+        )
     small = [nn.functional.adaptive_avg_pool2d(part.float(), size).half() for part in pixels.split(16)]
     inside = [nn.functional.adaptive_avg_pool2d(part.float(), size) > 0.5 for part in masks.split(16)]
     return FilmTensors(films=torch.cat(small), masks=torch.cat(inside), held_out=held_out)
+
+
+def load_data(data: Path | None, films: Path | None, cache: Path, *, size: int, canvas: dict[str, Any]) -> FilmTensors:
+    """The films of a folder or of a file.
+
+    Raises:
+        SettingsError: not exactly one of both was given.
+    """
+    if (data is None) == (films is None):
+        raise SettingsError("Films come from one place", remedy="Give --data FOLDER or --films FILE.")
+    if films is not None:
+        return load_film_tensors(films, size=size)
+    from Training.film_data import load_films
+
+    assert data is not None
+    return from_film_set(load_films(data, cache, **canvas), size=size)

@@ -7,8 +7,6 @@ A run's folder holds `checkpoint.safetensors`, `log.jsonl` (a line per report), 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +19,14 @@ from HiResMedSynthLib.background.quantiser import perplexity, usage
 from HiResMedSynthLib.background.vqgan import Vqgan
 from HiResMedSynthLib.background.vqgan_file import save_vqgan
 from HiResMedSynthLib.errors import HiResMedSynthError, SettingsError
-from Training.checkpoint import check_same_run
+from Training.average import averaged
+from Training.checkpoint import CHECKPOINT, check_same_run
 from Training.clock import now_s
 from Training.interrupts import HeldInterrupts
+from Training.pictures import grey8, tiled
 from Training.precision import autocast
 from Training.report import begin_log, log_entry
 from Training.schedule import rate_share
-from Training.vqgan_state import CHECKPOINT
 from Training.vqgan_step import VqganTraining
 
 BLIND = 1.95  # the hinge loss of a discriminator that can't tell is 2
@@ -143,13 +142,13 @@ def report(training: VqganTraining) -> dict[str, Any]:
 def measure(training: VqganTraining) -> dict[str, float]:
     """Mean absolute error inside the field of the averaged weights, on unchanged training and held-out films."""
     films, results = training.films, {}
-    with averaged(training) as network:
+    with averaged(training.network, training.state.average):
         for held_out, name in ((False, "train_l1"), (True, "held_out_l1")):
             error = area = 0.0
             for part in films.side(held_out=held_out)[:MEASURED].split(training.settings.batch):
                 image, mask = films.chosen(part)
                 with autocast(training.precision, training.device):
-                    made = network(image).image
+                    made = training.network(image).image
                 error += float(((made - image).abs() * mask).sum()) / made.shape[1]
                 area += float(mask.sum())
             results[name] = round(error / area, 5)
@@ -160,22 +159,6 @@ def measure(training: VqganTraining) -> dict[str, float]:
 def write_sheet(training: VqganTraining, path: Path) -> None:
     """Six held-out films over their reconstructions by the averaged weights, at full size."""
     image, mask = training.films.chosen(training.films.side(held_out=True)[:6])
-    with averaged(training) as network, autocast(training.precision, training.device):
-        made = torch.cat([network(one[None]).image[:, :1] for one in image]) * mask
-    rows = [torch.cat(list(row[:, 0]), dim=1) for row in (image, made)]
-    grey = torch.cat(rows).nan_to_num().clamp(-1, 1).cpu().numpy()
-    Image.fromarray(np.rint((grey + 1) * 127.5).astype(np.uint8)).save(path)
-
-
-@contextmanager
-def averaged(training: VqganTraining) -> Iterator[Vqgan]:
-    """The network with its averaged weights, evaluating; afterwards it is as before."""
-    network = training.network
-    own = {name: value.detach().clone() for name, value in network.state_dict().items()}
-    network.load_state_dict(training.state.average)
-    network.eval()
-    try:
-        yield network
-    finally:
-        network.load_state_dict(own)
-        network.train()
+    with averaged(training.network, training.state.average), autocast(training.precision, training.device):
+        made = torch.cat([training.network(one[None]).image[:, :1] for one in image]) * mask
+    Image.fromarray(tiled(grey8(torch.cat([image, made])[:, 0]), across=len(image))).save(path)

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from HiResMedSynthLib.errors import SettingsError
-from HiResMedSynthLib.whole_tensors import save_tensors
+from HiResMedSynthLib.whole_tensors import read_tensors, save_state
+from Training.checkpoint import moments_of, put_back_moments
 from Training.vqgan_losses import LeCam
-
-CHECKPOINT = "checkpoint.safetensors"
 
 
 @dataclass(kw_only=True)
@@ -49,12 +46,8 @@ class RunState:
         tensors = {f"average.{name}": value for name, value in self.average.items()} | {"counts": self.counts}
         for part, (network, optimiser) in self._parts().items():
             tensors |= {f"{part}.{name}": value for name, value in network.state_dict().items()}
-            for name, parameter in network.named_parameters():
-                for moment, value in optimiser.state.get(parameter, {}).items():
-                    tensors[f"{part}_{moment}.{name}"] = value
-        state = {"progress": asdict(self.progress), "description": dict(description)}
-        apart = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
-        save_tensors(path, apart, {"state": json.dumps(state)})
+            tensors |= moments_of(optimiser, network, prefix=f"{part}_")
+        save_state(path, tensors, {"progress": asdict(self.progress), "description": dict(description)})
 
     def load(self, path: Path) -> None:
         """Becomes the run in that file, in place.
@@ -63,23 +56,16 @@ class RunState:
             SettingsError: the file is damaged, or was written for other layers.
         """
         try:
-            with safe_open(path, framework="pt") as file:
-                state = json.loads(file.metadata()["state"])
-                stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
+            stored, state = read_tensors(path, "state", "pt")
             for part, (network, optimiser) in self._parts().items():
                 network.load_state_dict({name: stored[f"{part}.{name}"] for name in network.state_dict()})
-                for name, parameter in network.named_parameters():
-                    moments = {m: stored.get(f"{part}_{m}.{name}") for m in ("step", "exp_avg", "exp_avg_sq")}
-                    if all(value is not None for value in moments.values()):
-                        optimiser.state[parameter] = {
-                            m: _like(value, parameter, moment=m) for m, value in moments.items() if value is not None
-                        }
+                put_back_moments(optimiser, network, stored, prefix=f"{part}_")
             for name, value in self.average.items():
                 value.copy_(stored[f"average.{name}"])
             self.counts.copy_(stored["counts"])
             self.progress = Progress(**state["progress"])
             self.lecam.real, self.lecam.fake = self.progress.lecam
-        except (KeyError, TypeError, RuntimeError, ValueError, OSError, SafetensorError) as problem:
+        except (KeyError, TypeError, RuntimeError, ValueError, OSError) as problem:
             raise SettingsError(
                 f"The checkpoint doesn't fit this preset: {str(problem)[:200]}",
                 where=path,
@@ -91,8 +77,3 @@ class RunState:
             "weights": (self.network, self.optimiser),
             "adversary": (self.adversary, self.adversary_optimiser),
         }
-
-
-def _like(value: Tensor, parameter: Tensor, *, moment: str) -> Tensor:
-    """A stored moment where its parameter lies and as it is laid out; Adam's step counter stays on the CPU."""
-    return value.clone() if moment == "step" else torch.empty_like(parameter).copy_(value)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,8 +18,10 @@ from torch import Tensor, nn
 from HiResMedSynthLib.background.quantiser import ALPHA, GAMMA, Codebook, count_codes
 from HiResMedSynthLib.background.vqgan import Vqgan
 from HiResMedSynthLib.errors import HiResMedSynthError, SettingsError
+from Training.average import follow
 from Training.discriminators import MultiScaleDiscriminator, UNetDiscriminator
-from Training.precision import autocast, faster_precision
+from Training.options import loop_values
+from Training.precision import autocast, check_precision, faster_precision
 from Training.ranks import Ranks
 from Training.vqgan_data import FilmTensors
 from Training.vqgan_losses import (
@@ -93,6 +96,24 @@ class VqganSettings:
     counted: str = "wall"
 
 
+def make_settings(table: dict[str, Any], *, changes: Sequence[str] = (), **options: Any) -> VqganSettings:
+    """A preset's [loop] table with the options that were given, then `changes` by --loop.
+
+    Raises:
+        SettingsError: a name or precision that there is none of.
+    """
+    given = {name: value for name, value in options.items() if value is not None}
+    plain = {name: tuple(value) if isinstance(value, list) else value for name, value in table.items()}
+    try:
+        settings = VqganSettings(**{**plain, **given, **loop_values(VqganSettings, changes)})
+    except TypeError as problem:
+        raise SettingsError(
+            f"The preset's [loop] can't be: {problem}", remedy="See Training/presets/vqgan_unet.toml."
+        ) from None
+    check_precision(settings.precision)
+    return settings
+
+
 class VqganTraining:
     """One run: its networks, optimisers and films."""
 
@@ -110,7 +131,7 @@ class VqganTraining:
             raise SettingsError(f"No adversary {settings.adversary}", remedy=f"Use {' or '.join(ADVERSARIES)}.")
         if settings.consistency and settings.adversary != "unet":
             raise SettingsError("consistency needs an answer for each pixel", remedy='Set adversary = "unet".')
-        if settings.batch % (self.ranks.world * settings.accumulate):
+        if min(settings.batch, settings.accumulate) < 1 or settings.batch % (self.ranks.world * settings.accumulate):
             raise SettingsError(
                 f"A batch of {settings.batch} can't be split over {self.ranks.world} processes x {settings.accumulate}",
                 remedy="Choose a multiple.",
@@ -208,8 +229,7 @@ class VqganTraining:
         if adversarial:
             values |= self._adversary_step(pairs, generator)
         decay = min(settings.average, (1 + at) / (10 + at))
-        for name, value in self.network.state_dict().items():
-            state.average[name].lerp_(value.detach(), 1 - decay)
+        follow(state.average, self.network.state_dict(), 1 - decay)
         if settings.revive and (at + 1) % settings.revive == 0:
             self._revive(image, at)
         for name, value in values.items():

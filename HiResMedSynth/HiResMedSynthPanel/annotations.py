@@ -8,7 +8,8 @@ import slicer
 import vtk
 from slicer.i18n import tr as _
 
-from HiResMedSynthLib.service.protocol import pack_arrays
+from HiResMedSynthLib.service.client import BackendError
+from HiResMedSynthLib.service.protocol import ErrorInfo, pack_arrays
 from HiResMedSynthPanel import dicom_tags
 from HiResMedSynthPanel.outlines import roi_outline, segment_outline
 from HiResMedSynthPanel.overlays import ROLE
@@ -187,6 +188,10 @@ class Annotations(slicer.util.VTKObservationMixin):
             return _("{n} mark(s) lie outside their image. Move or delete them.").format(n=outside), None
 
         def prepare(client):
+            budget = client.health()["memory"]["budget_bytes"]
+            if sum(image.pixels.nbytes for image, _marks in sent) > budget:
+                told = _("together the images are more than the backend may hold ({n} MiB)").format(n=budget >> 20)
+                raise BackendError(ErrorInfo(what=told, remedy=_("Save fewer at a time: take some out of the scene.")))
             images = []
             for image, marks in sent:
                 told = []
@@ -205,6 +210,8 @@ class Annotations(slicer.util.VTKObservationMixin):
             pixels, header = arrays[f"{number}.pixels"], told["header"]
             volume = slicer.util.addVolumeFromArray(pixels, ijk_to_ras(header, len(pixels)), f"IM{number:04d}")
             volume.SetAttribute(LOADED, kept_header(header))
+            if header["photometric"] == "MONOCHROME1":
+                volume.GetDisplayNode().SetAndObserveColorNodeID("vtkMRMLColorTableNodeInvertedGrey")
             image = SlicerImage(volume)
             points = self.make_points(volume, defaults)
             for order, mark in enumerate(told["marks"], start=1):

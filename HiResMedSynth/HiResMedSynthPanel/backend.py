@@ -19,7 +19,7 @@ from HiResMedSynthPanel.signals import Signal
 INTERPRETER_KEY, URL_KEY = "HiResMedSynth/interpreter", "HiResMedSynth/url"
 CERTIFICATE_KEY = "HiResMedSynth/certificate"
 LOG_LINES = 200
-START_MS = 60_000
+START_MS, END_MS, KILL_MS = 60_000, 1500, 500
 
 
 def library_folder():
@@ -66,6 +66,35 @@ def chosen_interpreter():
     return installation.candidates(setting, user_data_folder(), Path(sys.executable))[0].interpreter
 
 
+def child_process(variables):
+    """A process whose Python finds the library, with these variables in its environment too; to be started."""
+    process, environment = qt.QProcess(), qt.QProcessEnvironment()
+    found = installation.child_environment(library_folder(), slicer.util.startupEnvironment())
+    for name, value in {**found, **variables}.items():
+        environment.insert(name, value)
+    process.setProcessEnvironment(environment)
+    return process
+
+
+def end(process):
+    """Ends it: our programs end when their standard input closes, others are killed."""
+    process.closeWriteChannel()
+    if not process.waitForFinished(END_MS):
+        process.kill()
+        process.waitForFinished(KILL_MS)
+
+
+def delete_soon(process):
+    """Deletes it when the event loop turns: it may be the one whose signal is being handled."""
+    qt.QTimer.singleShot(0, lambda: process.deleteLater())
+
+
+def text_of(byte_array):
+    """What a process wrote."""
+    data = byte_array.data() or b""
+    return data if isinstance(data, str) else bytes(data).decode("utf-8", "replace")
+
+
 class Backend:
     """States: stopped, starting, ready, failed; `changed` tells when it changes."""
 
@@ -100,12 +129,7 @@ class Backend:
             return
         interpreter = chosen_interpreter()
         self._token, self._ending = secrets.token_hex(32), False
-        process = qt.QProcess()
-        environment = qt.QProcessEnvironment()
-        for name, value in installation.child_environment(library_folder(), slicer.util.startupEnvironment()).items():
-            environment.insert(name, value)
-        environment.insert(TOKEN_VARIABLE, self._token)
-        process.setProcessEnvironment(environment)
+        process = child_process({TOKEN_VARIABLE: self._token})
         process.connect("readyReadStandardOutput()", self._read_port)
         process.connect("readyReadStandardError()", self._read_log)
         process.connect("finished(int,QProcess::ExitStatus)", self._finished)
@@ -140,19 +164,15 @@ class Backend:
         """Ends it, on account of a problem if there is one; by itself it ends when Slicer's end of the pipe closes."""
         self._patience.stop()
         self._ending = True
-        process = self._process
-        if process is not None:
-            process.closeWriteChannel()
-            if not process.waitForFinished(1500):
-                process.kill()
-                process.waitForFinished(500)
+        if self._process is not None:
+            end(self._process)
             self._let_go()
         self.client = None
         self._set("failed" if problem else "stopped", problem)
 
     def _read_port(self):
         while self._process is not None and self.state == "starting" and self._process.canReadLine():
-            line = _text(self._process.readLine())
+            line = text_of(self._process.readLine())
             try:
                 port = int(json.loads(line)["port"])
             except (ValueError, KeyError, TypeError):
@@ -165,7 +185,7 @@ class Backend:
     def _read_log(self):
         if self._process is None:
             return
-        self.log += [line for line in _text(self._process.readAllStandardError()).splitlines() if line.strip()]
+        self.log += [line for line in text_of(self._process.readAllStandardError()).splitlines() if line.strip()]
         del self.log[:-LOG_LINES]
 
     def _finished(self, code):
@@ -188,9 +208,8 @@ class Backend:
             self._set("failed", _("Python for the backend can't be started: {path}").format(path=chosen_interpreter()))
 
     def _let_go(self):
-        """Forgets the process, which may be the one whose signal this is: it lives until the event loop turns."""
-        process, self._process, self.client = self._process, None, None
-        qt.QTimer.singleShot(0, lambda: process.deleteLater())
+        delete_soon(self._process)
+        self._process, self.client = None, None
 
     def _give_up(self):
         self.stop(_("The backend didn't answer within a minute. Look at its log."))
@@ -207,8 +226,3 @@ class Backend:
     def _set(self, state, problem=""):
         self.state, self.problem = state, problem
         self.changed.emit()
-
-
-def _text(byte_array):
-    data = byte_array.data() or b""
-    return data if isinstance(data, str) else bytes(data).decode("utf-8", "replace")

@@ -24,6 +24,11 @@ from HiResMedSynthPanel.backend import (
 from HiResMedSynthPanel.work import Ticket, Work
 
 
+def device_of(health):
+    """Where a backend makes backgrounds; until the first one it hasn't looked for a GPU, which takes seconds."""
+    return _("a GPU if it has one") if health["device"] == "auto" else health["device"]
+
+
 class BackendSection:
     """State of the backend, settings of this machine, installation and removal."""
 
@@ -158,7 +163,7 @@ class BackendSection:
             told = _("The server answers: computes on {device}, {n} package versions known.")
             self._do(
                 lambda _ticket: client.health(),
-                lambda health: self.told.setText(told.format(device=health["device"], n=len(health["versions"]))),
+                lambda health: self.told.setText(told.format(device=device_of(health), n=len(health["versions"]))),
             )
             return
         interpreter, base = chosen_interpreter(), slicer.util.startupEnvironment()

@@ -49,7 +49,8 @@ class BankSection:
         own, self._asked_for = self._studio.own_lesions(), self._key()
 
         def failed(error):
-            self._asked_for = None if self._studio.session.backend.state == "stopped" else self._asked_for
+            if error.what == _("cancelled") or self._studio.session.backend.state == "stopped":
+                self._asked_for = None  # so that it is asked again
             self._studio.failed(error)
 
         self._asking = self._studio.session.run(
@@ -136,7 +137,7 @@ class BankSection:
             self.name.clear()
 
         studio.session.run(
-            "train_lesion",
+            "cut_lesion",
             title=_("Cutting the lesion out"),
             image=studio.image,
             parameters=prepare,

@@ -5,13 +5,12 @@ from pathlib import Path
 
 from slicer.i18n import tr as _
 
+from HiResMedSynthLib.choices import DOMAINS, FUSIONS
 from HiResMedSynthPanel import form, wishes
 from HiResMedSynthPanel.models import AUTO
 from HiResMedSynthPanel.studio_compose import SEEDS
 
 LARGEST_BYTES = 64 * 2**20
-DOMAINS = ("lung-ct", "cxr", "kub", "mr")
-FUSIONS = ("better", "alpha", "paper")
 
 
 class CasesSection:
@@ -35,6 +34,7 @@ class CasesSection:
         """Shows the state of the studio."""
         missing = [] if self._studio.is_ready else [_("the image that the case was made from, as the background")]
         missing += [] if self.file.currentPath.strip() else [_("a case.json")]
+        missing += [_("the end of the current work")] if self._studio.session.ticket is not None else []
         tip = _("Replaces the lesions of this scene by those of the case; undo brings them back.")
         form.enable(self.open, tip, missing)
 
@@ -95,6 +95,7 @@ def _fields(case):
         raise ValueError
     if not 0.05 <= fields["temperature"] <= 100:
         raise ValueError
-    if len(background["shape"]) != 3 or not background["pixel_sha256"]:
+    rows_mm, columns_mm = map(float, background["pixel_spacing_mm"])
+    if len(background["shape"]) != 3 or not background["pixel_sha256"] or not min(rows_mm, columns_mm) > 0:
         raise ValueError
     return fields

@@ -9,6 +9,7 @@ import numpy as np
 import slicer
 from slicer.i18n import tr as _
 
+from HiResMedSynthLib.service.protocol import inverted_sum
 from HiResMedSynthPanel import wishes
 from HiResMedSynthPanel.overlays import ROLE, image_data_of
 
@@ -123,8 +124,8 @@ def write_patches(volume, background, image, old, composition):
 
 def _rescaled(pixels, image, corner):
     """Values as Slicer holds them: of modalities other than CT the backend works on stored values."""
-    planes = []
-    for offset, plane in enumerate(pixels):
+    planes, inverted = [], inverted_sum(image.header.tags[0])
+    for offset, plane in enumerate(pixels if inverted is None else float(inverted) - pixels):
         tags = image.header.tags[corner[0] + offset]
         planes.append(plane * float(tags.get("RescaleSlope", 1)) + float(tags.get("RescaleIntercept", 0)))
     return np.asarray(planes)

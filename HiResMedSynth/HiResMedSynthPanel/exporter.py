@@ -28,13 +28,16 @@ def export_parameters(parameters, composition):
 
 
 def folder_number(parent, stem):
-    """The first number whose folder `stem-NUMBER` under `parent` doesn't exist."""
-    number = 1
-    while (parent / f"{stem}-{number:04d}").exists():
-        number += 1
-    return number
+    """One more than the highest number of the folders `stem-NUMBER` under `parent`."""
+    numbers = [path.name.removeprefix(f"{stem}-") for path in parent.glob(f"{stem}-*")]
+    return 1 + max((int(number) for number in numbers if number.isdecimal()), default=0)
 
 
 def free_folder(parent, stem):
-    """The first folder `stem-0001`, `stem-0002` ... under `parent` that doesn't exist."""
-    return parent / f"{stem}-{folder_number(parent, stem):04d}"
+    """The next one of the folders `stem-0001`, `stem-0002` ... under `parent`."""
+    return numbered_folder(parent, stem, folder_number(parent, stem))
+
+
+def numbered_folder(parent, stem, number):
+    """The folder `stem-NUMBER` under `parent`."""
+    return parent / f"{stem}-{number:04d}"

@@ -4,10 +4,10 @@ import numpy as np
 import qt
 from slicer.i18n import tr as _
 
+from HiResMedSynthLib.choices import REQUEST_TYPES
 from HiResMedSynthPanel import form, wishes
 from HiResMedSynthPanel.models import DEFORM, MORE_LESIONS
 
-TYPES = ("any", "solid", "part-solid", "ground-glass", "calcified", "juxtapleural", "stone")
 OWN, CONTRAST, CNR = range(3)
 LARGEST_CNR, USUAL_CNR = 100.0, 5.0
 
@@ -21,7 +21,7 @@ class LesionEditor:
         layout = qt.QFormLayout()
         layout.setContentsMargins(0, 0, 0, 0)
         self.widget.setLayout(layout)
-        self.kind = form.choice([(name, name) for name in TYPES], _("A type, or one lesion of the bank."))
+        self.kind = form.choice([(name, name) for name in REQUEST_TYPES], _("A type, or one lesion of the bank."))
         self.kind.setIconSize(qt.QSize(32, 32))
         self.kind.connect("currentIndexChanged(int)", self._kind_chosen)
         layout.addRow(_("Type:"), self.kind)
@@ -103,8 +103,8 @@ class LesionEditor:
         if self._pictures is pictures:
             return
         self._pictures = pictures
-        while self.kind.count > len(TYPES):
-            self.kind.removeItem(len(TYPES))
+        while self.kind.count > len(REQUEST_TYPES):
+            self.kind.removeItem(len(REQUEST_TYPES))
         for name, card in sorted(self._studio.cards.items()):
             icon = picture_icon(pictures[name])
             self.kind.addItem(icon, f"{name} ({card['diameter_mm']:g} mm)", name)
@@ -115,7 +115,7 @@ class LesionEditor:
 
     def _kind_chosen(self, index):
         value = self.kind.itemData(index)
-        if value in TYPES:
+        if value in REQUEST_TYPES:
             self._edit(_("change the type"), type=value, bank_entry=None)
         elif value is not None:
             self._edit(_("change the type"), type="any", bank_entry=value, **_made_by(DEFORM))

@@ -54,7 +54,7 @@ class Panel:
         for section in self.sections:
             layout.addWidget(section.widget)
         layout.addStretch(1)
-        self._began, self._shown_ticket, self._told = 0.0, None, False
+        self._began, self._shown_ticket, self._told, self._earlier = 0.0, None, "", ()
         studio.changed.connect(self._progress)
         studio.said.connect(self._say)
 
@@ -95,8 +95,9 @@ class Panel:
         self._studio.session.cancel()
 
     def _say(self, text, problem):
-        self.status.setText(("\u26a0 " if problem else "") + text)
-        self._told = bool(text)  # stays until something else is done
+        self._told = ("\u26a0 " if problem else "") + text  # stays until something else is begun
+        self._earlier = tuple(self._studio.session.tickets)
+        self.status.setText(self._told)
 
     def _progress(self):
         session = self._studio.session
@@ -106,8 +107,8 @@ class Panel:
             self._shown_ticket = None
             if session.backend.problem and not session.busy:
                 self._say(session.backend.problem, True)
-            elif not self._told:
-                self.status.setText(self._studio.summary())
+            else:
+                self.status.setText(self._told or self._studio.summary())
             return
         if ticket is not self._shown_ticket:
             self._shown_ticket, self._began = ticket, time.monotonic()
@@ -118,4 +119,5 @@ class Panel:
         what = _("Starting the backend") if starting else ticket.message or ticket.title
         self.bar.setFormat(f"{what} ({seconds} s)")
         self.status.setText(ticket.title)
-        self._told = False
+        if ticket not in self._earlier:
+            self._told = ""

@@ -55,7 +55,7 @@ class Studio(StudioWhere, StudioPoints, StudioCompose, slicer.util.VTKObservatio
         return timer
 
     def _forget(self):
-        self.image, self.odd, self.doubts, self.problem, self.domain = None, [], [], "", ""
+        self.image, self.facts, self.doubts, self.problem, self.domain = None, {}, [], "", ""
         self._tags, self._background, self._print = None, None, None
         self._inspected, self._inspecting = None, None
         self._forget_where()
@@ -155,7 +155,7 @@ class Studio(StudioWhere, StudioPoints, StudioCompose, slicer.util.VTKObservatio
         """Another image, or the same changed: everything that was made of the old one goes, but the points."""
         loaded = self.composition is not None and self.image is None
         self.problem = refusal(node) or ""
-        self.image, self.odd, self.doubts, self._tags, self.domain = None, [], [], None, ""
+        self.image, self.facts, self.doubts, self._tags, self.domain = None, {}, [], None, ""
         self._reading.stop()
         self.drop_results()
         if not loaded:
@@ -217,15 +217,20 @@ class Studio(StudioWhere, StudioPoints, StudioCompose, slicer.util.VTKObservatio
         if self.stale and p.livePreview:
             self.compose(quietly=True)
 
+    @property
+    def odd(self):
+        """What is odd about the image, as far as is known."""
+        return self.facts.get("oddities", [])
+
     def _inspect(self):
-        """Asks what is odd about the image, once; again where no backend could be started to tell."""
+        """Asks what the image is, once; again where no backend could be started to tell."""
         image = self.image
         if image is None or self._inspected is image or self._inspecting in self.session.tickets:
             return
 
         def inspected(result):
             if image is self.image:
-                self.odd, self._inspected = list(result[1]["facts"]["oddities"]), image
+                self.facts, self._inspected = result[1]["facts"], image
 
         self._inspecting = self.session.run(
             "inspect", title=_("Looking at the image"), image=image, done=inspected, failed=self.failed

@@ -12,6 +12,7 @@ from HiResMedSynthPanel.composed import Composition
 from HiResMedSynthPanel.studio_where import RELEVANT
 
 ROUNDED = 0.02  # voxels
+SAME_SPACING = 1e-3  # a spin box rounds
 SEEDS = 2**31  # that a spin box holds
 NOTHING = Composition((), None, b"", (), {})
 
@@ -259,6 +260,16 @@ class StudioCompose:
         if list(self.image.pixels.shape) != list(case["background"]["shape"]):
             told = _("The case was made in an image of {n} (slices, rows, columns). Load that, or choose its slice.")
             self.say(told.format(n=case["background"]["shape"]), problem=True)
+            return
+        rows, columns = case["background"]["pixel_spacing_mm"]
+        ours = self.facts.get("pixel_spacing_mm") or (0.0, 0.0)
+        is_same = self.facts.get("pixel_sha256") == case["background"]["pixel_sha256"]
+        if is_same and not np.allclose(ours, (rows, columns), rtol=SAME_SPACING, atol=0):
+            told = _(
+                "The case was made with pixels of {rows:g} x {columns:g} mm. Give that under Pixel spacing, then open "
+                "it again."
+            )
+            self.say(told.format(rows=rows, columns=columns), problem=True)
             return
         was = p.StartModify()
         for name, value in fields.items():

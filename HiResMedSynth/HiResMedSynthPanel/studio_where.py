@@ -93,6 +93,8 @@ class StudioWhere:
                 ("prior", {**where, "percent": True}, have_prior),
             )
         ]
+        self._inspect()  # if these were cancelled
+        self.models.ask_once()
 
     def _forget_overlays(self):
         self._where_of = None

@@ -1,12 +1,8 @@
 """StudyProcess: one run of `hiresmedsynth study`, as a child that ends with Slicer; its lines are told as they come."""
 
 import qt
-import slicer
 
-from HiResMedSynthPanel import installation
-from HiResMedSynthPanel.backend import chosen_interpreter, library_folder
-
-END_MS, KILL_MS = 1500, 500
+from HiResMedSynthPanel.backend import child_process, chosen_interpreter, delete_soon, end, text_of
 
 
 class StudyProcess:
@@ -17,7 +13,7 @@ class StudyProcess:
 
     def __init__(self, line, ended):
         self._line, self._ended = line, ended
-        self._process, self._errors = None, ""
+        self._process = None
 
     @property
     def is_running(self):
@@ -26,15 +22,11 @@ class StudyProcess:
 
     def start(self, arguments):
         """Starts `hiresmedsynth study ARGUMENTS` with the Python of the backend, on this machine."""
-        process = qt.QProcess()
-        environment = qt.QProcessEnvironment()
-        for name, value in installation.child_environment(library_folder(), slicer.util.startupEnvironment()).items():
-            environment.insert(name, value)
-        process.setProcessEnvironment(environment)
+        process = child_process({})
         process.connect("readyReadStandardOutput()", self._read)
         process.connect("finished(int,QProcess::ExitStatus)", self._finished)
         process.connect("errorOccurred(QProcess::ProcessError)", self._not_started)
-        self._process, self._errors = process, ""
+        self._process = process
         process.start(str(chosen_interpreter()), ["-m", "HiResMedSynthLib.cli.main", "study", *map(str, arguments)])
 
     def stop(self):
@@ -43,20 +35,17 @@ class StudyProcess:
         if process is None:
             return
         self._let_go()
-        process.closeWriteChannel()
-        if not process.waitForFinished(END_MS):
-            process.kill()
-            process.waitForFinished(KILL_MS)
+        end(process)
 
     def _read(self):
         while self._process is not None and self._process.canReadLine():
-            self._line(_text(self._process.readLine()).rstrip())
+            self._line(text_of(self._process.readLine()).rstrip())
 
     def _finished(self, code):
         if self._process is None:
             return
         self._read()
-        errors = [line for line in _text(self._process.readAllStandardError()).splitlines() if line.strip()]
+        errors = [line for line in text_of(self._process.readAllStandardError()).splitlines() if line.strip()]
         self._let_go()
         self._ended(code, errors[-1].removeprefix("Error: ") if errors else "")
 
@@ -66,11 +55,5 @@ class StudyProcess:
             self._ended(-1, str(chosen_interpreter()))
 
     def _let_go(self):
-        """Forgets the process, which may be the one whose signal this is: it lives until the event loop turns."""
-        process, self._process = self._process, None
-        qt.QTimer.singleShot(0, lambda: process.deleteLater())
-
-
-def _text(byte_array):
-    data = byte_array.data() or b""
-    return data if isinstance(data, str) else bytes(data).decode("utf-8", "replace")
+        delete_soon(self._process)
+        self._process = None

@@ -4,7 +4,7 @@ from slicer.i18n import tr as _
 
 from HiResMedSynthPanel import wishes
 from HiResMedSynthPanel.composed import Composition
-from HiResMedSynthPanel.exporter import export_parameters, folder_number, free_folder
+from HiResMedSynthPanel.exporter import export_parameters, folder_number, numbered_folder
 from HiResMedSynthPanel.words import sentences
 
 MOST_SHOWN = 3
@@ -16,6 +16,7 @@ class Variants:
     def __init__(self, studio):
         self._studio = studio
         self._left, self._made, self._total = [], 0, 0
+        self._tried = {}  # folder -> the last number that was begun, which may have failed
         self.problems = []
 
     @property
@@ -25,7 +26,8 @@ class Variants:
 
     def start(self, count, folder):
         """Makes `count` variants in folders of their own under `folder`."""
-        first = folder_number(folder, "variant")  # a second batch goes on where the first ended, seeds too
+        # a second batch goes on where the first ended, seeds too
+        first = max(folder_number(folder, "variant"), self._tried.get(folder, 0) + 1)
         self._left = [(number, folder) for number in range(first, first + count)]
         self._made, self._total, self.problems = 0, count, []
         self._next()
@@ -39,6 +41,7 @@ class Variants:
             self._left = []
             return
         studio, (number, folder) = self._studio, self._left[0]
+        self._tried[folder] = number
         image = studio.image
         settings, keys = studio.settings()
         locked = {w.key for _i, w, _p in wishes.placed(studio.parameters.points) if w.locked}
@@ -56,13 +59,12 @@ class Variants:
             if composition.case is None or composition.refused:
                 failed_text(_("a lesion of this size has no room at its place"))
                 return
-            out = free_folder(folder, "variant")
             self._exporting = studio.session.run(
                 "export",
                 title=title,
                 image=image,
                 parameters=export_parameters(studio.parameters, composition),
-                out=out,
+                out=numbered_folder(folder, "variant", number),
                 done=exported,
                 failed=failed,
             )

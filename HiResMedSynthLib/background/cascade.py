@@ -7,9 +7,7 @@ range, or of the domain's window.
 
 from __future__ import annotations
 
-import json
 import math
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,18 +16,18 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from HiResMedSynthLib.background.calibration import calibrated
 from HiResMedSynthLib.background.film_network import PICTURE, CodeShape, FilmNetwork
+from HiResMedSynthLib.background.find_model import DOMAIN_PATTERN
 from HiResMedSynthLib.background.flow_unet import FlowUNet, FlowUNetShape
 from HiResMedSynthLib.errors import ReadError, SettingsError
 from HiResMedSynthLib.flow import guided, sample, sampling_times
+from HiResMedSynthLib.whole_tensors import read_tensors, reason
 
 REDUCTION = 4  # between one stage's film and the next
 SEXES = {None: 0, "F": 1, "M": 2}
-DOMAIN_PATTERN = re.compile(r"[a-z0-9][a-z0-9-]{0,38}")  # it names files, so it holds no folder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -256,9 +254,7 @@ def load_cascade(path: Path) -> FilmCascade:
         ReadError: it is no such file, or is damaged.
     """
     try:
-        with safe_open(path, framework="pt") as file:
-            described: dict[str, Any] = json.loads(file.metadata()["cascade"])
-            stored = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 (it is no dict)
+        stored, described = read_tensors(path, "cascade", "pt")
         _check_described(described)
         stages = {}
         for name, entry in described["stages"].items():
@@ -287,10 +283,9 @@ def load_cascade(path: Path) -> FilmCascade:
         AttributeError,
         RuntimeError,
         OverflowError,
-        SafetensorError,
     ) as problem:
         raise ReadError(
-            f"This is no film cascade ({str(problem)[:120]})", where=path, remedy="Use the file of a release."
+            f"This is no film cascade ({reason(problem)})", where=path, remedy="Use the file of a release."
         ) from None
 
 

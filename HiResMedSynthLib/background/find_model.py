@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from HiResMedSynthLib import weights
-from HiResMedSynthLib.background.cascade import DOMAIN_PATTERN, FilmCascade, load_cascade
 from HiResMedSynthLib.errors import ReadError, SettingsError
+from HiResMedSynthLib.free_memory import is_short_of_memory
+from HiResMedSynthLib.whole_tensors import header_entry
 
+if TYPE_CHECKING:
+    from HiResMedSynthLib.background.cascade import FilmCascade
+
+DOMAIN_PATTERN = re.compile(r"[a-z0-9][a-z0-9-]{0,38}")  # it names files, so it holds no folder
 KIND = "background"
 HOW_TO_ADD = (
     "Add one: hiresmedsynth models add FILE.safetensors (of a release, or of your own training with the card "
@@ -75,13 +82,28 @@ def load_background(found: weights.Model, device: str = "cpu") -> BackgroundMode
     """The model, ready to sample on that device. A seed's film differs a little between devices.
 
     Raises:
+        ModelError: it is a VQGAN, which makes no new images.
         ReadError: the file holds no cascade.
         SettingsError: the memory is not enough, or the device can't be used.
         MemoryError: the device's memory is not enough.
     """
+    from HiResMedSynthLib.background.cascade import load_cascade
+
+    if is_vqgan(found.path):
+        raise weights.ModelError(
+            f"the model '{found.card.name}' rebuilds images (a VQGAN); it makes none without a prior over its codes",
+            remedy=f"Rebuild one: hiresmedsynth reconstruct IMAGE --model {found.card.name} --out FILE.",
+        )
+    with loading(found, device):
+        cascade = load_cascade(found.path).on(device)
+    return BackgroundModel(name=found.card.name, cascade=cascade, sha256=found.card.sha256)
+
+
+@contextmanager
+def loading(found: weights.Model, device: str) -> Iterator[None]:
+    """Within it, what goes wrong while the model is loaded onto that device is told as `load_background` does."""
     try:
-        cascade = load_cascade(found.path)
-        return BackgroundModel(name=found.card.name, cascade=cascade.on(device), sha256=found.card.sha256)
+        yield
     except ReadError as problem:
         raise ReadError(problem.what, where=found.path.name, remedy=HOW_TO_ADD) from problem
     except MemoryError as problem:
@@ -92,7 +114,7 @@ def load_background(found: weights.Model, device: str = "cpu") -> BackgroundMode
     except RuntimeError as problem:  # torch's for a GPU that is full, too old or not there
         if device == "cpu":
             raise
-        if "out of memory" in str(problem):
+        if is_short_of_memory(problem):
             raise MemoryError(str(problem)) from problem  # the backend then goes on on the CPU
         raise SettingsError(
             f"the device '{device}' can't be used ({str(problem).splitlines()[0][:120]})", remedy="Use --device cpu."
@@ -101,11 +123,10 @@ def load_background(found: weights.Model, device: str = "cpu") -> BackgroundMode
 
 def domain_of(path: Path) -> str | None:
     """What a model file says that it makes; None where it is no cascade, or says what no domain can be."""
-    from safetensors import SafetensorError, safe_open
+    domain = (header_entry(path, "cascade") or {}).get("domain")
+    return domain if isinstance(domain, str) and DOMAIN_PATTERN.fullmatch(domain) else None
 
-    try:
-        with safe_open(path, framework="np") as file:
-            domain = json.loads((file.metadata() or {})["cascade"])["domain"]
-        return domain if isinstance(domain, str) and DOMAIN_PATTERN.fullmatch(domain) else None
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RecursionError):
-        return None
+
+def is_vqgan(path: Path) -> bool:
+    """Whether a model file holds a VQGAN, for `rebuild.load_rebuilder`."""
+    return header_entry(path, "vqgan") is not None

@@ -130,7 +130,7 @@ class HDFB(nn.Module):
 def initialise_as_paper(network: nn.Module) -> None:
     """Sets every convolution to N(0, 0.02) with zero bias, as the paper's training section says."""
     for layer in network.modules():
-        if isinstance(layer, nn.Conv2d):
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
             nn.init.normal_(layer.weight, std=0.02)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)

@@ -54,6 +54,11 @@ class MadeImage:
     redrawn: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
+    @property
+    def redrawn_notes(self) -> tuple[str, ...]:
+        """The same as sentences that name the seed."""
+        return tuple(f"seed {self.seed} was drawn again: {reason}" for reason in self.redrawn)
+
 
 def generate(
     model: BackgroundModel,
@@ -146,7 +151,7 @@ def generate(
         coarse=_pixels(film),
         finished=finished,
         how=f"{origin} by the model {model.identity}"
-        + ("" if prior is None else f", codes by the prior {prior.identity}")
+        + ("" if prior is None else f", codes by the prior {prior.how}")
         + f", seed {seed}"
         + ("" if sex is None else f", sex {sex}"),
         seed=seed,
@@ -162,23 +167,21 @@ def reconstruct(
     *,
     seed: int = 0,
     sex: str | None = None,
-    settings: SamplingSettings | None = None,
     on_step: OnStep | None = None,
 ) -> MadeImage:
-    """The image encoded and drawn again from its codes alone, on its own grid and grey range.
+    """The image encoded and drawn again from its codes alone, on its own grid and grey range (`cascade.REBUILDING`).
 
     Args:
         model: what encodes and draws.
         image: one slice of any size; it is resampled to the model's canvas, its padding left out of the field.
         seed: of what the codes leave open.
         sex: as in `generate`.
-        settings: how to sample; None: the fewer steps of `cascade.REBUILDING`.
         on_step: as in `generate`.
 
     Raises:
         SettingsError: several slices, too small, blank, or too little memory.
     """
-    cascade, values, settings = model.cascade, values_of(model.cascade.domain), settings or REBUILDING
+    cascade, values = model.cascade, values_of(model.cascade.domain)
     if sex not in SEXES:
         raise SettingsError(f"there is no sex '{sex}' to choose", remedy="Give F or M, or leave it out.")
     last = list(cascade.stages)[-1]
@@ -186,9 +189,9 @@ def reconstruct(
     placed = _placed(image, cascade, values)
     codes, known = _codes(cascade, placed, torch.ones(1, 1, cascade.grid, cascade.grid))
     _say(on_step, next(iter(cascade.stages)))
-    film = _coarse_film(cascade, _stream(seed, TRIES, 0), sex, codes, known, _film_mask(cascade, placed), settings)
+    film = _coarse_film(cascade, _stream(seed, TRIES, 0), sex, codes, known, _film_mask(cascade, placed), REBUILDING)
     detail = torch.Generator().manual_seed(_stream(seed, DETAIL, 0))
-    made = cascade.finish(film, detail, until=last, settings=settings, on_step=on_step)
+    made = cascade.finish(film, detail, until=last, settings=REBUILDING, on_step=on_step)
     count = cascade.grid**2
     notes = [*placed.notes, f"drawn from {count} codes: anatomy as a whole is kept, fine detail is invented"]
     return MadeImage(

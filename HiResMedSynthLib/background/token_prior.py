@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from HiResMedSynthLib.background.cascade import SEXES
@@ -25,7 +25,7 @@ from HiResMedSynthLib.background.token_gpt import GptPrior
 from HiResMedSynthLib.background.token_layers import PriorShape, to_digits
 from HiResMedSynthLib.background.token_masked import MaskedPrior
 from HiResMedSynthLib.errors import HiResMedSynthError, ReadError, SettingsError
-from HiResMedSynthLib.whole_tensors import save_tensors
+from HiResMedSynthLib.whole_tensors import read_tensors, reason, save_tensors
 
 STREAM = 11  # keeps the codes' noise apart from other noise of the same seed
 OTHER_CODES = "Use the prior that was trained with this model, or train one: python -m Training.train_token_prior."
@@ -78,14 +78,14 @@ class TokenPrior:
         """
         if encoder_fingerprint != self.fingerprint:
             raise SettingsError(
-                f"The token prior knows codebook {self.fingerprint}, the model has {encoder_fingerprint}",
-                remedy=OTHER_CODES,
+                f"The token prior was trained for {trained_for(self.facts)}, not for this one", remedy=OTHER_CODES
             )
         if sex not in SEXES:
             raise SettingsError(f"no sex {sex}", remedy="Give F or M, or leave it out.")
         if SEXES[sex] > self.network.shape.classes:
             raise SettingsError("The token prior knows no sexes", remedy="Leave the sex out.")
-        if count < 1 or steps < 1 or temperature < 0 or seed < 0 or (known is not None and codes is None):
+        finite = 0 <= temperature < math.inf and math.isfinite(guidance)
+        if count < 1 or steps < 1 or not finite or seed < 0 or (known is not None and codes is None):
             raise SettingsError(
                 "These numbers can't be sampled with",
                 remedy="Give count and steps from 1 up, seed and temperature from 0 up, codes where some are known.",
@@ -140,26 +140,31 @@ def save_prior(
     save_tensors(path, stored, {**(metadata or {}), "prior": json.dumps(header)})
 
 
-def load_prior(path: Path, *, encoder_fingerprint: str | None = None) -> TokenPrior:
-    """The prior of a file, in float32, evaluating.
+def trained_for(facts: Mapping[str, Any], asked: str | None = None) -> str:
+    """The background model that a prior's facts name, in words; "another" where they tell none but the one `asked`."""
+    name = str(facts.get("model") or "")[:64]
+    return "another background model" if name in ("", asked) else f"the background model '{name}'"
+
+
+def load_prior(path: Path, *, encoder_fingerprint: str | None = None, model_name: str | None = None) -> TokenPrior:
+    """The prior of a file, in float32, evaluating; `model_name`: what the fingerprint's model is called, if known.
 
     Raises:
         ReadError: it is no such file, is damaged, or (where `encoder_fingerprint` is given) is of another codebook.
     """
     try:
-        with safe_open(path, framework="pt") as file:
-            header: dict[str, Any] = json.loads(file.metadata()["prior"])
-            stored = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 (it is no dict)
+        stored, header = read_tensors(path, "prior", "pt")
         network = build_prior(PriorShape.from_json(header["shape"]))
         network.load_state_dict(stored)
         prior = TokenPrior(network=network.eval(), fingerprint=str(header["encoder"]), facts=dict(header["facts"]))
-    except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError, HiResMedSynthError) as problem:
+    except (OSError, KeyError, TypeError, ValueError, RuntimeError, HiResMedSynthError) as problem:
         raise ReadError(
-            f"This is no token prior ({str(problem)[:120]})", where=path, remedy="Use a file that the trainer wrote."
+            f"This is no token prior ({reason(problem)})", where=path, remedy="Use a file that the trainer wrote."
         ) from None
     if encoder_fingerprint not in (None, prior.fingerprint):
+        asked = "this one" if model_name is None else f"'{model_name}'"
         raise ReadError(
-            f"The token prior is of codebook {prior.fingerprint}, not {encoder_fingerprint}",
+            f"The token prior was trained for {trained_for(prior.facts, model_name)}, not for {asked}",
             where=path,
             remedy=OTHER_CODES,
         )

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from HiResMedSynthLib.background.hdfb import HDFB, PAPER, BlockReading
+from HiResMedSynthLib.background.hdfb import HDFB, PAPER, BlockReading, initialise_as_paper
 from HiResMedSynthLib.background.quantiser import FSQ, Codebook
 from HiResMedSynthLib.errors import SettingsError
 from HiResMedSynthLib.layers import group_norm
@@ -121,11 +121,7 @@ class Vqgan(nn.Module):
         rates = _drop_rates(shape)
         self.encoder = Encoder(shape, self.quantiser.dimension, rates)
         self.decoder = Decoder(shape, self.quantiser.dimension, rates)
-        for layer in self.modules():  # the paper: N(0, 0.02)
-            if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):
-                nn.init.normal_(layer.weight, std=0.02)
-                if layer.bias is not None:
-                    nn.init.zeros_(layer.bias)
+        initialise_as_paper(self)
         if shape.reading.zero_tail:
             for layer in self.modules():
                 if isinstance(layer, HDFB):
@@ -282,9 +278,7 @@ class ChannelAttention(nn.Module):
 PRESETS = ("paper", "vqgan")
 
 
-def preset_shape(
-    name: str, *, size: int = 1024, widths: tuple[int, ...] = (64, 128, 256, 512), channels: int = 1
-) -> VqganShape:
+def preset_shape(name: str, *, size: int = 1024, widths: tuple[int, ...] = (64, 128, 256, 512)) -> VqganShape:
     """The shape of a preset; `widths` are the encoder's, the decoder has the paper's share of them.
 
     Raises:
@@ -296,7 +290,6 @@ def preset_shape(
         raise SettingsError(f"Widths {widths} are too few", remedy="Give four, as 64,128,256,512.")
     return VqganShape(
         size=size,
-        channels=channels,
         encoder_widths=widths,
         decoder_widths=(widths[-2], *reversed(widths[:-1])),
         block="hdfb" if name == "paper" else "residual",

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 
 from HiResMedSynthLib.background.quantiser import Codebook
 from HiResMedSynthLib.background.vqgan import Vqgan, VqganShape
 from HiResMedSynthLib.errors import HiResMedSynthError, ReadError
-from HiResMedSynthLib.whole_tensors import save_tensors
+from HiResMedSynthLib.whole_tensors import read_tensors, reason, save_tensors
 
 
 def codebook_fingerprint(network: Vqgan) -> str:
@@ -41,16 +40,14 @@ def load_vqgan(path: Path) -> tuple[Vqgan, dict[str, Any]]:
         ReadError: it is no VQGAN, is damaged, or lacks its codebook.
     """
     try:
-        with safe_open(path, framework="pt") as file:
-            header: dict[str, Any] = json.loads(file.metadata()["vqgan"])
-            stored = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 (it is no dict)
+        stored, header = read_tensors(path, "vqgan", "pt")
         network = Vqgan(VqganShape.from_json(header["shape"]))
         missing = "quantiser.vectors" in network.state_dict() and "quantiser.vectors" not in stored
         if not missing:
             network.load_state_dict(stored)
-    except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError, HiResMedSynthError) as problem:
+    except (OSError, KeyError, TypeError, ValueError, RuntimeError, HiResMedSynthError) as problem:
         raise ReadError(
-            f"This is no VQGAN ({str(problem)[:120]})", where=path, remedy="Use a file that the trainer wrote."
+            f"This is no VQGAN ({reason(problem)})", where=path, remedy="Use a file that the trainer wrote."
         ) from None
     if missing or codebook_fingerprint(network) != header.get("codebook"):
         raise ReadError("The VQGAN's codebook is missing or another", where=path, remedy="Use the whole file.")

@@ -15,11 +15,11 @@ from HiResMedSynthLib.annotations_patients import PATIENTS_FILE, Told, patient_o
 from HiResMedSynthLib.batch.spec import Backgrounds
 from HiResMedSynthLib.errors import HiResMedSynthError, ReadError, SettingsError
 from HiResMedSynthLib.image import MedicalImage
-from HiResMedSynthLib.privacy_record import is_near_copy
+from HiResMedSynthLib.privacy_record import NEAR_COPY_REFUSED, is_near_copy
 from HiResMedSynthLib.read import PICTURE_MAGIC, VOLUME_SUFFIXES, read_image, with_assumed_spacing
 from HiResMedSynthLib.read_dicom import looks_like_dicom, series_of
 from HiResMedSynthLib.read_quietly import quietly
-from HiResMedSynthLib.synthetic_words import HOLDS_COMPOSED
+from HiResMedSynthLib.synthetic_words import COMPOSED_REFUSED, HOLDS_COMPOSED
 
 NRRD_MAGIC = (b"NRRD", b"ObjectType")
 Progress = Callable[[int, int], None]
@@ -73,7 +73,7 @@ def find_backgrounds(wanted: Backgrounds, folder: Path, *, progress: Progress | 
     """
     folder = folder.absolute()
     places = dict.fromkeys(place for pattern in wanted.files for place in _matches(pattern, folder))
-    held = {place: [place] if place.is_file() else files_of(place) for place in places}
+    held = _each_once({place: [place] if place.is_file() else files_of(place) for place in places})
     names = [_name(one, folder) for place, files in held.items() for one in (place, *files)]
     owners = _Owners(folder=folder, table=read_patients(folder, list(dict.fromkeys(names))))
     found: list[Background] = []
@@ -104,15 +104,11 @@ def read_source(background: Background) -> MedicalImage:
     """
     assert background.path is not None
     if is_near_copy(background.path):
-        raise SettingsError(
-            "this background is a near copy of a film that its model learned from: it may show a real patient",
-            where=background.path,
-            remedy="Leave it out of the spec.",
-        )
+        raise SettingsError(NEAR_COPY_REFUSED, where=background.path, remedy="Leave it out of the spec.")
     image = read_image(background.path, series=background.series)
     if HOLDS_COMPOSED in image.oddities:
         raise SettingsError(
-            "this background holds composed lesions of an earlier case: they would be in the pixels without a label",
+            COMPOSED_REFUSED,
             where=background.path,
             remedy="Leave it out of the spec, or name the background of that case (dicom_background).",
         )
@@ -141,6 +137,20 @@ def _matches(pattern: str, folder: Path) -> list[Path]:
             remedy="Correct it; paths are relative to the folder of the spec.",
         )  # fmt: skip
     return [Path(*place.absolute().parts) for place in found]
+
+
+def _each_once(held: dict[Path, list[Path]]) -> dict[Path, list[Path]]:
+    """The places with each file in one: in the innermost folder that holds it, else by itself (`**` names all)."""
+    taken: set[Path] = set()
+    left: dict[Path, list[Path]] = {}
+    for place in sorted(held, key=lambda place: (place.is_file(), -len(place.parts))):
+        left[place] = [file for file in held[place] if file not in taken]
+        taken.update(left[place])
+    return {
+        place: left[place]
+        for place in held
+        if left[place] == held[place] or any(any(_begins(file)) for file in left[place])  # else only a reader's notes
+    }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -258,7 +268,7 @@ def _cut(
     path: Path, name: str, series: str | None, slices: int, whose: str, wanted: Backgrounds, told: Told
 ) -> list[Background]:
     """The whole, or each of its slices."""
-    spacing = wanted.spacing if told.spacing_mm is None else (told.spacing_mm, told.spacing_mm)
+    spacing = told.spacing_mm or wanted.spacing
     return [
         Background(patient=whose, name=name, path=path, series=series, slice_index=index, spacing_mm=spacing)
         for index in (range(slices) if wanted.slices == "each" and slices > 1 else [None])

@@ -20,7 +20,6 @@ from HiResMedSynthLib.annotations_patients import COLUMNS, MODALITIES, PATIENTS_
 from HiResMedSynthLib.batch.picture_form import PictureForm, picture_form
 from HiResMedSynthLib.batch.spec import Output, Side
 from HiResMedSynthLib.compose import Box, Composition
-from HiResMedSynthLib.export.boxes import CLASSES
 from HiResMedSynthLib.export.identity import OutputIdentity
 from HiResMedSynthLib.image import MedicalImage
 
@@ -135,11 +134,6 @@ def write_patients(folder: Path, files: Iterable[tuple[str, Entry]]) -> None:
             spacing = "" if entry["spacing_mm"] is None else f"{entry['spacing_mm']:g}"
             writer.writerow((name, entry["patient"], spacing, entry["modality"]))
     aside.replace(folder / PATIENTS_FILE)
-
-
-def class_number(lesion_type: str) -> int:
-    """Number of a lesion's class, from 0, the same in all data sets."""
-    return CLASSES.index(lesion_type)
 
 
 def slice_name(one: LabelledImage, index: int) -> str:

@@ -15,7 +15,6 @@ from HiResMedSynthLib.batch.layout import (
     Entry,
     LabelledImage,
     MadeCase,
-    class_number,
     facts_of,
     slice_name,
     whole_text,
@@ -25,10 +24,10 @@ from HiResMedSynthLib.batch.layout import (
 from HiResMedSynthLib.batch.picture_form import left_justified
 from HiResMedSynthLib.batch.spec import SIDES, Output, Side
 from HiResMedSynthLib.compose import Box
-from HiResMedSynthLib.export.boxes import CLASSES
+from HiResMedSynthLib.detection_formats import coco_categories, run_lengths, yolo_line
+from HiResMedSynthLib.export.boxes import CLASSES, class_number, corner_and_size
 from HiResMedSynthLib.export.image_file import MARK, save_png
 from HiResMedSynthLib.synthetic_words import COMPOSED
-from HiResMedSynthLib.write_annotations import run_lengths
 
 
 def write_picture(one: LabelledImage, index: int, path: Path) -> None:
@@ -76,7 +75,7 @@ class Coco:
             aside = folder / ".annotations.json.part"
             with aside.open("w", encoding="utf-8") as stream:
                 head = {"description": f"{output.name}: {MARK}"}
-                classes = [{"id": number, "name": name} for number, name in enumerate(CLASSES, start=1)]
+                classes = coco_categories(CLASSES)
                 stream.write(f'{{"info": {json.dumps(head)},\n"categories": {json.dumps(classes)},\n"images": [\n')
                 write_joined(stream, _images(_of_side(entries, side)))
                 stream.write('\n],\n"annotations": [\n')
@@ -105,10 +104,9 @@ def _annotations(entries: Iterable[Entry]) -> Iterator[Entry]:
 
 def _annotation(one: LabelledImage, box: Box) -> Entry:
     plane = one.mask[box.slice] == box.lesion
-    width, height = box.column_max - box.column_min, box.row_max - box.row_min
     return {
         "category_id": class_number(box.type) + 1,
-        "bbox": [box.column_min, box.row_min, width, height],
+        "bbox": corner_and_size(box),
         "area": int(plane.sum()),
         "iscrowd": 0,
         "segmentation": run_lengths(plane),
@@ -149,7 +147,4 @@ class Yolo:
 
 
 def _line(one: LabelledImage, box: Box) -> str:
-    columns, rows = one.image.columns, one.image.rows
-    x, y = (box.column_min + box.column_max) / 2 / columns, (box.row_min + box.row_max) / 2 / rows
-    size = f"{(box.column_max - box.column_min) / columns:.6f} {(box.row_max - box.row_min) / rows:.6f}"
-    return f"{class_number(box.type)} {x:.6f} {y:.6f} {size}\n"
+    return yolo_line(class_number(box.type), corner_and_size(box), columns=one.image.columns, rows=one.image.rows)

@@ -33,6 +33,7 @@ from HiResMedSynthLib.compose import compose
 from HiResMedSynthLib.draw_case import draw_case
 from HiResMedSynthLib.errors import ExportError, HiResMedSynthError, PlacementError
 from HiResMedSynthLib.export.identity import OutputIdentity
+from HiResMedSynthLib.free_memory import is_short_of_memory
 from HiResMedSynthLib.ground import Ground, prepare_ground
 from HiResMedSynthLib.image import MedicalImage
 from HiResMedSynthLib.mark import amplitude_for
@@ -128,9 +129,9 @@ class Maker:
             return Outcome(number=number, failure=f"a background can't be read ({error.strerror})")
         except HiResMedSynthError as error:
             return Outcome(number=number, failure=_without_path(error), seconds=time.perf_counter() - start)
-        except MemoryError:
-            return Outcome(number=number, failure="there is not enough memory for it: use fewer workers")
         except Exception as error:  # one case must not end a run of a million
+            if is_short_of_memory(error):
+                return Outcome(number=number, failure="there is not enough memory for it: use fewer workers")
             if os.environ.get("HIRESMEDSYNTH_DEBUG"):
                 raise
             return Outcome(number=number, failure=f"a bug of HiResMedSynth ({type(error).__name__})")

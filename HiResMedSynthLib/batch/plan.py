@@ -17,10 +17,10 @@ from HiResMedSynthLib.batch.backgrounds import Background
 from HiResMedSynthLib.batch.spec import Side, Spec
 from HiResMedSynthLib.batch.split import Split, donor_of, drawn_split
 from HiResMedSynthLib.batch.wishes import drawn_name, drawn_range
-from HiResMedSynthLib.case import LesionRequest, RequestType
+from HiResMedSynthLib.case import LesionRequest
+from HiResMedSynthLib.choices import RequestType, Zone
 from HiResMedSynthLib.errors import SettingsError
 from HiResMedSynthLib.lesion.bank import Bank
-from HiResMedSynthLib.placement.zones import Zone
 
 SPLIT, PATIENTS, ORDER, WISHES, SEEDS, NEGATIVES, SAMPLE = range(7)  # streams of the data set's seed
 GOLDEN = 0.6180339887498949  # its multiples modulo 1 fill 0..1 evenly, however many are taken

@@ -13,15 +13,13 @@ from typing import Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from HiResMedSynthLib.batch.wishes import Choice, Counts, RangeChoice
-from HiResMedSynthLib.case import CaseSettings, FusionName, LesionRequest, RequestType, SizesName
+from HiResMedSynthLib.case import CaseSettings, LesionRequest
+from HiResMedSynthLib.choices import REQUEST_TYPES, ZONES, Domain, FusionName, GeneratorName, SizesName
 from HiResMedSynthLib.errors import HiResMedSynthError, SettingsError
 from HiResMedSynthLib.export.dicom_series import Compression
 from HiResMedSynthLib.export.segmentation import SegKind
-from HiResMedSynthLib.lesion.generators import GeneratorName
-from HiResMedSynthLib.placement.domain import Domain
 from HiResMedSynthLib.placement.margins import Margins
 from HiResMedSynthLib.placement.method import PlacementMethod
-from HiResMedSynthLib.placement.zones import ZONES
 
 Side = Literal["train", "val", "test"]
 SIDES: tuple[Side, ...] = get_args(Side)
@@ -104,9 +102,9 @@ class Cases(_Table):
 
     @model_validator(mode="after")
     def _possible(self) -> Cases:
-        strange = [name for name in self.types if name not in get_args(RequestType)]
+        strange = [name for name in self.types if name not in REQUEST_TYPES]
         if strange:
-            raise ValueError(f"types: there is no '{strange[0]}'; choose of {', '.join(get_args(RequestType))}")
+            raise ValueError(f"types: there is no '{strange[0]}'; choose of {', '.join(REQUEST_TYPES)}")
         strange = [name for name in self.zones or {} if name not in ZONES]
         if strange:
             raise ValueError(f"zones: there is no '{strange[0]}'; choose of {', '.join(ZONES)}")

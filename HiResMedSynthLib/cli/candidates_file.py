@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from HiResMedSynthLib.aside import written_aside
+from HiResMedSynthLib.choices import RequestType
 from HiResMedSynthLib.errors import ExportError, SettingsError
 from HiResMedSynthLib.ground import Ground
 from HiResMedSynthLib.image import MedicalImage
@@ -77,16 +78,20 @@ def check_slices(image: MedicalImage, places: Sequence[tuple[float, ...]]) -> No
             )
 
 
-def judged(ground: Ground, places: Sequence[tuple[float, ...]], diameter_mm: float) -> str:
-    """A line for each (row, column[, slice]): whether a lesion of that diameter may stand there."""
+def judged(
+    ground: Ground, places: Sequence[tuple[float, ...]], diameter_mm: float, lesion_type: RequestType = "any"
+) -> str:
+    """A line for each (row, column[, slice]): whether a lesion of that diameter and type may stand there."""
     lines = []
     for row, column, *more in places:
         place = (round(more[0]) if more else 0, round(row), round(column))
         if not all(0 <= at < size for at, size in zip(place, ground.image.shape, strict=True)):
             lines.append(f"{_words(place)}: outside the image")
             continue
-        verdict = judge(ground, place, diameter_mm=diameter_mm)
-        if not verdict.touches:
+        verdict = judge(ground, place, diameter_mm=diameter_mm, lesion_type=lesion_type)
+        if verdict.missing is not None:
+            words = f"would not touch the {verdict.missing}, as a lesion of type '{lesion_type}' must"
+        elif not verdict.touches:
             words = "permitted"
         elif verdict.nearest is None:
             words = f"would touch {', '.join(verdict.touches)}; no place near it is free"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from HiResMedSynthLib.choices import FUSIONS, GENERATORS, REQUEST_TYPES, SIZES
 from HiResMedSynthLib.cli.options import (
     NumberRange,
     Numbers,
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
     from HiResMedSynthLib.image import MedicalImage, PixelBox
     from HiResMedSynthLib.lesion.bank import Bank
 
-GENERATORS = ("deform", "singan", "learned")
-TYPES = ("any", "solid", "part-solid", "ground-glass", "calcified", "juxtapleural", "stone")
 OPTION_NAMES = {
     "places": "at",
     "mask_boxes": "mask-box",
@@ -71,13 +70,13 @@ Examples:
 @click.option("--size-mm", type=NumberRange(), default="4:12", show_default=True, help="Diameter, smallest:largest.")
 @click.option(
     "--sizes",
-    type=click.Choice(("even", "history")),
+    type=click.Choice(SIZES),
     default="even",
     show_default=True,
     help="Within them each size as likely, or as often as in real patients.",
 )
 @click.option(
-    "--type", "lesion_type", type=click.Choice(TYPES), default="any", show_default=True, help="Kind of lesion."
+    "--type", "lesion_type", type=click.Choice(REQUEST_TYPES), default="any", show_default=True, help="Kind of lesion."
 )
 @click.option("--bank-entry", help="Use this lesion of the bank (hiresmedsynth lesion list).")
 @click.option(
@@ -103,7 +102,7 @@ Examples:
 @click.option("--case", "case_file", type=click.Path(path_type=Path), help="Replay this case.json bit for bit.")
 @click.option(
     "--fusion",
-    type=click.Choice(("better", "alpha", "paper")),
+    type=click.Choice(FUSIONS),
     default="better",
     show_default=True,
     help="How it is joined: with the scan's sharpness and noise, by its matte alone, or as in the paper (Eq. 17).",
@@ -157,13 +156,14 @@ def compose_command(
     """
     from HiResMedSynthLib.compose import compose
     from HiResMedSynthLib.export.folder import check_target, export
+    from HiResMedSynthLib.read import OTHER_SPACING
     from HiResMedSynthLib.synthetic_words import HOLDS_COMPOSED
 
     _refuse_ignored(case_file is not None, options["request_file"] is not None)
     check_target(out, overwrite=overwrite)
     image, case = _draw(background, options) if case_file is None else _replay(background, case_file, options)
     for text in case.background.oddities:
-        if text not in image.oddities or text == HOLDS_COMPOSED:
+        if text not in image.oddities or text == HOLDS_COMPOSED or text.startswith(OTHER_SPACING):
             warn(text)
     composition = compose(image, case)
     exported = export(
@@ -313,6 +313,13 @@ def _replay(background: Path | None, case_file: Path, options: dict[str, Any]) -
     image = read_image(
         background, spacing_mm=spacing, series=options["series"], slice_index=slice_index, blank=reference.blanked
     )
+    if slice_index is None and image.slices < reference.shape[0]:
+        raise CaseError(
+            f"this background has {image.slices} of the case's {reference.shape[0]} slices: a pair that --changed-only "
+            "wrote lacks the others",
+            where=background,
+            remedy="Name the whole background: hiresmedsynth compose BACKGROUND --case CASE.JSON --out FOLDER.",
+        )
     known = HOLDS_COMPOSED in reference.oddities
     _refuse_composed(image, background, accepted=known or options["accept_composed"])
     return image, case
@@ -320,11 +327,11 @@ def _replay(background: Path | None, case_file: Path, options: dict[str, Any]) -
 
 def _refuse_composed(image: MedicalImage, background: Path, *, accepted: bool) -> None:
     """Refuses a series of ours with lesions in it, unless the user accepts it; as an oddity it is in case.json."""
-    from HiResMedSynthLib.synthetic_words import HOLDS_COMPOSED
+    from HiResMedSynthLib.synthetic_words import COMPOSED_REFUSED, HOLDS_COMPOSED
 
     if HOLDS_COMPOSED in image.oddities and not accepted:
         raise SettingsError(
-            "this background holds composed lesions of an earlier case: they would be in the pixels without a label",
+            COMPOSED_REFUSED,
             where=background,
             remedy="Name the background of that case (--pair wrote dicom_background), or add --accept-composed.",
         )

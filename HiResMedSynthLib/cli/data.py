@@ -37,6 +37,7 @@ def check_command(context: click.Context, folder: Path, report: Path | None, jso
     Exit code 0: nothing stops training; 1: something does. Formats: docs/annotations.md.
     """
     from HiResMedSynthLib.annotation_check import check_annotations
+    from HiResMedSynthLib.annotation_needs import trainers_for
     from HiResMedSynthLib.annotation_report import MOST_PICTURES, WARNING, as_html, as_text
     from HiResMedSynthLib.aside import written_aside
     from HiResMedSynthLib.errors import ExportError
@@ -46,8 +47,9 @@ def check_command(context: click.Context, folder: Path, report: Path | None, jso
     try:
         if json_file is not None:
             json_file.parent.mkdir(parents=True, exist_ok=True)
+            facts = check.facts() | {"trainers": [] if check.problems else trainers_for(check)[0]}
             with written_aside(json_file) as aside:
-                aside.write_text(json.dumps(check.facts(), indent=2, ensure_ascii=False), encoding="utf-8")
+                aside.write_text(json.dumps(facts, indent=2, ensure_ascii=False), encoding="utf-8")
         if report is not None:
             report.mkdir(parents=True, exist_ok=True)
             with written_aside(report / "report.html") as aside:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from HiResMedSynthLib.cli.exit_codes import EXIT_CANCELLED, EXIT_SOME_FAILED
 from HiResMedSynthLib.cli.options import progress_line, warn
 from HiResMedSynthLib.cli.outputs import OutputFolder
 from HiResMedSynthLib.errors import SettingsError
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from HiResMedSynthLib.batch.making import Outcome
     from HiResMedSynthLib.batch.plan import Plan
 
-EXIT_SOME_FAILED, EXIT_CANCELLED = 3, 130
 EVERY_S = 30  # a line of progress where there is no terminal
 EXAMPLES = """\b
 Examples:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from HiResMedSynthLib.cli.clock import Clock
-from HiResMedSynthLib.cli.options import Numbers
+from HiResMedSynthLib.cli.options import Numbers, window_of
 from HiResMedSynthLib.cli.outputs import OutputFolder
-
-if TYPE_CHECKING:
-    from HiResMedSynthLib.image import Window
 
 EXAMPLES = """\b
 Examples:
@@ -92,7 +89,7 @@ def evaluate_command(real: Path, synthetic: Path, report: Path, **options: Any) 
         paired=options["paired"],
         allow_shared=options["allow_shared"],
         resample=options["resample"],
-        window=_window(options["window"]),
+        window=window_of(options["window"]),
         slices=options["slices"],
         spaces=SPACES[options["features"]],
         learned_pairs=options["perceptual_pairs"],
@@ -105,9 +102,3 @@ def evaluate_command(real: Path, synthetic: Path, report: Path, **options: Any) 
     for one in found.shared[:20]:
         click.echo(f"{'shared':<11} {one.synthetic} and {one.real}: {one.why}")
     click.echo(f"{'report':<11} {report / HTML_FILE}. {WARNING}")
-
-
-def _window(given: tuple[float, ...] | None) -> Window | None:
-    from HiResMedSynthLib.image import Window
-
-    return None if given is None else Window(center=given[0], width=given[1])

@@ -13,6 +13,8 @@ import click
 from click.core import ParameterSource
 
 from HiResMedSynthLib.aside import written_aside
+from HiResMedSynthLib.cli.code_prior import code_prior_of, code_prior_options
+from HiResMedSynthLib.cli.exit_codes import EXIT_CANCELLED
 from HiResMedSynthLib.cli.options import check_device, device_option, image_options, progress_line, warn
 from HiResMedSynthLib.cli.outputs import OutputFolder
 from HiResMedSynthLib.errors import ExportError, SettingsError
@@ -31,15 +33,19 @@ if TYPE_CHECKING:
 RECORD, SHEET = "generated.json", "sheet.png"
 HALF_WRITTEN = re.compile(r"\.[\w-]+-[0-9a-f]{16}\.(dcm|nrrd|png|json)")  # by a call that was killed
 MOST_ON_SHEET = 32
-EXIT_CANCELLED = 130
+NEEDED_BY = {  # option: those that do nothing without it
+    ("like", "--like", "IMAGE"): ("--strength", "--slice", "--series", "--spacing-mm"),
+    ("prior_name", "--prior", "NAME"): ("--prior-steps", "--temperature", "--guidance"),
+    ("sex", "--sex", "F or M"): ("--guidance",),
+}
 LARGEST_SEED = 2**53
-NO_DESCRIPTORS = "the model has no descriptors of its training films beside it: copies of them can't be looked for"
 EXAMPLES = """\b
 Examples:
   hiresmedsynth generate --domain cxr --count 4 --seed 1 --out films
   hiresmedsynth generate --sex F --format nrrd --size 512 --out films
   hiresmedsynth generate --like FILM.dcm --strength 0.5 --count 8 --out variants
   hiresmedsynth generate --like CT_FOLDER --slice 40 --strength 0.3 --out slices
+  hiresmedsynth generate --prior my-prior --prior-steps 32 --temperature 0.9 --sex F --guidance 2 --out films
   hiresmedsynth compose films/cxr-0001.dcm --lesions 2 --size-mm 15:25 --out case
 """
 
@@ -73,9 +79,7 @@ Examples:
     help="DICOM (Secondary Capture), NRRD, or PNG of 16 bits (which tells no pixel spacing).",
 )
 @click.option("--model", "model_name", help="Model (hiresmedsynth models list) [default: that of the domain].")
-@click.option(
-    "--prior", "prior_name", help="Prior of yours that draws the codes (models list --kind background-prior)."
-)
+@code_prior_options
 @click.option("--size", type=click.IntRange(min=1), help="Side in pixels [default: the model's own].")
 @click.option("--watermark", is_flag=True, help="Mark all pixels invisibly (hiresmedsynth verify finds it).")
 @click.option("--keep-copies", is_flag=True, help="Keep near copies of training images, which are drawn again else.")
@@ -94,12 +98,11 @@ def generate_command(out: Path, like: Path | None, overwrite: bool, **options: A
     """
     from HiResMedSynthLib.background.domain_values import domain_like, values_of
     from HiResMedSynthLib.background.find_model import find_background, load_background
-    from HiResMedSynthLib.background.find_prior import load_background_prior
     from HiResMedSynthLib.export.image_file import check_format
     from HiResMedSynthLib.placement.film_view import doubts_about
-    from HiResMedSynthLib.privacy import descriptors_of
+    from HiResMedSynthLib.privacy import NO_DESCRIPTORS, descriptors_of
 
-    _refuse_ignored(like)
+    _refuse_ignored()
     check_device(options["device"])
     _check_target(out, overwrite)
     image = None if like is None else _read(like, options)
@@ -108,8 +111,7 @@ def generate_command(out: Path, like: Path | None, overwrite: bool, **options: A
         domain = domain_like(image)
     found = find_background(options["model_name"], domain, on_note=warn)
     model = load_background(found, options["device"])
-    named = options["prior_name"]
-    prior = None if named is None else load_background_prior(named, model.cascade)
+    prior = code_prior_of(options, model)
     check_format(values_of(model.cascade.domain).hounsfield, options["form"])
     for doubt in () if image is None else doubts_about(image):
         warn(doubt)
@@ -233,7 +235,7 @@ class _Run:
         if len(self.tiles) < MOST_ON_SHEET:
             sex = "" if made.sex is None else f", {made.sex}"
             self.tiles.append((f"seed {made.seed}{sex}", thumbnail(made.image)))
-        for note in [*notes, *(f"seed {made.seed} was drawn again: {reason}" for reason in made.redrawn)]:
+        for note in (*notes, *made.redrawn_notes):
             if note not in self.said:
                 self.said.add(note)
                 warn(note)
@@ -265,7 +267,7 @@ class _Run:
             "use": "research only, not for diagnosis",
             "domain": self.model.cascade.domain,
             "model": {"name": self.model.name, "sha256": self.model.sha256},
-            "prior": None if self.prior is None else {"name": self.prior.name, "sha256": self.prior.sha256},
+            "prior": None if self.prior is None else self.prior.recorded(),
             "like": None if self.like is None else {"pixel_sha256": self.like.pixel_sha256},
             "strength": None if self.like is None else self.options["strength"],
             "copies_looked_for": self.descriptors is not None,
@@ -303,13 +305,20 @@ def _say(text: str) -> None:
     click.echo(("\r\x1b[K" if sys.stderr.isatty() else "") + text, err=True)
 
 
-def _refuse_ignored(like: Path | None) -> None:
-    """Refuses options that do nothing without --like."""
-    source = click.get_current_context().get_parameter_source
-    names = {"strength": "--strength", "slice_index": "--slice", "series": "--series", "spacing_mm": "--spacing-mm"}
-    given = [shown for name, shown in names.items() if source(name) == ParameterSource.COMMANDLINE]
-    if like is None and given:
-        raise SettingsError(f"{', '.join(given)} would have no effect without --like", remedy="Give --like IMAGE too.")
+def _refuse_ignored() -> None:
+    """Refuses options that do nothing without another."""
+    context = click.get_current_context()
+    given = {
+        option.opts[0]
+        for option in context.command.params
+        if option.name and context.get_parameter_source(option.name) == ParameterSource.COMMANDLINE
+    }
+    for (name, needed, value), names in NEEDED_BY.items():
+        idle = [shown for shown in names if shown in given]
+        if context.params[name] is None and idle:
+            raise SettingsError(
+                f"{', '.join(idle)} would have no effect without {needed}", remedy=f"Give {needed} {value} too."
+            )
 
 
 def _read(path: Path, options: dict[str, Any]) -> MedicalImage:

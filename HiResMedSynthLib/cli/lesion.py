@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from HiResMedSynthLib.choices import LESION_TYPES
 from HiResMedSynthLib.cli.lesion_sample import sample_command
 from HiResMedSynthLib.cli.lesion_train import train_command
 from HiResMedSynthLib.cli.outputs import OutputFile, check_free
@@ -15,7 +16,6 @@ from HiResMedSynthLib.errors import ExportError
 if TYPE_CHECKING:
     from HiResMedSynthLib.lesion.lesion import LesionCard
 
-TYPES = ("solid", "part-solid", "ground-glass", "calcified", "stone")  # those of lesion.lesion, which numpy comes with
 REAL = "real cut-out"  # so begins the origin of a real lesion's card
 GROUP_EXAMPLES = """\b
 Examples:
@@ -35,7 +35,7 @@ lesion_group.add_command(sample_command)
 
 
 @lesion_group.command("list", epilog="Example: hiresmedsynth lesion list --type calcified")
-@click.option("--type", "lesion_type", type=click.Choice(TYPES), help="Only this type.")
+@click.option("--type", "lesion_type", type=click.Choice(LESION_TYPES), help="Only this type.")
 def list_command(lesion_type: str | None) -> None:
     """Lists the lesions: name, size, type, ratings, source patient and licence; your own come last."""
     from HiResMedSynthLib.lesion.bank import load_bank

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from HiResMedSynthLib.aside import bring_back, new_name_beside, swap
+from HiResMedSynthLib.choices import GENERATORS, use_of
+from HiResMedSynthLib.cli.exit_codes import EXIT_CANCELLED
 from HiResMedSynthLib.cli.options import NumberRange, progress_line
 from HiResMedSynthLib.cli.outputs import OutputFolder
 from HiResMedSynthLib.errors import BankError, ExportError, SettingsError
@@ -22,7 +24,6 @@ if TYPE_CHECKING:
     from HiResMedSynthLib.lesion.samples import Sample
 
 ARRAYS, SHEET, VALUES = "samples.npz", "samples.png", "values.part"
-EXIT_CANCELLED = 130
 DEFAULT_SIZE_MM = (6.0, 20.0)
 EXAMPLES = """\b
 Examples:
@@ -41,7 +42,7 @@ Examples:
 )
 @click.option(
     "--generator",
-    type=click.Choice(("deform", "singan", "learned")),
+    type=click.Choice(GENERATORS),
     help="How they are made [default: deform for an entry of the bank, else the one that NAME is a model of].",
 )
 @click.option("--model", help="Model of the generator, where NAME is an entry of the bank (models list).")
@@ -123,16 +124,14 @@ def _source(name: str, options: dict[str, Any]) -> tuple[Bank, Generator, Wish, 
     else:
         try:
             kind = weights.find(name).card.kind
-        except weights.ModelError as error:
-            if "there is no model" not in error.what:
-                raise
+        except weights.NoModelError as error:
             raise BankError(
                 f"neither the bank nor your models hold '{name}'", remedy="See: hiresmedsynth lesion list, models list."
             ) from error
         chosen = asked or {KIND: "singan", LEARNED_KIND: "learned"}.get(kind, "")
         if kind not in (KIND, LEARNED_KIND) or (kind == LEARNED_KIND and chosen != "learned"):
             raise SettingsError(
-                f"'{name}' is a model of kind {kind}, which '{asked or 'lesion sample'}' can't use",
+                f"'{asked or 'lesion sample'}' can't use the model '{name}': it {use_of(kind)}",
                 remedy="See: hiresmedsynth models list.",
             )
         if kind == KIND:

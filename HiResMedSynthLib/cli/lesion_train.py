@@ -13,10 +13,12 @@ from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any, NoReturn, get_args
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from HiResMedSynthLib.choices import LESION_TYPES, REQUEST_TYPES
+from HiResMedSynthLib.cli.exit_codes import EXIT_CANCELLED
 from HiResMedSynthLib.cli.options import NumberRange, Numbers, check_device, device_option, image_options, warn
 from HiResMedSynthLib.errors import BankError, SettingsError
 
@@ -31,12 +33,10 @@ if TYPE_CHECKING:
     from HiResMedSynthLib.lesion.singan import SinGan
     from HiResMedSynthLib.weights import Card
 
-TYPES = ("solid", "part-solid", "ground-glass", "calcified", "stone")
 SOURCE, CHECKPOINT = "source.sha256", "checkpoint.safetensors"
 LARGEST_SIDE = 64
 SAMPLES_COMPARED = 20  # with the lesion, for the card
 LINE_EVERY_S = 15.0  # between two lines of progress where there is no terminal
-EXIT_CANCELLED = 130
 HOLDS_VOXELS = "The model's file holds the voxels of the lesion itself: keep and share it as you would the image."
 LIMITS = (
     f"Varies one lesion; samples share its tissue and much of its form. {HOLDS_VOXELS} For research, not for diagnosis."
@@ -59,7 +59,9 @@ Examples:
     type=Numbers("ROW,COL,ROW,COL[,SLICE,SLICE]", 4, 6),
     help="Instead of a mask: a box around it, two corners, ends included; the dense piece inside is taken.",
 )
-@click.option("--type", "lesion_type", type=click.Choice(TYPES), default="solid", show_default=True, help="What it is.")
+@click.option(
+    "--type", "lesion_type", type=click.Choice(LESION_TYPES), default="solid", show_default=True, help="What it is."
+)
 @click.option("--name", help="How it is listed [default: by type, size and content].")
 @click.option(
     "--window-hu", type=NumberRange(), help="For an 8-bit picture of a CT: HU of black and of white, LOW:HIGH."
@@ -179,12 +181,10 @@ def _nearness(network: SinGan, samples: list[NDArray[np.float32]]) -> dict[str, 
 
 def _lesion(path: Path, options: dict[str, Any]) -> tuple[Lesion, bool]:
     """The outlined lesion, and whether it is to be trained on as a slice."""
-    from HiResMedSynthLib.lesion.lesion import LESION_TYPES
     from HiResMedSynthLib.lesion.own import own_lesion
     from HiResMedSynthLib.lesion.own_slice import as_hounsfield, own_slice
     from HiResMedSynthLib.read import read_image
 
-    assert TYPES == LESION_TYPES
     if (options["mask"] is None) == (options["box"] is None):
         raise click.UsageError("Give --mask FILE or --box ROW,COL,ROW,COL[,SLICE,SLICE], one of them.")
     image = read_image(
@@ -241,11 +241,10 @@ def _default_name(lesion: Lesion) -> str:
 
 def _refuse_taken(name: str) -> None:
     from HiResMedSynthLib import weights
-    from HiResMedSynthLib.case import RequestType
     from HiResMedSynthLib.lesion.bank import load_bank
 
     models = {model.card.name.lower() for model in weights.models()} | {one.lower() for one in weights.damaged()}
-    if name in load_bank().cards or name in get_args(RequestType) or name.lower() in models:
+    if name in load_bank().cards or name in REQUEST_TYPES or name.lower() in models:
         raise SettingsError(
             f"there is a lesion or model '{name}' already", remedy="Choose another --name, or: models remove."
         )

@@ -9,7 +9,9 @@ from importlib import import_module
 import click
 
 from HiResMedSynthLib import __version__
+from HiResMedSynthLib.cli.exit_codes import EXIT_BUG, EXIT_CANCELLED, EXIT_ERROR
 from HiResMedSynthLib.errors import HiResMedSynthError
+from HiResMedSynthLib.free_memory import is_short_of_memory
 
 # name -> (module of the package cli, attribute, one line of help): nothing is imported until it is called
 COMMANDS = {
@@ -30,7 +32,6 @@ COMMANDS = {
     "privacy": ("privacy", "privacy_group", "Find near copies of a model's training films."),
     "serve": ("serve", "serve_command", "Run the backend that the Slicer panel talks to."),
 }
-EXIT_ERROR, EXIT_BUG, EXIT_CANCELLED = 1, 70, 130
 
 
 class LazyGroup(click.Group):
@@ -90,15 +91,16 @@ def main() -> None:
     except (KeyboardInterrupt, click.Abort):
         _say("Cancelled. Nothing was left under the name of the output.")
         sys.exit(EXIT_CANCELLED)
-    except MemoryError:
-        _say(
-            "Error: there is not enough memory for this image. Work on one slice (--slice NUMBER) or a smaller series."
-        )
-        sys.exit(EXIT_ERROR)
     except BrokenPipeError:  # the reader of our output (head, less) has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(EXIT_ERROR)
     except Exception as error:
+        if is_short_of_memory(error):
+            _say(
+                "Error: there is not enough memory for this. Work on one slice (--slice NUMBER) or a smaller image, "
+                "or close other programs."
+            )
+            sys.exit(EXIT_ERROR)
         if os.environ.get("HIRESMEDSYNTH_DEBUG"):
             raise
         _say(

@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from HiResMedSynthLib.choices import DOMAINS, ZONES
 from HiResMedSynthLib.errors import SettingsError
 
 if TYPE_CHECKING:
+    from HiResMedSynthLib.image import Window
     from HiResMedSynthLib.placement.margins import Margins
     from HiResMedSynthLib.placement.method import PlacementMethod
-
-# those of placement.zones, which numpy comes with
-ZONE_NAMES = ("left", "right", "upper", "lower", "left-upper", "left-lower", "right-upper", "right-lower")
 
 
 class NumberRange(click.ParamType[tuple[float, float]]):
@@ -86,6 +85,13 @@ def image_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+def window_of(given: tuple[float, ...] | None) -> Window | None:
+    """The display window CENTER,WIDTH that an option asks for."""
+    from HiResMedSynthLib.image import Window
+
+    return None if given is None else Window(center=given[0], width=given[1])
+
+
 device_option = click.option("--device", default="cpu", show_default=True, help="cpu, or cuda for a GPU.")
 
 
@@ -107,7 +113,6 @@ def check_device(device: str) -> None:
 
 def where_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Adds the options that say where lesions may go; `placement_of` and `margins_of` read them."""
-    domains = ("lung-ct", "cxr", "kub", "mr")
     for option in (
         click.option(
             "--danger",
@@ -117,7 +122,7 @@ def where_options(command: Callable[..., Any]) -> Callable[..., Any]:
         ),
         click.option("--vessel-margin-mm", type=float, default=1.0, show_default=True, help="Kept to vessels."),
         click.option("--pleura-margin-mm", type=float, default=2.0, show_default=True, help="Kept to the pleura."),
-        click.option("--domain", type=click.Choice(domains), help="What the image shows [default: by modality]."),
+        click.option("--domain", type=click.Choice(DOMAINS), help="What the image shows [default: by modality]."),
     ):
         command = option(command)
     return command
@@ -170,8 +175,8 @@ class Quota(click.ParamType[tuple[str, int]]):
         if isinstance(value, tuple):
             return value
         zone, _, count = str(value).partition("=")
-        if zone not in ZONE_NAMES or not count.isdigit() or int(count) < 1:
-            self.fail(f"'{value}' is not ZONE=COUNT with a zone of {', '.join(ZONE_NAMES)}", param, ctx)
+        if zone not in ZONES or not count.isdigit() or int(count) < 1:
+            self.fail(f"'{value}' is not ZONE=COUNT with a zone of {', '.join(ZONES)}", param, ctx)
         return zone, int(count)
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from HiResMedSynthLib.choices import REQUEST_TYPES
 from HiResMedSynthLib.cli.options import (
     Numbers,
     Quota,
@@ -34,7 +35,7 @@ Examples:
 CANDIDATES_EXAMPLES = """\b
 Examples:
   hiresmedsynth candidates CT_FOLDER -k 20 --zone left=3 --out places.mrk.json
-  hiresmedsynth candidates film.dcm --check 400,300 --diameter-mm 12
+  hiresmedsynth candidates film.dcm --check 400,300 --diameter-mm 12 --type juxtapleural
 """
 PRIOR_EXAMPLES = """\b
 Example:
@@ -104,6 +105,14 @@ def prior_command(path: Path, out: Path, preview: Path | None, overwrite: bool, 
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Decides the places.")
 @click.option("--zone", "zones", type=Quota(), multiple=True, help="At least so many in that part: left=3.")
 @click.option("--diameter-mm", type=click.FloatRange(0, 200), default=8.0, show_default=True, help="Of a lesion.")
+@click.option(
+    "--type",
+    "lesion_type",
+    type=click.Choice(REQUEST_TYPES),
+    default="any",
+    show_default=True,
+    help="Kind of lesion: decides what it may touch, and must.",
+)
 @click.option("--min-distance-mm", type=float, default=10.0, show_default=True, help="Between two places.")
 @click.option(
     "--check",
@@ -140,9 +149,9 @@ def candidates_command(
     check_slices(image, checked)
     ground = _ground(image, options)
     if checked:
-        click.echo(judged(ground, checked, options["diameter_mm"]))
+        click.echo(judged(ground, checked, options["diameter_mm"], options["lesion_type"]))
         return
-    found = propose(ground, seed=options["seed"], **wish)
+    found = propose(ground, seed=options["seed"], lesion_type=options["lesion_type"], **wish)
     click.echo(ground.method)
     for number, one in enumerate(found, start=1):
         slice_index, row, column = one.place

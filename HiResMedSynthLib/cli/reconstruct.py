@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from HiResMedSynthLib.cli.options import check_device, device_option, image_options, progress_line, warn
 from HiResMedSynthLib.cli.outputs import OutputFile, check_free
+from HiResMedSynthLib.errors import SettingsError
+
+if TYPE_CHECKING:
+    from HiResMedSynthLib.background.make import MadeImage
+    from HiResMedSynthLib.image import MedicalImage
+    from HiResMedSynthLib.weights import Model
 
 EXAMPLES = """\b
 Examples:
   hiresmedsynth reconstruct FILM.dcm --out rebuilt.dcm
   hiresmedsynth reconstruct FILM.png --spacing-mm 0.143 --seed 3 --out rebuilt.png
   hiresmedsynth reconstruct CT_FOLDER --slice 40 --out rebuilt.nrrd
+  hiresmedsynth reconstruct FILM.dcm --model my-vqgan --out rebuilt.dcm
 """
 
 
@@ -44,8 +52,7 @@ def reconstruct_command(image: Path, out: Path, overwrite: bool, **options: Any)
     It shows what the model keeps of an image; the result is synthetic and is marked so.
     """
     from HiResMedSynthLib.background.domain_values import domain_like
-    from HiResMedSynthLib.background.find_model import find_background, load_background
-    from HiResMedSynthLib.background.make import reconstruct
+    from HiResMedSynthLib.background.find_model import find_background, is_vqgan
     from HiResMedSynthLib.export.image_file import check_format, format_of, write_image_file
     from HiResMedSynthLib.read import read_image
 
@@ -60,17 +67,37 @@ def reconstruct_command(image: Path, out: Path, overwrite: bool, **options: Any)
     if domain is None and options["model_name"] is None:
         domain = domain_like(given)
     found = find_background(options["model_name"], domain, on_note=warn)
+    made = (_by_vqgan if is_vqgan(found.path) else _by_cascade)(found, given, options)
+    write_image_file(made.image, out, how=made.how, sex=made.sex)
+    progress_line(1, 1, "written")
+    for note in made.notes:
+        warn(note)
+    click.echo(f"{out}: {made.how}")
+
+
+def _by_cascade(found: Model, given: MedicalImage, options: dict[str, Any]) -> MadeImage:
+    from HiResMedSynthLib.background.find_model import load_background
+    from HiResMedSynthLib.background.make import reconstruct
+
     model = load_background(found, options["device"])
     steps = list(model.cascade.stages)
-    made = reconstruct(
+    return reconstruct(
         model,
         given,
         seed=options["seed"],
         sex=options["sex"],
         on_step=lambda name: progress_line(steps.index(name), len(steps), name),
     )
-    write_image_file(made.image, out, how=made.how, sex=made.sex)
-    progress_line(len(steps), len(steps), "written")
-    for note in made.notes:
-        warn(note)
-    click.echo(f"{out}: {made.how}")
+
+
+def _by_vqgan(found: Model, given: MedicalImage, options: dict[str, Any]) -> MadeImage:
+    from HiResMedSynthLib.background.rebuild import load_rebuilder, rebuild
+
+    source = click.get_current_context().get_parameter_source
+    idle = [f"--{name}" for name in ("seed", "sex") if source(name) == ParameterSource.COMMANDLINE]
+    if idle:
+        raise SettingsError(
+            f"{', '.join(idle)} would have no effect: the model '{found.card.name}' draws nothing at random",
+            remedy="Leave it out.",
+        )
+    return rebuild(load_rebuilder(found, options["device"]), given)

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import secrets
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from HiResMedSynthLib.cli.options import Numbers, progress_line, warn
+from HiResMedSynthLib.cli.options import Numbers, progress_line, warn, window_of
 from HiResMedSynthLib.cli.outputs import OutputFolder
-
-if TYPE_CHECKING:
-    from HiResMedSynthLib.image import Window
 
 SCORES = ("scores.json", "scores.html")
 GROUP_EXAMPLES = """\b
@@ -64,7 +61,7 @@ def new_command(real: Path, synthetic: Path, out: Path, key: Path | None, **opti
         count=options["count"],
         readers=tuple(options["readers"].split(",")),
         seed=secrets.randbelow(2**63) if options["seed"] is None else options["seed"],
-        window=_window(options["window"]),
+        window=window_of(options["window"]),
         crop=None if crop is None else (int(crop[0]), int(crop[-1])),
         slices=options["slices"],
         ring=options["ring"],
@@ -77,14 +74,6 @@ def new_command(real: Path, synthetic: Path, out: Path, key: Path | None, **opti
     click.echo(f"readers     {', '.join(design.readers)}, {plan.count} trials each")
     click.echo(f"key         {key or out / 'key.json'}: don't show it to a reader")
     click.echo(f"next        hiresmedsynth study serve {out}")
-
-
-def _window(given: tuple[float, float] | None) -> Window | None:
-    if given is None:
-        return None
-    from HiResMedSynthLib.image import Window
-
-    return Window(center=given[0], width=given[1])
 
 
 @study_group.command("serve", epilog="Example: hiresmedsynth study serve STUDY")

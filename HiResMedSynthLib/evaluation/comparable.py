@@ -18,6 +18,7 @@ from HiResMedSynthLib.annotation_sets import NEAR_COPY
 from HiResMedSynthLib.errors import SettingsError
 from HiResMedSynthLib.evaluation.image_sets import Picture, Source, pictures, read_source
 from HiResMedSynthLib.image import MedicalImage, Window
+from HiResMedSynthLib.synthetic_words import is_synthetic
 
 SPACING_RATIO = 1.25  # of the medians of the two sides
 DARK = 0.25  # of the range of the stored bits: pictures that fill less and have no window would be shown black
@@ -26,6 +27,10 @@ SAME_WINDOW = 0.01  # of its width: headers count ends in or out
 MOST_LISTED = 8
 FEWEST = 2
 Progress = Callable[[int, int, str], None]
+
+
+class UnlikeScaleError(SettingsError):
+    """The two sides differ in size or scale, which resampling would even out."""
 
 
 class SharedPatientError(SettingsError):
@@ -126,15 +131,13 @@ class Grid:
         return np.ascontiguousarray(unit, dtype=np.float32)
 
 
-def survey(
-    sources: Sequence[Source], *, most: int, progress: Progress, what: str, with_lesions: bool = False
-) -> list[PictureFacts]:
-    """Facts of all pictures of a side; each source is read once and let go. `most`, `with_lesions`: as `pictures`."""
+def survey(sources: Sequence[Source], *, most: int, progress: Progress, what: str) -> list[PictureFacts]:
+    """Facts of all pictures of a side; each source is read once and let go. `most`: as `pictures`."""
     found = []
     for done, source in enumerate(sources):
         progress(done, len(sources), f"{what}: {source.name}")
         loaded = read_source(source)
-        chosen = pictures(source, loaded, most=most, with_lesions=with_lesions)
+        chosen = pictures(source, loaded, most=most)
         of_source = loaded.image.pixel_sha256, backgrounds(loaded.image)
         found += [
             _facts(picture, source, *of_source, loaded.lesions is not None, loaded.described) for picture in chosen
@@ -168,7 +171,7 @@ def _facts(
         step=0.0 if image.pixels.dtype.kind == "f" else abs(image.rescale[0]),
         own_window=_own_window(image),
         fills=_fills(image),
-        synthetic=any("synthetic" in oddity for oddity in image.oddities),
+        synthetic=is_synthetic(image.oddities),
         lesions=lesions,
         described=described,
         thumbnail=thumbnail(image),
@@ -235,7 +238,10 @@ def common_grid(
     own = [sum(one.own_window for one in side) / len(side) for side in (real, synthetic)]
     differ = window is None and kind != "CT" and own[0] != own[1]
     if differ:
-        notes.append("windows differ between the sides: grey values, and so distances, may differ for that alone")
+        bare = {(one.shown.center, one.shown.width) for one in (*real, *synthetic) if one.window is None}
+        alike = "; --window {:g},{:g} shows all alike".format(*bare.pop()) if len(bare) == 1 else ""
+        told = "windows differ between the sides: grey values, and so distances, may differ for that alone"
+        notes.append(f"{told}{alike}")
     grid = Grid(size=size, resampled=resampled, window=window, unit=unit, kind=kind, windows_differ=differ, step=step)
     return grid, tuple(notes)
 
@@ -304,7 +310,7 @@ def _common_size(
         return next(iter(every)), False
     words = [", ".join(f"{r} x {c} ({n})" for (r, c), n in counts.most_common(3)) for counts in sizes]
     if not resample:
-        raise SettingsError(
+        raise UnlikeScaleError(
             f"the sizes differ: real {words[0]}; synthetic {words[1]}",
             remedy="Export them alike, or add --resample: all are brought to the smallest size, by the mean of areas.",
         )
@@ -338,7 +344,7 @@ def _check_spacing(
         return
     told = f"the pixel spacings differ: real {first:.3g} mm, synthetic {second:.3g} mm"
     if not resample:
-        raise SettingsError(
+        raise UnlikeScaleError(
             told, remedy="Give images of like scale, or add --resample to compare matrices whatever their millimetres."
         )
     notes.append(f"{told}; they were compared as matrices")

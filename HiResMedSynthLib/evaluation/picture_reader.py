@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 WIDTHS = (32, 64, 128, 128)  # 240 thousand weights
 DETAIL_FLOOR = 0.02  # of the pictures' unit: fainter detail is noise
 DROPOUT = 0.3
+PATIENCE = 12  # epochs without a better inner loss before it stops
 FEWEST_PX = 16
 FARTHEST_PX = 3  # by which a picture is shifted in training
 
@@ -49,8 +50,6 @@ def picture_reader(
     seed: int,
     *,
     epochs: int = 30,
-    patience: int = 12,
-    device: str = "cpu",
 ) -> PictureReading:
     """Reads pictures by a small network trained in each fold; it stops early on an inner split by patient.
 
@@ -58,8 +57,7 @@ def picture_reader(
         real, made: `[n, rows, columns]`, even sides, about -1 to 1, both cut and scaled in the same way.
         groups_real, groups_made: patient of each.
         seed: of folds, weights and order.
-        epochs, patience: at most; without a better inner loss before it stops.
-        device: where torch computes.
+        epochs: at most.
 
     Raises:
         SettingsError: too few pictures or patients, groups that don't fit, odd sides.
@@ -74,13 +72,13 @@ def picture_reader(
         )
     rng = np.random.default_rng(seed)
     fold, scores = dealt(groups, label, FOLDS, rng), np.empty(len(label))
-    pictures = torch.from_numpy(np.concatenate([real, made]).astype(np.float32))[:, np.newaxis].to(device)
+    pictures = torch.from_numpy(np.concatenate([real, made]).astype(np.float32))[:, np.newaxis]
     saliency = np.empty((len(label), *real.shape[1:]), np.float32)
     networks = taught_in_folds(
-        _network, pictures, groups, label, fold, rng, epochs=epochs, patience=patience, turned=_turned
+        _network, pictures, groups, label, fold, rng, epochs=epochs, patience=PATIENCE, turned=_turned
     )
     for held, network in networks:
-        out = pictures[torch.from_numpy(held).to(device)]
+        out = pictures[torch.from_numpy(held)]
         scores[held], saliency[held] = read(network, out), _saliency(network, out)
     return PictureReading(reading=reading_of([(fold, scores)], groups, label), scores=scores, saliency=saliency)
 

@@ -42,12 +42,12 @@ class Reading:
         count = float(self.pairs.sum())
         return float(self.wins.sum()) / count if count else float("nan")
 
-    def interval(self, *, seed: int = 0, samples: int = BOOTSTRAPS) -> tuple[float, float]:
+    def interval(self) -> tuple[float, float]:
         """95 % interval by a bootstrap of patients (the readers' own training is not drawn anew)."""
-        rng = np.random.default_rng(seed)
+        rng = np.random.default_rng(0)
         patients, index = np.unique(np.concatenate([self.groups_real, self.groups_fake]), return_inverse=True)
         real, fake = index[: len(self.groups_real)], index[len(self.groups_real) :]
-        counts = rng.multinomial(len(patients), np.full(len(patients), 1 / len(patients)), size=samples)
+        counts = rng.multinomial(len(patients), np.full(len(patients), 1 / len(patients)), size=BOOTSTRAPS)
         of_real, of_fake = counts[:, real].astype(np.float64), counts[:, fake].astype(np.float64)
         wins = ((of_real @ self.wins) * of_fake).sum(axis=1)
         pairs = ((of_real @ self.pairs) * of_fake).sum(axis=1)

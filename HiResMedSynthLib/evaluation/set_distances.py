@@ -162,7 +162,7 @@ class Pool:
         names = np.arange(len(self._features)) if groups is None else [*groups[0], *groups[1]]
         self._patients = np.unique(np.asarray(names), return_inverse=True)[1]
 
-    def measures(self, one: Index, other: Index, *, neighbours: int = NEIGHBOURS) -> NDArray[np.float64]:
+    def measures(self, one: Index, other: Index) -> NDArray[np.float64]:
         """[6] the distances of two draws, in the order of `NAMES`."""
         x, y = standardised(self._features[one], self._features[other])
         products = x @ x.T, y @ y.T, x @ y.T
@@ -171,7 +171,7 @@ class Pool:
         pairs = ((lengths[0], lengths[0]), (lengths[1], lengths[1]), lengths)
         squares = [a[:, None] + b[None, :] - 2 * table for (a, b), table in zip(pairs, products, strict=True)]
         patients = self._patients[one], self._patients[other]
-        near = manifold(squares[0], squares[1], squares[2], neighbours, patients=patients)
+        near = manifold(squares[0], squares[1], squares[2], NEIGHBOURS, patients=patients)
         kid = _unbiased(cubes[0], cubes[1], cubes[2], *patients)
         return np.array([frechet(x, y), kid, *near])
 

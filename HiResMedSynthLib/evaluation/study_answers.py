@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -122,8 +121,8 @@ class AnswersFile:
         StudyError: another process has it open, or it can't be written.
     """
 
-    def __init__(self, study: Study, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
-        self._study, self._now = study, now
+    def __init__(self, study: Study) -> None:
+        self._study = study
         self._lock, self._failed = threading.Lock(), False
         try:
             flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0)
@@ -177,7 +176,7 @@ class AnswersFile:
                 choice=choice,
                 confidence=confidence,
                 seconds=round(seconds, 2),
-                time=self._now().isoformat(timespec="milliseconds"),
+                time=datetime.now(UTC).isoformat(timespec="milliseconds"),
             )
             if not self._is_in_place():
                 raise StudyError("the file of answers was moved or replaced", remedy="Put it back, then go on.")

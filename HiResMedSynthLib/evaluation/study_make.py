@@ -21,6 +21,7 @@ from HiResMedSynthLib.evaluation.comparable import (
     Progress,
     Shared,
     SharedPatientError,
+    UnlikeScaleError,
     common_grid,
     shared_patients,
 )
@@ -198,11 +199,11 @@ def _matched(sides: Sequence[Sequence[ChosenPicture]], plan: StudyPlan) -> tuple
     ]
     try:
         return common_grid(*facts, window=plan.window, resample=False)
-    except SettingsError as error:
-        remedy = error.remedy
-        if "--resample" in remedy:
-            remedy = "Give images of one size and scale, or cut them with --crop: resampling could be seen."
+    except UnlikeScaleError as error:
+        remedy = "Give images of one size and scale, or cut them with --crop: resampling could be seen."
         raise StudyError(error.what, where=error.where, remedy=remedy) from error
+    except SettingsError as error:
+        raise StudyError(error.what, where=error.where, remedy=error.remedy) from error
 
 
 def _size_note(sides: Sequence[Sequence[ChosenPicture]]) -> list[str]:

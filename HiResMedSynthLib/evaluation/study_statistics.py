@@ -171,9 +171,9 @@ def equivalence(hits: int, n: int, chance: float, margin: float) -> Equivalence:
     return Equivalence(chance=chance, margin=margin, p=float(max(above, below)))
 
 
-def fewest_trials(chance: float, level: float = 0.05) -> int:
+def fewest_trials(chance: float) -> int:
     """From how many trials on a reader who is always right differs from a guessing one (exact, two-sided)."""
-    return next(n for n in range(1, 1000) if binomial_p(n, n, chance) < level)
+    return next(n for n in range(1, 1000) if binomial_p(n, n, chance) < 1 - LEVEL)
 
 
 def _normal_quantile() -> float:

@@ -5,13 +5,24 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
-from HiResMedSynthLib.case import RequestType
+from HiResMedSynthLib.choices import REQUEST_TYPES
 from HiResMedSynthLib.compose import Box, Composition
+from HiResMedSynthLib.detection_formats import coco_categories, yolo_line
 
 # One list for all cases, so that data sets can be merged: COCO counts from 1, YOLO from 0.
-CLASSES = tuple(name for name in get_args(RequestType) if name != "any")
+CLASSES = tuple(name for name in REQUEST_TYPES if name != "any")
+
+
+def class_number(lesion_type: str) -> int:
+    """Number of a lesion's class, from 0, the same in all data sets."""
+    return CLASSES.index(lesion_type)
+
+
+def corner_and_size(box: Box) -> list[int]:
+    """[x, y, width, height] in pixels."""
+    return [box.column_min, box.row_min, box.column_max - box.column_min, box.row_max - box.row_min]
 
 
 def picture_name(slice_index: int) -> str:
@@ -20,8 +31,8 @@ def picture_name(slice_index: int) -> str:
 
 
 def coco_document(composition: Composition, slices: Sequence[int]) -> dict[str, Any]:
-    """The COCO object detection document (boxes as [x, y, width, height] in pixels; x counts columns)."""
-    image = composition.image
+    """The COCO object detection document (boxes as [x, y, width, height] in pixels, areas those of the masks)."""
+    image, mask = composition.image, composition.instance_mask
     return {
         "info": {"description": "SYNTHETIC lesions, HiResMedSynth, research only"},
         "images": [
@@ -33,14 +44,14 @@ def coco_document(composition: Composition, slices: Sequence[int]) -> dict[str, 
             }
             for number, index in enumerate(slices, start=1)
         ],
-        "categories": [{"id": number, "name": name} for number, name in enumerate(CLASSES, start=1)],
+        "categories": coco_categories(CLASSES),
         "annotations": [
             {
                 "id": number,
                 "image_id": list(slices).index(box.slice) + 1,
-                "category_id": CLASSES.index(box.type) + 1,
-                "bbox": [box.column_min, box.row_min, _width(box), _height(box)],
-                "area": _width(box) * _height(box),
+                "category_id": class_number(box.type) + 1,
+                "bbox": corner_and_size(box),
+                "area": int((mask[box.slice] == box.lesion).sum()),
                 "iscrowd": 0,
                 "lesion": box.lesion,
             }
@@ -55,24 +66,13 @@ def write_boxes(composition: Composition, folder: Path, slices: Sequence[int]) -
     labels = folder / "labels_yolo"
     labels.mkdir()
     (labels / "classes.txt").write_text("\n".join(CLASSES) + "\n", encoding="utf-8")
-    rows, columns = composition.image.rows, composition.image.columns
+    size = {"columns": composition.image.columns, "rows": composition.image.rows}
     lines: dict[int, list[str]] = {index: [] for index in slices}
     for box in _written(composition, slices):
-        x, y = (box.column_min + box.column_max) / 2 / columns, (box.row_min + box.row_max) / 2 / rows
-        size = f"{_width(box) / columns:.6f} {_height(box) / rows:.6f}"
-        lines[box.slice].append(f"{CLASSES.index(box.type)} {x:.6f} {y:.6f} {size}")
+        lines[box.slice].append(yolo_line(class_number(box.type), corner_and_size(box), **size))
     for index, own in lines.items():
-        text = "".join(line + "\n" for line in own)
-        (labels / f"{picture_name(index)}.txt").write_text(text, encoding="utf-8")
+        (labels / f"{picture_name(index)}.txt").write_text("".join(own), encoding="utf-8")
 
 
 def _written(composition: Composition, slices: Sequence[int]) -> list[Box]:
     return [box for box in composition.boxes if box.slice in set(slices)]
-
-
-def _width(box: Box) -> int:
-    return box.column_max - box.column_min
-
-
-def _height(box: Box) -> int:
-    return box.row_max - box.row_min

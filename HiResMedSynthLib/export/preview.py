@@ -1,4 +1,4 @@
-"""preview.png: each lesion before and after, outlined and numbered, in its largest slice."""
+"""preview.png: each lesion before and after, outlined and numbered, in the slice of its centre."""
 
 from __future__ import annotations
 
@@ -36,10 +36,12 @@ def preview(composition: Composition) -> Image:
 
 
 def _row(composition: Composition, lesion: PlacedLesion) -> Image:
-    """Three pictures of a lesion's largest slice, with a caption."""
+    """Three pictures of the slice of a lesion's centre, with a caption."""
     from PIL import Image, ImageDraw, ImageFont
 
-    index = lesion.corner[0] + int((lesion.alpha >= HALF).sum(axis=(1, 2)).argmax())
+    areas = (lesion.alpha >= HALF).sum(axis=(1, 2))
+    index = min(max(round(lesion.center[0]) - lesion.corner[0], 0), len(areas) - 1)
+    index = lesion.corner[0] + (index if areas[index] else int(areas.argmax()))
     whole = _outlined(composition, index)
     box = _zoom_box(composition.image, lesion)
     window = zoom_window(composition, index, slice(box[0], box[0] + box[2]), slice(box[1], box[1] + box[3]))
@@ -87,6 +89,7 @@ def _outlined(composition: Composition, index: int) -> Image:
     picture = _picture(image, composition.background.display_window(), index, (0, 0, image.rows, image.columns))
     scale = picture.width / image.columns, picture.height / image.rows
     draw = ImageDraw.Draw(picture)
+    taken: list[tuple[float, float, float]] = []  # places of labels, and how wide they are
     for lesion in composition.lesions:
         plane = composition.instance_mask[index] == lesion.number
         if not plane.any():
@@ -94,8 +97,15 @@ def _outlined(composition: Composition, index: int) -> Image:
         for line in _contours(plane):
             draw.line([((x + 0.5) * scale[0], (y + 0.5) * scale[1]) for x, y in line], fill=OUTLINE, width=1)
         rows, columns = np.nonzero(plane)
-        at = ((columns.max() + 4) * scale[0], (rows.min() - 4) * scale[1])
         text, font = f"{lesion.number}: {lesion.diameter_mm:.0f} mm", ImageFont.load_default(14)
+        _, _, width, height = draw.textbbox((0, 0), text, font=font, stroke_width=2)
+        x, y = (columns.max() + 4) * scale[0], max((rows.min() - 4) * scale[1], 0.0)
+        if x + width > picture.width:
+            x = max((columns.min() - 4) * scale[0] - width, 0.0)
+        while any(abs(x - other) < max(width, wide) and abs(y - high) < height for other, high, wide in taken):
+            y += height
+        at = (x, y)
+        taken.append((x, y, width))
         draw.text(at, text, fill=OUTLINE, font=font, stroke_width=2, stroke_fill="black")  # readable on bright bone too
     return picture
 

@@ -11,11 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from HiResMedSynthLib import weights
+from HiResMedSynthLib.choices import GENERATORS
 from HiResMedSynthLib.errors import BankError, SettingsError
 from HiResMedSynthLib.lesion.bank import OWN_SIZE, Bank
 from HiResMedSynthLib.lesion.deform import Deformation, draw_deformation
@@ -26,8 +27,6 @@ from HiResMedSynthLib.lesion.trained import KIND, load_trained
 if TYPE_CHECKING:
     from HiResMedSynthLib.lesion.learned import LearnedGenerator
 
-GeneratorName = Literal["deform", "singan", "learned"]
-GENERATORS: tuple[GeneratorName, ...] = get_args(GeneratorName)
 LEARNED_KIND = "lesion-flow"
 
 

@@ -6,7 +6,6 @@ a plain solid lesion the voxel is, and the matte. A sample has no source lesion.
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,14 +13,15 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from HiResMedSynthLib.choices import LESION_TYPES, LesionType
 from HiResMedSynthLib.errors import BankError
 from HiResMedSynthLib.flow import guided, sample, sampling_times
 from HiResMedSynthLib.lesion.flow_net import LesionFlowNet, LesionNetShape
-from HiResMedSynthLib.lesion.lesion import LESION_TYPES, Lesion, LesionCard, LesionType
+from HiResMedSynthLib.lesion.lesion import Lesion, LesionCard
 from HiResMedSynthLib.lesion.lesion_grid import from_grid
+from HiResMedSynthLib.whole_tensors import read_tensors
 
 FORMAT = "hiresmedsynth-lesion-flow-2"  # also the entry of the header that holds the description
 SIDE = 32
@@ -185,9 +185,7 @@ def load_learned(path: Path) -> LearnedGenerator:
         BankError: it is none, or damaged.
     """
     try:
-        with safe_open(path, framework="pt") as file:
-            described = json.loads(file.metadata()[FORMAT])
-            stored = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 (it is no dict)
+        stored, described = read_tensors(path, FORMAT, "pt")
         network = LesionFlowNet(LesionNetShape.from_json(described["network"]))
         network.load_state_dict(stored)
         shortcut = tuple(described["shortcut"]) if described.get("shortcut") else None
@@ -197,7 +195,7 @@ def load_learned(path: Path) -> LearnedGenerator:
             licence=described["licence"],
             attribution=described["attribution"],
         )
-    except (OSError, KeyError, TypeError, ValueError, RuntimeError, OverflowError, SafetensorError) as problem:
+    except (OSError, KeyError, TypeError, ValueError, RuntimeError, OverflowError) as problem:
         raise BankError(
             f"this is no learned lesion generator ({str(problem)[:120]})",
             where=path,

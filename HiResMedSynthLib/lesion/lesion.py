@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from HiResMedSynthLib.choices import LesionType
 from HiResMedSynthLib.errors import BankError
 
-LesionType = Literal["solid", "part-solid", "ground-glass", "calcified", "stone"]
-LESION_TYPES: tuple[LesionType, ...] = ("solid", "part-solid", "ground-glass", "calcified", "stone")
 ALPHA_ONE = 65535  # uint16 alpha that means fully lesion
 
 

@@ -7,11 +7,12 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from HiResMedSynthLib import measure
+from HiResMedSynthLib import measure, synthetic_words
+from HiResMedSynthLib.choices import LesionType
 from HiResMedSynthLib.errors import BankError
 from HiResMedSynthLib.image import MedicalImage
 from HiResMedSynthLib.lesion.cut_out import cut_out
-from HiResMedSynthLib.lesion.lesion import Lesion, LesionCard, LesionType
+from HiResMedSynthLib.lesion.lesion import Lesion, LesionCard
 
 AROUND_MM = 10.0  # lung kept around the outline: the matte completes the parenchyma from it
 LUNG_HU = (-1000, -700)
@@ -19,7 +20,6 @@ SMALLEST_VOXELS = 20
 SMALLEST_SLICES = 3
 LARGEST_MM = 60.0
 LICENCE = "the owner's own"
-SYNTHETIC = "itself synthetic"  # in the oddities of an image that says so (`read_image`)
 SLICE_VOXELS = 12  # enough of a lesion in one slice to cut it from that slice alone
 
 
@@ -93,7 +93,7 @@ def own_lesion(
 def source_texts(image: MedicalImage, *, one_slice: bool = False) -> tuple[str, str, str]:
     """Origin, licence and attribution for the card of a lesion that is cut out of this image."""
     guess = ", rounded in depth" if one_slice else ""
-    if any(SYNTHETIC in oddity for oddity in image.oddities):
+    if synthetic_words.is_synthetic(image.oddities):
         part = "a slice of " if one_slice else ""
         return (
             f"cut out of {part}a synthetic image{guess}",

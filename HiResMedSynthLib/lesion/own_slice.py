@@ -9,12 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from HiResMedSynthLib import measure
+from HiResMedSynthLib.choices import LesionType
 from HiResMedSynthLib.errors import BankError
 from HiResMedSynthLib.image import MedicalImage
 from HiResMedSynthLib.inpaint import inpaint
 from HiResMedSynthLib.lesion.cut_out import VOXEL_MM
 from HiResMedSynthLib.lesion.inflate import half_thickness, inflate
-from HiResMedSynthLib.lesion.lesion import Lesion, LesionCard, LesionType
+from HiResMedSynthLib.lesion.lesion import Lesion, LesionCard
 from HiResMedSynthLib.lesion.lesion_grid import LUNG_HU, UNIT_HU, from_grid
 from HiResMedSynthLib.lesion.matte import FILL_MM, pull_matte
 from HiResMedSynthLib.lesion.own import AROUND_MM, LARGEST_MM, SLICE_VOXELS, source_texts

@@ -1,20 +1,19 @@
-"""How much memory a training needs, told before it starts; and what a failed allocation says."""
+"""How much memory a training needs, told before it starts."""
 
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import torch
 
 from HiResMedSynthLib.errors import HiResMedSynthError
+from HiResMedSynthLib.free_memory import free_bytes
 from HiResMedSynthLib.lesion.singan import CHANNELS
 from HiResMedSynthLib.lesion.singan_settings import SinGanSettings
 
 BYTES = 4
 LIBRARIES = 100e6  # that torch's kernels take at their first call
 HELD = 4  # of each layer: its result before and after the LeakyReLU, and the slopes of both
-MEMINFO = Path("/proc/meminfo")
 LESS = "Close other programs, take fewer or smaller lesions at once, or another machine."
 
 
@@ -36,27 +35,8 @@ def check_memory(settings: SinGanSettings, shape: tuple[int, ...], lesions: int,
     Raises:
         HiResMedSynthError: too little is free.
     """
-    needed, free = needed_bytes(settings, shape, lesions), free_bytes(device)
+    needed, free = needed_bytes(settings, shape, lesions), free_bytes(str(device))
     if free is not None and needed > free:
         raise HiResMedSynthError(
             f"too little memory: training needs about {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free", remedy=LESS
         )
-
-
-def free_bytes(device: torch.device) -> float | None:
-    """Memory that a program can still take on this device; None where it isn't told."""
-    if device.type == "cuda":
-        return float(torch.cuda.mem_get_info(device)[0])
-    try:
-        lines = MEMINFO.read_text(encoding="ascii").splitlines()
-        return 1024.0 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
-    except (OSError, ValueError, StopIteration):  # no Linux
-        return None
-
-
-def is_short_of_memory(problem: Exception) -> bool:
-    """Whether an exception tells of an allocation that failed."""
-    words = str(problem).lower()
-    return isinstance(problem, MemoryError | torch.OutOfMemoryError) or (
-        isinstance(problem, RuntimeError) and "alloc" in words and "memory" in words
-    )

@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from HiResMedSynthLib.aside import written_aside
 from HiResMedSynthLib.errors import BankError, HiResMedSynthError, SettingsError
+from HiResMedSynthLib.free_memory import is_short_of_memory
 from HiResMedSynthLib.lesion import singan_settings
 from HiResMedSynthLib.lesion.singan import (
     CHANNELS,
@@ -31,12 +31,12 @@ from HiResMedSynthLib.lesion.singan import (
     make_generator,
 )
 from HiResMedSynthLib.lesion.singan_data import LesionSet
-from HiResMedSynthLib.lesion.singan_memory import LESS, check_memory, is_short_of_memory
+from HiResMedSynthLib.lesion.singan_memory import LESS, check_memory
 from HiResMedSynthLib.lesion.singan_merged import MergedScale
 from HiResMedSynthLib.lesion.singan_nets import ScaleNet
 from HiResMedSynthLib.lesion.singan_settings import SinGanSettings
 from HiResMedSynthLib.lesion.singan_step import Chain, Scale
-from HiResMedSynthLib.whole_tensors import save_tensors
+from HiResMedSynthLib.whole_tensors import read_tensors, save_state
 
 CHECKPOINT, LOG = "checkpoint.safetensors", "log.jsonl"
 CHECKPOINT_FORMAT = "hiresmedsynth-singan-run-1"
@@ -333,14 +333,11 @@ class _Run:
             "errors": self.errors,
             "measured": [m.cpu().tolist() for m in self._measured],
         }
-        own = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
-        save_tensors(self.out / CHECKPOINT, own, {"state": json.dumps(state)})
+        save_state(self.out / CHECKPOINT, tensors, state)
 
     def _restore(self, path: Path) -> None:
         try:
-            with safe_open(path, framework="pt") as file:
-                state = json.loads(file.metadata()["state"])
-                stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
+            stored, state = read_tensors(path, "state", "pt")
             if any(state[name] != value for name, value in self._identity().items()):
                 raise SettingsError(
                     "this folder holds a run of another lesion, preset or seed",
@@ -363,7 +360,7 @@ class _Run:
             self.iteration, self.seconds = int(state["iteration"]), float(state["seconds"])
             self.dead, self.errors = int(state["dead"]), [float(e) for e in state["errors"]]
             self._cut_log(int(state["lines"]))
-        except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as problem:
+        except (OSError, KeyError, TypeError, ValueError, RuntimeError) as problem:
             raise SettingsError(
                 f"the checkpoint can't be read ({type(problem).__name__}: {str(problem)[:120]})",
                 where=path,

@@ -24,6 +24,7 @@ from HiResMedSynthLib.lesion.bank import BANK_FORMAT, Bank, checked_card
 from HiResMedSynthLib.lesion.lesion import ALPHA_ONE, Lesion, LesionCard
 from HiResMedSynthLib.lesion.lesion_grid import crop_2d, from_grid, to_grid
 from HiResMedSynthLib.lesion.own import is_synthetic
+from HiResMedSynthLib.whole_tensors import read_tensors
 
 if TYPE_CHECKING:
     from HiResMedSynthLib.lesion.singan import SinGan
@@ -127,32 +128,19 @@ def source_of(model: weights.Model) -> Lesion:
 
 
 def _source(path: Path, name: str) -> Lesion:
-    from safetensors import SafetensorError, safe_open
-
     again = f"Train it anew: hiresmedsynth lesion train IMAGE --mask MASK --name {name}."
     try:
-        with safe_open(path, framework="np") as file:
-            entry: dict[str, Any] = json.loads((file.metadata() or {})["source"])
-            if entry.get("format") != BANK_FORMAT:
-                raise BankError(f"the lesion in the model '{name}' is of another version", remedy=again)
-            alpha, intensity = file.get_tensor("source.alpha"), file.get_tensor("source.intensity_hu")
+        arrays, entry = read_tensors(path, "source", "np", under="source.")
+        if entry.get("format") != BANK_FORMAT:
+            raise BankError(f"the lesion in the model '{name}' is of another version", remedy=again)
         card = checked_card({**entry["card"], "name": name})
         return Lesion(
-            intensity_hu=intensity,
-            alpha=alpha.astype(np.uint16) * np.uint16(257),
+            intensity_hu=arrays["intensity_hu"],
+            alpha=arrays["alpha"].astype(np.uint16) * np.uint16(257),
             voxel_mm=float(entry["voxel_mm"]),
             card=card,
         )
-    except (
-        OSError,
-        SafetensorError,
-        KeyError,
-        TypeError,
-        ValueError,
-        AttributeError,
-        RecursionError,
-        OverflowError,
-    ) as error:
+    except (OSError, KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise BankError(f"the model '{name}' holds no lesion ({type(error).__name__})", remedy=again) from error
 
 

@@ -93,26 +93,24 @@ def nearest_permitted(
     corner: Index,
     *,
     spacing_mm: tuple[float, float, float],
-    search_mm: float | None = None,
 ) -> Index | None:
     """The corner nearest to `corner` (in mm) at which the whole footprint is permitted; None where there is none.
 
-    Looks at whole-voxel moves within `search_mm`. Voxels are ruled out at once where the footprint's largest inner
-    ball doesn't fit (distance transform of a crop); the others are tested one by one, nearest first.
+    Looks at whole-voxel moves of at most `SEARCH_MM`, in one slice `SEARCH_FLAT_MM`. Voxels are ruled out at once where
+    the footprint's largest inner ball doesn't fit (distance transform of a crop); the others are tested one by one,
+    nearest first.
 
     Args:
         forbidden: `[slice, row, column]`, True = forbidden.
         footprint: `[slice, row, column]` bool patch; every voxel of it must be permitted.
         corner: (slice, row, column) of the patch's first voxel; may lie outside the image.
         spacing_mm: (slice, row, column).
-        search_mm: largest move; None: 60 mm in a volume, 150 mm in one slice.
     """
     shape, size = forbidden.shape, footprint.shape
-    if search_mm is None:
-        search_mm = SEARCH_FLAT_MM if shape[0] == 1 else SEARCH_MM
+    farthest = SEARCH_FLAT_MM if shape[0] == 1 else SEARCH_MM
     if not footprint.any() or any(small > large for small, large in zip(size, shape, strict=True)):
         return None
-    for radius in sorted({min(search_mm, 12.0), min(search_mm, 30.0), search_mm}):  # near places cost little
+    for radius in (12.0, 30.0, farthest):  # near places cost little
         found = _nearest_within(forbidden, footprint, corner, spacing_mm=spacing_mm, search_mm=radius)
         if found is not None:
             return found

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from HiResMedSynthLib.choices import Domain, RequestType
 from HiResMedSynthLib.errors import PlacementError
 from HiResMedSynthLib.image import MedicalImage
-from HiResMedSynthLib.placement.domain import Domain
 from HiResMedSynthLib.placement.margins import Margins
 
 if TYPE_CHECKING:
@@ -29,9 +29,13 @@ BESIDE_HEART = "beside heart or mediastinum"
 SPINE = "spine"
 PELVIS = "pelvis and hips"
 LUNG_CLASSES = (PLEURA_MARGIN, VESSELS, CONSOLIDATION, BESIDE_HEART)  # lie inside the lung
+# by the type of a lesion: classes that are permitted to it, and the one that it has to touch
+MAY_TOUCH: dict[RequestType, tuple[str, ...]] = {"juxtapleural": (PLEURA_MARGIN,)}
+MUST_TOUCH: dict[RequestType, str] = {"juxtapleural": PLEURA_MARGIN}
 
 PERMITTED = 0
 LARGEST_VIEW_MM = 1100.0
+SMALLEST_CHEST_MM = 60.0  # of the longer side of a film
 Progress = Callable[[int, int], None]
 
 
@@ -111,6 +115,11 @@ def danger(
     if max(height_mm, width_mm) > LARGEST_VIEW_MM:
         raise PlacementError(
             f"a picture of {height_mm:.0f} x {width_mm:.0f} mm is larger than a patient",
+            remedy="Check the spacing (--spacing-mm).",
+        )
+    if domain == "cxr" and max(height_mm, width_mm) < SMALLEST_CHEST_MM:
+        raise PlacementError(
+            f"a chest film of {height_mm:.0f} x {width_mm:.0f} mm is smaller than a newborn's",
             remedy="Check the spacing (--spacing-mm).",
         )
     if domain == "mr":

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
-
+from HiResMedSynthLib.choices import Domain
 from HiResMedSynthLib.errors import SettingsError
 from HiResMedSynthLib.image import MedicalImage
 
-Domain = Literal["lung-ct", "cxr", "kub", "mr"]
-DOMAINS: tuple[Domain, ...] = get_args(Domain)
 PROJECTION_DOMAINS: tuple[Domain, ...] = ("cxr", "kub")
 
 

@@ -10,11 +10,11 @@ from importlib.resources import files
 import numpy as np
 from numpy.typing import NDArray
 
+from HiResMedSynthLib.choices import Domain
 from HiResMedSynthLib.errors import PlacementError
 from HiResMedSynthLib.image import MedicalImage
 from HiResMedSynthLib.placement.axes import film_leftwards, holds_whole_lung, senses
 from HiResMedSynthLib.placement.danger import LUNG_CLASSES, DangerMap
-from HiResMedSynthLib.placement.domain import Domain
 
 FLOOR = 0.05  # of the mean density: no permitted place is impossible
 

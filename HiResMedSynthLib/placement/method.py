@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from HiResMedSynthLib.choices import Domain
 from HiResMedSynthLib.errors import HiResMedSynthError, SettingsError
 from HiResMedSynthLib.image import MedicalImage
-from HiResMedSynthLib.placement.domain import Domain
 
 if TYPE_CHECKING:
     from HiResMedSynthLib.placement.network import PlacementNetwork
@@ -26,6 +26,14 @@ DANGER_TASKS: dict[Domain, tuple[str, ...]] = {
     "lung-ct": ("danger-ct",), "cxr": ("danger-film",), "kub": ("danger-film",), "mr": (),
 }  # fmt: skip
 PRIOR_TASKS: dict[Domain, tuple[str, ...]] = {"lung-ct": ("location-ct", "yolo-ct"), "cxr": (), "kub": (), "mr": ()}
+FORBIDDEN, LIKELY = "what is forbidden", "where lesions are likely"
+USES = {  # what a model tells, by its task
+    "danger-ct": f"{FORBIDDEN} on a chest CT", "danger-film": f"{FORBIDDEN} on a film",
+    "location-ct": f"{LIKELY} on a chest CT", "yolo-ct": f"{LIKELY} on a chest CT",
+}  # fmt: skip
+PICTURES: dict[Domain, str] = {
+    "lung-ct": "a chest CT", "cxr": "a chest film", "kub": "an abdominal film", "mr": "an MR",
+}  # fmt: skip
 ENGINES = ("onnxruntime", "segmentation_models_pytorch")
 
 
@@ -79,7 +87,7 @@ class PlacementMethod:
 
         chosen = shipped if self.danger == AUTO and shipped is not None else self.danger
         task = stored_task(chosen, words=(AUTO, RULE))
-        _refuse_other_task(chosen, task, DANGER_TASKS[domain], domain, without=RULE)
+        _refuse_other_task(chosen, task, DANGER_TASKS[domain], f"{FORBIDDEN} on {PICTURES[domain]}", without=RULE)
         return load_network(chosen)
 
     def fallback(self, domain: Domain) -> str:
@@ -99,14 +107,14 @@ class PlacementMethod:
         chosen = self._prior(domain)
         if chosen == DISTANCES and domain != "lung-ct":
             raise SettingsError(
-                f"distances from border and vessels mean nothing on {domain} images", remedy=f"Use '{DENSITY}'."
+                f"distances from border and vessels mean nothing on {PICTURES[domain]}", remedy=f"Use '{DENSITY}'."
             )
         if chosen in (DENSITY, DISTANCES):
             return chosen
         from HiResMedSynthLib.placement.network import stored_task
 
         task = stored_task(chosen, words=(AUTO, DENSITY, DISTANCES))
-        _refuse_other_task(chosen, task, PRIOR_TASKS[domain], domain, without=DENSITY)
+        _refuse_other_task(chosen, task, PRIOR_TASKS[domain], f"{LIKELY} on {PICTURES[domain]}", without=DENSITY)
         if task == "yolo-ct":
             from HiResMedSynthLib.placement.yolo import require_ultralytics
 
@@ -146,10 +154,10 @@ class PlacementMethod:
         return BEST_PRIOR[domain] if self.prior == AUTO else self.prior
 
 
-def _refuse_other_task(chosen: str, task: str, wanted: tuple[str, ...], domain: Domain, *, without: str) -> None:
-    if task not in wanted:
+def _refuse_other_task(chosen: str, task: str, tasks: tuple[str, ...], asked: str, *, without: str) -> None:
+    if task not in tasks:
         raise SettingsError(
-            f"the model '{chosen}' ({task}) is not for this purpose on {domain} images",
+            f"the model '{chosen}' tells {USES.get(task, task)}, not {asked}",
             remedy=f"Choose another (hiresmedsynth models list), or '{without}'.",
         )
 

@@ -9,7 +9,6 @@ shipped models; a site's own ones run in torch, for a graph from elsewhere is co
 from __future__ import annotations
 
 import importlib.util
-import json
 import math
 import os
 import re
@@ -25,6 +24,7 @@ from numpy.typing import NDArray
 
 from HiResMedSynthLib import weights
 from HiResMedSynthLib.weights import ModelError
+from HiResMedSynthLib.whole_tensors import header_entry, read_tensors
 
 if TYPE_CHECKING:
     from torch import nn
@@ -214,27 +214,18 @@ def stored_task(name: str, *, words: tuple[str, ...]) -> str:
     Raises:
         ModelError: there is no such model, or it says nothing of it.
     """
-    from safetensors import SafetensorError, safe_open
-
-    path = weights.find(name, KIND, words=words).path
-    try:
-        with safe_open(path, framework="np") as file:
-            return str(json.loads((file.metadata() or {})[ENTRY])["task"])
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
-        raise ModelError(
-            f"the model '{name}' doesn't say what it is for ({type(error).__name__})", remedy="Train it anew."
-        ) from error
+    task = (header_entry(weights.find(name, KIND, words=words).path, ENTRY) or {}).get("task")
+    if task is None:
+        raise ModelError(f"the model '{name}' doesn't say what it is for", remedy="Train it anew.")
+    return str(task)
 
 
 @lru_cache(maxsize=8)
 def _loaded(path: Path, name: str, _sha256: str, engine: Engine) -> PlacementNetwork:
-    from safetensors import SafetensorError, safe_open
-
     try:
-        with safe_open(path, framework="np") as file:
-            plan = NetworkPlan.from_json(json.loads((file.metadata() or {})[ENTRY]))
-            arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (it is no dict)
-    except (OSError, SafetensorError, KeyError, ValueError, RecursionError) as error:
+        arrays, told = read_tensors(path, ENTRY, "np")
+        plan = NetworkPlan.from_json(told)
+    except (OSError, KeyError, TypeError, ValueError) as error:
         raise ModelError(
             f"the model '{name}' holds no network of placement ({type(error).__name__})",
             remedy="Train it anew: python -m Training.train_danger --help.",

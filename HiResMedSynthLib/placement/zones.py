@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
-
 import numpy as np
 from numpy.typing import NDArray
 
+from HiResMedSynthLib.choices import ZONES, Domain, Zone
 from HiResMedSynthLib.errors import PlacementError, SettingsError
 from HiResMedSynthLib.image import MedicalImage
 from HiResMedSynthLib.placement.axes import both_lungs, film_leftwards, holds_whole_lung, is_axial, senses
 from HiResMedSynthLib.placement.danger import LUNG_CLASSES, DangerMap
-from HiResMedSynthLib.placement.domain import Domain
-
-Zone = Literal[
-    "left", "right", "upper", "lower", "left-upper", "left-lower", "right-upper", "right-lower"
-]  # of the patient
-ZONES: tuple[Zone, ...] = get_args(Zone)
 
 
 def check_zone(zone: str) -> Zone:

@@ -37,14 +37,16 @@ class JobRequest(BaseModel):
     parameters: dict[str, Any] = Field(default_factory=dict)
 
 
-def make_app(*, token: str, hosts: frozenset[str], origin: str, memory_bytes: int, device: str = "cpu") -> Guards:
+def make_app(
+    *, token: str, hosts: frozenset[str] | None, origin: str, memory_bytes: int, device: str = "cpu"
+) -> Guards:
     """The application behind its guards.
 
     Args:
         token: the secret that every request must carry.
         hosts, origin: see `Guards`.
         memory_bytes: budget for loaded images and what is derived from them.
-        device: where networks compute.
+        device: where backgrounds are made: "cpu", "cuda", or "auto" for a GPU where there is one.
     """
     store = Store(memory_bytes)
     jobs = JobQueue(device=device, free_memory=store.drop_made)
@@ -69,7 +71,7 @@ def make_app(*, token: str, hosts: frozenset[str], origin: str, memory_bytes: in
         return {
             "protocol": PROTOCOL_VERSION,
             "versions": installed_versions(),
-            "device": device,
+            "device": jobs.device,
             "memory": {"budget_bytes": memory_bytes, "used_bytes": store.used_bytes},
             "loaded": [name.split(" ")[0] for name in store.names()],
         }

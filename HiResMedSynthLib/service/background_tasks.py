@@ -10,7 +10,7 @@ from pydantic import Field
 from HiResMedSynthLib.errors import SettingsError
 from HiResMedSynthLib.image import MedicalImage
 from HiResMedSynthLib.service.client import plain_header
-from HiResMedSynthLib.service.jobs import JobCancelledError, Result, Step
+from HiResMedSynthLib.service.jobs import JobCancelledError, Result, Step, chosen_device
 from HiResMedSynthLib.service.messages import arrays_result, header_of, parameters_of
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ MOST_IMAGES = 16  # of one job
 FilmSeed = Annotated[int, Field(ge=0, le=2**53)]
 Sex = Literal["F", "M"]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
-NO_DESCRIPTORS = "the model has no descriptors of its training films beside it: copies of them can't be looked for"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -57,7 +56,7 @@ def generate(work: Work, step: Step) -> Result:
     A job that is cancelled with some images made is done with those; `asked` tells how many it should have made.
     """
     from HiResMedSynthLib.background.make import generate as make
-    from HiResMedSynthLib.privacy import descriptors_of
+    from HiResMedSynthLib.privacy import NO_DESCRIPTORS, descriptors_of
 
     wanted = parameters_of(GenerateParameters, work.parameters)
     like = None if work.image is None else _one_slice(work.image, wanted.slice_index)
@@ -91,8 +90,7 @@ def generate(work: Work, step: Step) -> Result:
             break
         arrays[f"{index + 1}.pixels"] = made.image.pixels
         told.append(_told(made))
-        again = (f"seed {seed} was drawn again: {reason}" for reason in made.redrawn)
-        for note in (*made.notes, *again):
+        for note in (*made.notes, *made.redrawn_notes):
             if note not in said:
                 said.add(note)
                 step.note(note)
@@ -102,13 +100,14 @@ def generate(work: Work, step: Step) -> Result:
 
 def reconstruct(work: Work, step: Step) -> Result:
     """`pixels` of the image rebuilt, and its header."""
+    from HiResMedSynthLib.background.domain_values import domain_like
     from HiResMedSynthLib.background.make import reconstruct as rebuild
 
     wanted = parameters_of(ReconstructParameters, work.parameters)
     image = _one_slice(work.background(), wanted.slice_index)
     domain = wanted.domain
     if domain is None and wanted.model is None:
-        domain = "lung-ct" if image.units == "HU" else "cxr"
+        domain = domain_like(image)
     step.progress(0, 1, "loading the model")
     model = _model(work, step, wanted.model, domain)
     steps = list(model.cascade.stages)
@@ -129,13 +128,13 @@ def _model(work: Work, step: Step, name: str | None, domain: str | None) -> Back
     """The model, kept for the next job."""
     from HiResMedSynthLib.background.find_model import find_background, load_background
 
-    found = find_background(name, domain, on_note=step.note)
+    found, device = find_background(name, domain, on_note=step.note), chosen_device(step.device)
 
     def loaded() -> tuple[BackgroundModel, int]:
-        return load_background(found, step.device), 2 * found.card.bytes  # stored in half precision
+        return load_background(found, device), 2 * found.card.bytes  # stored in half precision
 
     model: BackgroundModel = work.store.get_or_make(
-        f"background {step.device} {found.card.name} {found.card.sha256}", loaded
+        f"background {device} {found.card.name} {found.card.sha256}", loaded
     )
     return model
 

@@ -75,7 +75,7 @@ class BackendClient:
         arrays, document = client.result(job)  # "1.pixels", "1.alpha", "lesions"; case, corners, boxes
 
     The parameters of each kind of job are the dataclasses in tasks.py, lesion_tasks.py, background_tasks.py,
-    annotation_jobs.py and model_jobs.py.
+    annotation_tasks.py and model_tasks.py.
 
     Args:
         url: "http://127.0.0.1:PORT", or the https address of a GPU server.

@@ -20,6 +20,7 @@ from HiResMedSynthLib.read import with_assumed_spacing
 from HiResMedSynthLib.read_dicom import assembled
 from HiResMedSynthLib.read_header import KEYWORDS, SliceHeader, slice_headers
 from HiResMedSynthLib.read_quietly import quietly
+from HiResMedSynthLib.service.protocol import inverted_sum
 
 SEQUENCES = ("ModalityLUTSequence", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
 MOST_TEXT = 1024  # characters of one tag
@@ -39,9 +40,9 @@ def image_from_tags(values: NDArray[Any], tags: Sequence[Mapping[str, str]], pla
     assumed = plain.pixel_spacing_mm if plain.spacing_source == "assumed" else None
     try:
         headers = [_header(slice_tags) for slice_tags in tags]
-        stored = _stored(values, headers)
+        stored = _stored(values, headers, inverted_sum(tags[0]))
         image = assembled(headers, stored, spacing_mm=assumed, oddities=[])
-    except (HiResMedSynthError, ValueError, TypeError, AttributeError, OverflowError) as error:
+    except (HiResMedSynthError, ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
         reason = error.what if isinstance(error, HiResMedSynthError) else "its DICOM header can't be read"
         return _noted(plain, reason)
     if image.shape != plain.shape or not _same_place(image, plain):
@@ -79,8 +80,8 @@ def _header(tags: Mapping[str, str]) -> SliceHeader:
     return found[0]
 
 
-def _stored(values: NDArray[Any], headers: Sequence[SliceHeader]) -> NDArray[Any]:
-    """Stored values, rescale undone; refuses values that no stored value gives."""
+def _stored(values: NDArray[Any], headers: Sequence[SliceHeader], inverted: int | None) -> NDArray[Any]:
+    """Stored values, rescale and inversion (see `inverted_sum`) undone; refuses values that no stored value gives."""
     bits = int(headers[0].data.get("BitsAllocated") or 16)
     signed = int(headers[0].data.get("PixelRepresentation") or 0) == 1
     kind = np.dtype(f"{'i' if signed else 'u'}{max(bits, 8) // 8}")
@@ -94,7 +95,7 @@ def _stored(values: NDArray[Any], headers: Sequence[SliceHeader]) -> NDArray[Any
         stored[k] = plane
         if not np.allclose(stored[k] * np.float64(header.slope) + header.intercept, values[k], rtol=1e-5, atol=1e-3):
             raise ReadError("its values were changed", where=WHERE, remedy="Load the series again.")
-    return stored
+    return stored if inverted is None else (inverted - stored).astype(kind)
 
 
 def _same_place(image: MedicalImage, plain: MedicalImage) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hmac
 import json
+import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, ClassVar
 
@@ -20,6 +21,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 METHODS = {"GET", "PUT", "POST", "DELETE"}
 MOST_HEADERS = 50
 LARGEST_HEADERS = 16 * 1024  # bytes of all names and values
+HOST = re.compile(r"(?P<name>[a-z0-9.-]+|\[[0-9a-f:.]+\])(:\d{1,5})?")
 LARGEST_JSON = 16 * 2**20
 
 
@@ -36,7 +38,8 @@ class Guards:
     Args:
         app: what lies behind.
         token: the secret; compared in constant time.
-        hosts: values that the Host header may have ("127.0.0.1:8123").
+        hosts: names that the Host header may bear, whatever the port (a tunnel has its own); None: any. On this machine
+            alone they keep out pages whose name was bound to its address; beyond it TLS and the token do.
         origin: the only Origin that may be named, if any ("http://127.0.0.1:8123").
     """
 
@@ -44,7 +47,7 @@ class Guards:
         JSON_TYPE: LARGEST_JSON, ARRAYS_TYPE: LARGEST_BODY, BYTES_TYPE: LARGEST_BODY
     }  # fmt: skip
 
-    def __init__(self, app: App, *, token: str, hosts: frozenset[str], origin: str) -> None:
+    def __init__(self, app: App, *, token: str, hosts: frozenset[str] | None, origin: str) -> None:
         self._app = app
         self._token = token.encode()
         self._hosts = hosts
@@ -86,7 +89,8 @@ class Guards:
                     400, "a header is given twice", "Use the client that comes with HiResMedSynth."
                 )
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        if headers.get("host", "").lower() not in self._hosts:
+        named = HOST.fullmatch(headers.get("host", "").lower())
+        if named is None or (self._hosts is not None and named["name"] not in self._hosts):
             raise RefusedRequestError(421, "the Host header names another server", "Use the address that was printed.")
         origin = headers.get("origin")
         if (origin is not None and origin != self._origin) or headers.get("sec-fetch-site", "none") not in (

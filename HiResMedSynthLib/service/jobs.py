@@ -10,9 +10,9 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from HiResMedSynthLib.errors import HiResMedSynthError
+from HiResMedSynthLib.free_memory import is_short_of_memory
 from HiResMedSynthLib.service.protocol import ErrorInfo, JobKind, JobState, JobStatus
 
 MOST_QUEUED = 64
@@ -37,7 +37,7 @@ class Result:
 class Step:
     """What a job may use: where to compute, how to report, whether to go on."""
 
-    device: str
+    device: str  # "cpu", "cuda" or "auto"
     _job: _Job
 
     def progress(self, done: int, total: int, message: str) -> None:
@@ -54,6 +54,19 @@ class Step:
 Task = Callable[[Step], Result]
 
 
+def chosen_device(wanted: str) -> str:
+    """The device meant by "cpu", "cuda" or "auto": a GPU where there is one that this torch can compute on."""
+    if wanted != "auto":
+        return wanted
+    import torch
+
+    try:
+        torch.zeros(1, device="cuda").add(1)
+    except (RuntimeError, AssertionError):  # no GPU, no driver, a build for the CPU, or a card that it doesn't know
+        return "cpu"
+    return "cuda"
+
+
 @dataclass
 class _Job:
     status: JobStatus
@@ -66,13 +79,18 @@ class JobQueue:
     """Runs tasks one after the other in a thread of its own."""
 
     def __init__(self, *, device: str, free_memory: Callable[[], None]) -> None:
-        self._device = device
+        self._wanted = device
         self._free_memory = free_memory
         self._jobs: OrderedDict[str, _Job] = OrderedDict()
         self._waiting: queue.Queue[_Job | None] = queue.Queue()
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._work, name="jobs", daemon=True)
         self._thread.start()
+
+    @property
+    def device(self) -> str:
+        """Where networks compute; "auto" until it was needed, since torch takes seconds to load."""
+        return self._wanted if "torch" not in sys.modules else chosen_device(self._wanted)
 
     def submit(self, kind: JobKind, task: Task) -> str:
         """Id of the queued job.
@@ -152,11 +170,11 @@ class JobQueue:
 
     def _run(self, job: _Job) -> Result:
         """The task's result; out of memory it is tried once more, on the CPU, after `free_memory`."""
-        step = Step(self._device, job)
+        step = Step(self._wanted, job)
         try:
             return job.task(step)
         except Exception as problem:
-            if not _is_out_of_memory(problem):
+            if not is_short_of_memory(problem):
                 raise
         self._free_memory()
         step.device = "cpu"
@@ -169,13 +187,8 @@ def _done_already(_step: Step) -> Result:
     raise JobCancelledError
 
 
-def _is_out_of_memory(problem: Exception) -> bool:
-    torch: Any = sys.modules.get("torch")
-    return isinstance(problem, MemoryError) or (torch is not None and isinstance(problem, torch.OutOfMemoryError))
-
-
 def _told(problem: Exception) -> ErrorInfo:
-    if _is_out_of_memory(problem):
+    if is_short_of_memory(problem):
         return ErrorInfo(
             what="there is not enough memory for this",
             remedy="Work on one slice or a smaller part, or close something.",

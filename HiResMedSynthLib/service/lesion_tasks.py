@@ -1,19 +1,19 @@
-"""Jobs about lesions: the bank with its pictures, one lesion of it, and a lesion cut from the user's own image."""
+"""Jobs about lesions: the bank with its pictures, and a lesion cut from the user's own image."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from HiResMedSynthLib.case import RequestType
+from HiResMedSynthLib.choices import REQUEST_TYPES, LesionType
 from HiResMedSynthLib.errors import SettingsError
 from HiResMedSynthLib.lesion.bank import Bank, bank_bytes, bank_from_bytes, load_bank
-from HiResMedSynthLib.lesion.lesion import Lesion, LesionType
+from HiResMedSynthLib.lesion.lesion import Lesion
 from HiResMedSynthLib.lesion.own import own_lesion
 from HiResMedSynthLib.service.jobs import Result, Step
-from HiResMedSynthLib.service.messages import DiameterMm, Seed, arrays_result, parameters_of
+from HiResMedSynthLib.service.messages import arrays_result, parameters_of
 from HiResMedSynthLib.service.protocol import unpack_arrays
 from HiResMedSynthLib.service.store import Store
 
@@ -33,19 +33,8 @@ class BankParameters:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SampleParameters:
-    """Parameters of sample_lesion: an entry of the bank, or a type and diameter to choose by."""
-
-    entry: str | None = None
-    type: str = "any"
-    diameter_mm: DiameterMm = 10.0
-    seed: Seed = 0
-    own_lesions: str | None = None
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class CutParameters:
-    """Parameters of train_lesion: `mask` is a blob (npz with `inside` and its `corner`), `find`: it is but a box."""
+    """Parameters of cut_lesion: `mask` is a blob (npz with `inside` and its `corner`), `find`: it is but a box."""
 
     name: str
     mask: str
@@ -94,24 +83,13 @@ def thumbnail(lesion: Lesion) -> Any:
     return np.clip(255 * (picture - low) / (high - low), 0, 255).astype(np.uint8)
 
 
-def sample_lesion(work: Work, step: Step) -> Result:
-    """A lesion of the bank: HU, matte, voxel size and card."""
-    wanted = parameters_of(SampleParameters, work.parameters)
-    step.progress(0, 1, "taking a lesion from the bank")
-    held, rng = bank_with(work.store, wanted.own_lesions), np.random.default_rng(wanted.seed)
-    name = wanted.entry or held.choose(types=held.types_for(wanted.type), diameter_mm=wanted.diameter_mm, rng=rng)
-    lesion = held.lesion(name)
-    document = {"card": dataclasses.asdict(lesion.card), "voxel_mm": lesion.voxel_mm}
-    return arrays_result({"intensity_hu": lesion.intensity_hu, "alpha": lesion.alpha}, document)
-
-
-def train_lesion(work: Work, step: Step) -> Result:
+def cut_lesion(work: Work, step: Step) -> Result:
     """The outlined lesion, cut out, beside the own ones that there were: `lesions` holds a bank file's bytes."""
     wanted = parameters_of(CutParameters, work.parameters)
     if not (0 < len(wanted.name) <= LONGEST_NAME and wanted.name.isprintable()):
         raise SettingsError("the lesion needs a name", remedy=f"Give one of up to {LONGEST_NAME} characters.")
     own = None if wanted.own_lesions is None else bank_from_bytes(_blob(work.store, wanted.own_lesions))
-    if wanted.name in load_bank().cards or wanted.name in get_args(RequestType) or (own and wanted.name in own.cards):
+    if wanted.name in load_bank().cards or wanted.name in REQUEST_TYPES or (own and wanted.name in own.cards):
         raise SettingsError(f"the bank has a lesion '{wanted.name}' already", remedy="Choose another name.")
     arrays, document = unpack_arrays(_blob(work.store, wanted.mask))
     corner = document.get("corner") if isinstance(document, dict) else None

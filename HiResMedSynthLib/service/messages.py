@@ -20,7 +20,6 @@ from HiResMedSynthLib.service.protocol import ARRAYS_TYPE, ZIP_TYPE, ImageHeader
 
 T = TypeVar("T")
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
-DiameterMm = Annotated[float, Field(ge=0.1, le=1000, allow_inf_nan=False)]
 LengthMm = Annotated[float, Field(ge=0, le=10_000, allow_inf_nan=False)]
 
 

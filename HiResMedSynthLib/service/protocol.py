@@ -30,10 +30,9 @@ JobKind = Literal[
     "danger",
     "prior",
     "candidates",
-    "sample_lesion",
     "compose",
     "export",
-    "train_lesion",
+    "cut_lesion",
     "generate",
     "reconstruct",
     "save_annotations",
@@ -146,6 +145,16 @@ def unpack_arrays(data: bytes) -> tuple[dict[str, NDArray[Any]], Any]:
     if any(not isinstance(array, np.ndarray) or array.dtype.kind not in "iufb" for array in arrays.values()):
         raise ProtocolError("the arrays hold something other than numbers")
     return arrays, document
+
+
+def inverted_sum(tags: Mapping[str, str]) -> int | None:
+    """What a stored value and the one that Slicer holds of it add up to, before the rescale; None where they are one.
+
+    Slicer's reader (GDCM, as SimpleITK's) makes MONOCHROME2 of MONOCHROME1 while it loads a file.
+    """
+    if tags.get("PhotometricInterpretation") != "MONOCHROME1":
+        return None
+    return -1 if tags.get("PixelRepresentation") == "1" else 2 ** min(int(tags["BitsStored"]), 32) - 1
 
 
 def image_name(pixels: NDArray[Any], header: Mapping[str, Any]) -> str:

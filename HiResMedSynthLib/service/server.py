@@ -30,6 +30,7 @@ class ServerSettings:
         port: 0 takes a free one.
         token: the secret, at least 32 characters.
         memory_bytes: budget for loaded images.
+        device: where backgrounds are made: "cpu", "cuda", or "auto" for a GPU where there is one.
         end_with_stdin: end when standard input closes (the parent has gone).
     """
 
@@ -37,6 +38,7 @@ class ServerSettings:
     port: int = 0
     token: str
     memory_bytes: int
+    device: str = "auto"
     tls_certificate: Path | None = None
     tls_key: Path | None = None
     end_with_stdin: bool = False
@@ -75,15 +77,15 @@ def serve(settings: ServerSettings) -> None:
     remove_folders_left()
     with listen(settings.host, settings.port) as listener:
         port = listener.getsockname()[1]
-        names = [f"[{settings.host}]" if ":" in settings.host else settings.host]
-        if ipaddress.ip_address(settings.host).is_loopback:
-            names.append("localhost")
+        name = f"[{settings.host}]" if ":" in settings.host else settings.host
+        here = ipaddress.ip_address(settings.host).is_loopback
         scheme = "http" if settings.tls_certificate is None else "https"
         app = make_app(
             token=settings.token,
-            hosts=frozenset(f"{name}:{port}" for name in names),
-            origin=f"{scheme}://{names[0]}:{port}",
+            hosts=frozenset({name, "localhost"}) if here else None,
+            origin=f"{scheme}://{name}:{port}",
             memory_bytes=settings.memory_bytes,
+            device=settings.device,
         )
         sys.stdout.write(json.dumps({"port": port}) + "\n")
         sys.stdout.flush()

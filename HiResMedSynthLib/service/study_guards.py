@@ -88,7 +88,9 @@ class StudyGuards(Guards):
     body_limits: ClassVar[dict[str, int]] = {JSON_TYPE: 4096}
 
     def __init__(self, app: App, *, sessions: Sessions, host: str, open_paths: frozenset[str]) -> None:
-        super().__init__(app, token=secrets.token_hex(32), hosts=frozenset({host}), origin=f"http://{host}")
+        super().__init__(
+            app, token=secrets.token_hex(32), hosts=frozenset({host.rpartition(":")[0]}), origin=f"http://{host}"
+        )
         self._sessions, self._open = sessions, open_paths
         self.cookie = f"hiresmedsynth-study-{host.rpartition(':')[2]}"  # cookies are shared by the ports of a host
 

@@ -12,6 +12,7 @@ from pydantic import Field
 
 from HiResMedSynthLib.case import Case, CaseSettings
 from HiResMedSynthLib.case_file import ARRAYS_FILE, CASE_FILE, case_bytes, read_case
+from HiResMedSynthLib.choices import Domain, RequestType, Zone
 from HiResMedSynthLib.compose import boxes_of, compose, compose_patches
 from HiResMedSynthLib.draw_case import draw_case
 from HiResMedSynthLib.errors import ForbiddenPlaceError, HiResMedSynthError, SettingsError
@@ -19,11 +20,10 @@ from HiResMedSynthLib.export.patient import StudyLabels
 from HiResMedSynthLib.export.segmentation import SegKind
 from HiResMedSynthLib.ground import Ground, prepare_ground
 from HiResMedSynthLib.image import MedicalImage
-from HiResMedSynthLib.placement.domain import Domain
+from HiResMedSynthLib.placement.danger import MAY_TOUCH
 from HiResMedSynthLib.placement.margins import Margins
 from HiResMedSynthLib.placement.method import PlacementMethod
-from HiResMedSynthLib.placement.zones import Zone
-from HiResMedSynthLib.service import annotation_jobs, background_tasks, lesion_tasks, model_jobs
+from HiResMedSynthLib.service import annotation_tasks, background_tasks, lesion_tasks, model_tasks
 from HiResMedSynthLib.service.dicom_tags import is_left_out
 from HiResMedSynthLib.service.job_folder import job_folder
 from HiResMedSynthLib.service.jobs import Result, Step
@@ -78,7 +78,7 @@ class WhereParameters:
 
     domain: Domain | None = None
     margins: Margins = dataclasses.field(default_factory=Margins)
-    allow: tuple[str, ...] = ()
+    lesion_type: RequestType = "any"
     count: int = 20
     seed: Seed = 0
     min_distance_mm: LengthMm = 10.0
@@ -140,7 +140,7 @@ def prior(work: Work, step: Step) -> Result:
     wanted = parameters_of(WhereParameters, work.parameters)
     step.progress(0, 1, "looking where lesions are likely")
     ground = work.ground(wanted.domain, wanted.margins, wanted.placement, step)
-    heat = ground.heat(wanted.allow)
+    heat = ground.heat(MAY_TOUCH.get(wanted.lesion_type, ()))
     if wanted.percent:
         heat = np.round(100 * heat / max(float(heat.max()), 1e-30)).astype(np.uint8)
     return arrays_result({"heat": heat}, {"domain": ground.domain, "method": ground.method})
@@ -160,7 +160,7 @@ def candidates(work: Work, step: Step) -> Result:
         quotas=wanted.quotas,
         diameter_mm=min(wanted.diameter_mm, LARGEST_MM),
         min_distance_mm=min(wanted.min_distance_mm, LARGEST_MM),
-        allow=wanted.allow,
+        lesion_type=wanted.lesion_type,
     )
     places = np.array([one.place for one in found], dtype=np.int64).reshape(-1, 3)
     return arrays_result({"places": places}, {"domain": ground.domain})
@@ -243,14 +243,13 @@ TASKS: dict[str, Callable[[Work, Step], Result]] = {
     "danger": danger,
     "prior": prior,
     "candidates": candidates,
-    "sample_lesion": lesion_tasks.sample_lesion,
     "bank": lesion_tasks.bank,
     "compose": compose_job,
     "export": export_job,
-    "train_lesion": lesion_tasks.train_lesion,
+    "cut_lesion": lesion_tasks.cut_lesion,
     "generate": background_tasks.generate,
     "reconstruct": background_tasks.reconstruct,
-    "save_annotations": annotation_jobs.save_annotations,
-    "load_annotations": annotation_jobs.load_annotations,
-    "models": model_jobs.models,
+    "save_annotations": annotation_tasks.save_annotations,
+    "load_annotations": annotation_tasks.load_annotations,
+    "models": model_tasks.models,
 }

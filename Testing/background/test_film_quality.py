@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 from time import sleep
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,16 +15,18 @@ from click.testing import CliRunner
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
+from HiResMedSynthLib.background import make
 from HiResMedSynthLib.background.make import OnStep
 from HiResMedSynthLib.errors import HiResMedSynthError, SettingsError
 from HiResMedSynthLib.evaluation import perceptual
 from HiResMedSynthLib.evaluation.feature_cache import FeatureCache
+from HiResMedSynthLib.image import MedicalImage
 from HiResMedSynthLib.patient_split import held_out_by_rule
 from HiResMedSynthLib.placement.network import PlacementNetwork, load_network
 from HiResMedSynthLib.placement.regions_film import TASK
 from HiResMedSynthLib.read import read_image
 from Testing.background.tiny_cascade import write_tiny
-from Testing.benchmarks import film_quality_rows, film_structure
+from Testing.benchmarks import film_quality_rows, film_quality_sets, film_structure
 from Testing.benchmarks.film_quality import LARGEST_SHEET, main
 from Testing.benchmarks.film_quality_sets import Pictures, Unit
 from Testing.benchmarks.film_speed import timed
@@ -90,6 +94,27 @@ def test_the_command_measures_a_model_and_says_what_cannot_be_measured(
     assert len(list(out.glob("rebuilt-*.png"))) == 4
     refused = CliRunner().invoke(main, ["--films", str(folder), "--model", str(model), "--preset", "better"])
     assert refused.exit_code != 0
+
+
+def test_films_of_one_name_are_rebuilt_each_and_again_by_other_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = film_quality_sets.model_of(write_tiny(tmp_path, name="phantom", domain="phantom"))
+    made = list[float]()
+
+    def reconstruct(_model: object, image: MedicalImage) -> SimpleNamespace:
+        made.append(float(image.pixels.mean()))
+        return SimpleNamespace(image=image)
+
+    monkeypatch.setattr(make, "reconstruct", reconstruct)
+    units = [np.full((8, 8), grey, np.float32) for grey in (0.25, 0.75)]
+    real = replace(pictures("real", units), labels=("IM1", "IM1"))  # PATIENT/IM1.dcm
+    for times in (1, 1, 2):
+        if times == 2:
+            monkeypatch.setattr(film_quality_sets, "CODE", b"changed")
+        again = film_quality_sets.rebuilt_pictures(model, real, tmp_path, lambda _: None)
+        assert [float(unit.mean()) for unit in again.units] == pytest.approx([0.25, 0.75], abs=0.01)
+        assert len(made) == 2 * times
 
 
 def test_the_steps_of_a_film_add_up_to_its_whole() -> None:

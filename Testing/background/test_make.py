@@ -328,20 +328,6 @@ def test_too_little_memory_is_told_before_the_work(films: BackgroundModel, monke
         generate(films, seed=1, size=64)
 
 
-def test_a_container_limits_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory.sys, "platform", "linux")
-    monkeypatch.setattr(memory, "MEMORY_INFO", tmp_path / "meminfo")
-    monkeypatch.setattr(memory, "CGROUP", tmp_path)
-    assert memory.available_bytes() is None
-    (tmp_path / "meminfo").write_text("MemTotal: 9000 kB\nMemAvailable:    5000 kB\n")
-    assert memory.available_bytes() == 5000 * 1024
-    (tmp_path / "memory.max").write_text("3000000\n")
-    (tmp_path / "memory.current").write_text("1000000\n")
-    assert memory.available_bytes() == 2_000_000
-    (tmp_path / "memory.stat").write_text("anon 400000\ninactive_file 600000\nactive_file 7\n")
-    assert memory.available_bytes() == 2_600_000  # cached files are given up when memory is wanted
-
-
 def test_a_model_is_found_by_name_or_domain(store: Path, films: BackgroundModel, slices: BackgroundModel) -> None:
     assert find_background("our-ct").card.name == "our-ct"
     with pytest.raises(weights.ModelError, match="makes lung-ct, not cxr"):

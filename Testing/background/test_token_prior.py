@@ -170,12 +170,14 @@ def test_guidance_is_a_line_through_told_and_untold() -> None:
 
 def test_impossible_choices_are_refused() -> None:
     prior = wrapped("masked")
-    with pytest.raises(SettingsError, match="codebook f, the model has other"):
+    with pytest.raises(SettingsError, match="another background model, not for this one"):
         prior.sample(1, seed=1, encoder_fingerprint="other")
     with pytest.raises(SettingsError, match="no sex X"):
         prior.sample(1, seed=1, encoder_fingerprint="f", sex="X")
     with pytest.raises(SettingsError, match="numbers"):
         prior.sample(1, seed=1, encoder_fingerprint="f", temperature=-1)
+    with pytest.raises(SettingsError, match="numbers"):
+        prior.sample(1, seed=1, encoder_fingerprint="f", temperature=float("nan"))
     with pytest.raises(SettingsError, match="numbers"):
         prior.sample(1, seed=1, encoder_fingerprint="f", known=torch.ones(1, 1, GRID, GRID))
     with pytest.raises(SettingsError, match="can't be"):
@@ -190,7 +192,7 @@ def test_a_file_gives_the_prior_back_and_tells_its_codebook(kind: str, tmp_path:
     assert (prior.fingerprint, prior.facts["steps"]) == ("mine", 7)
     digits, told = random_digits(2), torch.zeros(2, GRID, GRID, dtype=torch.bool)
     assert torch.allclose(surprise(prior.network, digits, told), surprise(network, digits, told), atol=0.05)
-    with pytest.raises(ReadError, match="of codebook mine, not another") as refused:
+    with pytest.raises(ReadError, match="trained for another background model") as refused:
         load_prior(path, encoder_fingerprint="another")
     assert "train_token_prior" in refused.value.remedy
     path.write_bytes(path.read_bytes()[:-100])

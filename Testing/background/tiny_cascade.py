@@ -11,7 +11,7 @@ import torch
 from HiResMedSynthLib import weights
 from HiResMedSynthLib.background.cascade import build_network
 from HiResMedSynthLib.background.find_model import KIND, BackgroundModel, find_background, load_background
-from Training.train_background import read_preset, stages_of
+from Training.preset_files import read_preset, stages_of
 
 SIDES = {"film": 16, "detail-256": 64, "detail-1024": 256}
 

@@ -24,11 +24,11 @@ from HiResMedSynthLib.batch.layout_volumes import NnUnet
 from HiResMedSynthLib.batch.picture_form import left_justified, picture_form
 from HiResMedSynthLib.batch.spec import Output
 from HiResMedSynthLib.batch.thumbs import OUTLINE, SIDE, thumb
+from HiResMedSynthLib.choices import Domain
 from HiResMedSynthLib.errors import ReadError
 from HiResMedSynthLib.export.boxes import CLASSES
 from HiResMedSynthLib.export.identity import OutputIdentity
 from HiResMedSynthLib.image import HeaderFacts, MedicalImage
-from HiResMedSynthLib.placement.domain import Domain
 from HiResMedSynthLib.read import read_image
 from Testing.batch.small_scans import PATIENTS
 from Testing.export.cases import composition_in, ct_image, film_image, mr_image

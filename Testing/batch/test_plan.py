@@ -112,10 +112,14 @@ def test_weights_and_ranges_are_followed() -> None:
 
 def test_whose_an_image_is(scans: Path, tmp_path: Path) -> None:
     (tmp_path / "scans").symlink_to(scans, target_is_directory=True)
-    wanted = Backgrounds(files=("scans/scan*", "scans/scan0/*.dcm"), slices="each")
-    found = find_backgrounds(wanted, tmp_path)
-    assert [one.slice_index for one in found] == [0, 1, 0, 1, 0, 1, None, None]
-    assert len({one.patient for one in found}) == 3  # a file of a series belongs to the patient of the series
+    found = find_backgrounds(Backgrounds(files=("scans/scan*",), slices="each"), tmp_path)
+    assert [one.slice_index for one in found] == [0, 1, 0, 1, 0, 1]
+    for files in (("scans/**",), ("scans/**/*.dcm", "scans/scan*")):  # each file once
+        assert find_backgrounds(Backgrounds(files=files, slices="each"), tmp_path) == found, files
+    alone = find_backgrounds(Backgrounds(files=("scans/scan0/*.dcm",), slices="each"), tmp_path)
+    assert [one.slice_index for one in alone] == [None, None]
+    assert {one.patient for one in alone} == {found[0].patient}  # a file of a series belongs to the series' patient
+    assert len({one.patient for one in found}) == 3
     (tmp_path / "patients.csv").write_text("file,patient\nscans/scan0,same\nscans/scan1,same\n")
     table = find_backgrounds(Backgrounds(files=("scans/scan*",)), tmp_path)
     assert table[0].patient == table[1].patient != table[2].patient

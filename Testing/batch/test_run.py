@@ -11,6 +11,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pydicom
@@ -188,6 +189,10 @@ def test_a_full_disk_ends_the_run_and_leaves_nothing_half(
             run_here(plan, out)
     assert not (out / ".work" / "tmp").exists()
     assert {path.name for path in out.iterdir()} == {".work"}
+    with monkeypatch.context() as patch:  # where memory runs out, by torch's words, it is told so
+        patch.setattr(making, "_move", Mock(side_effect=RuntimeError("DefaultCPUAllocator: can't allocate memory")))
+        with pytest.raises(SettingsError, match="not enough memory for it: use fewer workers"):
+            run_here(plan, out)
     assert run_here(plan, out).made == 1
 
 

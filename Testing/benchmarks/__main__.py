@@ -12,7 +12,7 @@ import numpy as np
 from HiResMedSynthLib.case import BackgroundReference, Case, CaseSettings, LesionRequest, PlacedLesion
 from HiResMedSynthLib.compose import compose
 from HiResMedSynthLib.image import MedicalImage
-from Testing.benchmarks import fusion_speed, lesion_speed
+from Testing.benchmarks import film_speed, fusion_speed, lesion_speed, placement_speed
 from Testing.benchmarks.process import run, run_python
 from Testing.benchmarks.series import SLICES, thin_series
 
@@ -120,7 +120,7 @@ def main() -> None:
     )
     shutil.rmtree(out, ignore_errors=True)
     shutil.rmtree(copy, ignore_errors=True)
-    rows += [*fusion_speed.rows(series), *lesion_speed.rows()]
+    rows += [*film_speed.rows(), *placement_speed.rows(series), *fusion_speed.rows(series), *lesion_speed.rows()]
     lines = ["| what | measured | bound | reference, same run |", "| --- | --- | --- | --- |"]
     lines += [f"| {' | '.join(row)} |" for row in rows]
     sys.stdout.write("\n".join(lines) + "\n")

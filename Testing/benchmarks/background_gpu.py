@@ -20,7 +20,7 @@ from HiResMedSynthLib.flow import FlowBatch, noised, velocity_error
 from Training.captured_step import CapturedStep, adamw
 from Training.draws import Draws
 from Training.precision import autocast
-from Training.train_background import read_preset
+from Training.preset_files import read_preset
 
 SHIPPED = Path(__file__).resolve().parents[2] / "HiResMedSynthLib/background/weights/cxr.safetensors"
 SIDE = 8192  # of the matrix product that is the card's measured peak

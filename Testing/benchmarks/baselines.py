@@ -43,7 +43,7 @@ from Testing.benchmarks.baselines_measures import (
 from Training.baselines.samples import Samples
 from Training.film_data import FilmSet as TrainingFilms
 from Training.film_data import load_films
-from Training.train_background import read_preset
+from Training.preset_files import read_preset
 
 ORDER = ("ddm", "fastgan", "styleswin", "singan_film", "vqgan")
 BETTER, HELD_OUT = "cascade (better)", "real, held out"

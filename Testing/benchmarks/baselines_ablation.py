@@ -16,7 +16,8 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from HiResMedSynthLib.case import CaseSettings, FusionName, LesionRequest
+from HiResMedSynthLib.case import CaseSettings, LesionRequest
+from HiResMedSynthLib.choices import FusionName
 from HiResMedSynthLib.compose import Composition, compose
 from HiResMedSynthLib.draw_case import draw_case
 from HiResMedSynthLib.errors import HiResMedSynthError

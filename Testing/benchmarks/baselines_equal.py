@@ -32,11 +32,12 @@ from HiResMedSynthLib.aside import written_aside
 from HiResMedSynthLib.background.cascade import load_cascade
 from Testing.benchmarks.baselines import baseline_films, made_films, markdown, sheet
 from Testing.benchmarks.baselines_equal_table import all_budgets, finished, measured_runs, over_seeds
-from Training.baselines.samples import Samples, grey8, sheet_of
+from Training.baselines.samples import Samples, sheet_of
 from Training.checkpoint import CHECKPOINT
 from Training.film_data import load_films
 from Training.pack_cascade import pack
-from Training.train_background import read_preset
+from Training.pictures import grey8
+from Training.preset_files import read_preset
 
 CASCADE = "cascade"
 STAGES = {"film": 2 / 3, "detail-256": 1 / 3}  # shares of the budget, said before the first run
@@ -140,7 +141,7 @@ def made_cascade(name: str, seed: int, data: Path, cache: Path, out: Path, minut
     cascade, seeds = load_cascade(out / "release.safetensors"), range(1, DRAWN + 1)
     films = torch.from_numpy(np.stack([cascade.generate(seed=one) for one in seeds]))[:, None]
     facts |= {"size": cascade.side, "films": state["description"]["films"]}
-    Samples(films=grey8(films), seeds=np.array(seeds), facts=facts).save(out / "samples.npz")
+    Samples(films=grey8(films[:, 0]), seeds=np.array(seeds), facts=facts).save(out / "samples.npz")
     Image.fromarray(sheet_of(films[:16])).save(out / "samples.png")
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import resource
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from HiResMedSynthLib.aside import written_aside
 from HiResMedSynthLib.errors import PlacementError
 from HiResMedSynthLib.placement.danger import DangerMap, danger
 from HiResMedSynthLib.placement.network import NetworkPlan, PlacementNetwork, build
@@ -53,10 +55,11 @@ def load_run(run: Path) -> PlacementNetwork:
 def agreement(
     data: Path, network: PlacementNetwork, folders: tuple[str, ...], find: Callable[..., ChestRegions]
 ) -> dict[str, Any]:
-    """(a) Dice by class and patient, error rates by slice, refusals of abdomen, on collections never seen.
+    """(a) Dice by class and patient, error rates by slice, refusals, on collections never seen.
 
     `find` is `find_regions_by_network` or, for what ships, `find_regions_by_both`. Most labels come from the rule, so
     what the rule adds to the network in the second agrees with them by itself; what the network adds to it does not.
+    A chest that is refused counts as one in which nothing was found.
     """
     result: dict[str, Any] = {}
     for folder in folders:
@@ -65,24 +68,27 @@ def agreement(
             "permitted forbidden": [], "lung Dice of a slice": [], "permitted in a slice without lung, mm2": [],
         }  # fmt: skip
         pooled: dict[str, NDArray[np.int64]] = {}
-        refused = abdominal = 0
+        stacks, refused = Counter[str](), Counter[str]()
         for stack in read_stacks(data / folder):
             if stack.by_hand:
                 continue
             lungs = (stack.labels == LUNG).any()
-            abdominal += not lungs
+            kind = "chest" if lungs else "abdominal"
+            stacks[kind] += 1
             try:
                 regions = find(stack.hu, spacing_mm=stack.spacing_mm, network=network)
             except PlacementError:
-                refused += not lungs
-                continue
+                refused[kind] += 1
+                if not lungs:
+                    continue
+                regions = _nothing(stack)
             found = danger_of_regions(regions, spacing_mm=stack.spacing_mm, margins=MARGINS, method="network")
             _add_dice(pooled, regions, stack.labels)
             if lungs:
                 _add_rates(rates, found, regions, stack)
         result[folder] = {
             "Dice": {CLASSES[c]: dice_of(pooled, c) for c in range(len(CLASSES))},
-            "abdominal stacks refused": f"{refused} of {abdominal}",
+            **{f"{kind} stacks refused": f"{refused[kind]} of {stacks[kind]}" for kind in ("chest", "abdominal")},
             "slices": len(rates["permitted forbidden"]),
             **{name: interval(np.array(values)) for name, values in rates.items() if values},
             "slices without lung": len(rates["permitted in a slice without lung, mm2"]),
@@ -91,6 +97,11 @@ def agreement(
             ),
         }
     return result
+
+
+def _nothing(stack: LabelledStack) -> ChestRegions:
+    none = np.zeros(stack.hu.shape, dtype=bool)
+    return ChestRegions(smooth_hu=stack.hu, body=none, lungs=none, airways=none, bone=none, mediastinum=none)
 
 
 def dice_of(pooled: dict[str, NDArray[np.int64]], number: int) -> float:
@@ -160,7 +171,7 @@ def speed(network: PlacementNetwork) -> dict[str, Any]:
 @click.command(epilog="Example: python -m Testing.benchmarks.danger_ct --data DATA --runs runs/placement/ct")
 @click.option("--data", type=click.Path(path_type=Path, exists=True), required=True, help="The shared data's folder.")
 @click.option("--runs", type=click.Path(path_type=Path, exists=True), required=True, help="Holds foldA and foldB.")
-@click.option("--out", type=click.Path(path_type=Path), help="JSON to write.")
+@click.option("--out", type=click.Path(path_type=Path), help="JSON to write, after each part.")
 @click.option("--only", multiple=True, help="Parts: agreement, simulated, diseased, veto, moved, speed.")
 @click.option("--threads", type=int, default=1, show_default=True)
 def main(data: Path, runs: Path, out: Path | None, only: tuple[str, ...], threads: int) -> None:
@@ -170,29 +181,33 @@ def main(data: Path, runs: Path, out: Path | None, only: tuple[str, ...], thread
     networks = {fold: load_run(runs / f"fold{fold}") for fold in TESTED if (runs / f"fold{fold}" / CHECKPOINT).exists()}
     wanted = only or ("agreement", "simulated", "diseased", "veto", "moved", "speed")
     results: dict[str, Any] = {}
+
+    def keep(name: str, part: Any) -> None:
+        results[name] = part
+        if out is not None:
+            with written_aside(out) as aside:
+                aside.write_text(json.dumps(results, indent=1, default=float) + "\n", encoding="utf-8")
+
     for fold, network in networks.items():
         if "agreement" in wanted:
             for way, find in (("alone", find_regions_by_network), ("as it ships", find_regions_by_both)):
-                results[f"agreement, network {fold} {way}"] = agreement(data, network, TESTED[fold], find)
+                keep(f"agreement, network {fold} {way}", agreement(data, network, TESTED[fold], find))
         if "moved" in wanted:
-            results[f"moved, network {fold}"] = moved(data, network, TESTED[fold])
+            keep(f"moved, network {fold}", moved(data, network, TESTED[fold]))
     if "simulated" in wanted:
         rows = [
             row
             for number, (fold, network) in enumerate(networks.items())
             for row in simulated(data, network, TESTED[fold], fold=number)
         ]
-        results["simulated"] = paired(rows)
+        keep("simulated", paired(rows))
     if "diseased" in wanted:
-        results["diseased"] = diseased(data, networks["A"])
+        keep("diseased", diseased(data, networks["A"]))
     if "veto" in wanted:
-        results["veto"] = veto(data, networks)
+        keep("veto", veto(data, networks))
     if "speed" in wanted:
-        results["speed"] = speed(next(iter(networks.values())))
-    text = json.dumps(results, indent=1, default=float)
-    click.echo(text)
-    if out is not None:
-        out.write_text(text + "\n", encoding="utf-8")
+        keep("speed", speed(next(iter(networks.values()))))
+    click.echo(json.dumps(results, indent=1, default=float))
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ PARENCHYMA_HU = 200.0  # above the median of the lung around; more is a vessel, 
 
 def veto(data: Path, networks: dict[str, PlacementNetwork]) -> dict[str, Any]:
     """(c) Real nodule sites whose centre the mask forbids, the nodule erased; networks never saw the patient."""
-    sites: dict[str, list[dict[str, Any]]] = {"rule": [], "network": []}
+    sites: dict[str, list[dict[str, Any]]] = {"rule": [], "network": [], "both": []}
     for nodule in nodules(data / "lidc_nodule_voi_hu"):
         odd = int(nodule.patient_id[-4:]) % 2 == 1
         if nodule.patient_id == "LIDC-IDRI-0001":

@@ -36,8 +36,8 @@ from HiResMedSynthLib.evaluation.st_lpips import st_lpips
 from Testing.benchmarks.curve_plot import Line, draw_panels
 from Testing.benchmarks.equal_quality_arms import Arm, Better, Fields, Films, PlainVqgan
 from Training.film_data import FilmSet, load_films
-from Training.film_stages import CoarseFilm
-from Training.train_background import make_stage, read_preset
+from Training.film_stages import CoarseFilm, make_stage
+from Training.preset_files import read_preset
 from Training.train_vqgan import read_vqgan_preset
 
 SHOWN, MARKS, FIRST_S = 8, 7, 2.0  # held-out films; measurements of each arm, from this second on

@@ -18,14 +18,14 @@ from HiResMedSynthLib.background.vqgan import Vqgan
 from Training.captured_step import PLAIN_STEPS, CapturedStep, adamw
 from Training.draws import Draws
 from Training.film_data import FilmSet
-from Training.film_stages import CoarseFilm
+from Training.film_stages import CoarseFilm, make_stage
 from Training.flow_loop import FlowLesson, Stage
 from Training.loop import LoopSettings
 from Training.objective import FlowMatching
 from Training.precision import autocast
-from Training.train_background import make_stage
-from Training.train_vqgan import make_settings, make_shape, read_vqgan_preset
+from Training.train_vqgan import make_shape, read_vqgan_preset
 from Training.vqgan_losses import equation_1
+from Training.vqgan_step import make_settings
 
 STRIDES = (4, 2, 2)  # of `vqgan`: 256 px to 16 x 16 codes
 REVIVE = 100  # steps between revivals of dead codes

@@ -41,7 +41,8 @@ from Testing.benchmarks.film_quality_sets import (
 from Testing.benchmarks.film_quality_table import markdown
 from Testing.benchmarks.film_speed import seconds
 from Training.film_data import FilmSet
-from Training.train_background import load_set, read_preset
+from Training.film_sets import load_set
+from Training.preset_files import read_preset
 
 ACROSS, TILE, LARGEST_SHEET = 8, 192, 200_000  # films in a row of the sheet; px; bytes
 

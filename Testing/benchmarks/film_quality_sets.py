@@ -1,7 +1,8 @@
 """The pictures that a background model is judged by: real ones, those rebuilt from their codes, and samples.
 
 All are [row, column] in 0..1 (bright = dense), at the model's full size. Made ones are kept as 16-bit PNGs in a folder
-named by the model's hash, so that they are made once and can be looked at.
+named by the model's hash, so that they are made once and can be looked at; a hash in their own names is of the code
+that made them and, where there is one, of the picture that was rebuilt.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from HiResMedSynthLib import flow
 from HiResMedSynthLib.background import make
 from HiResMedSynthLib.background.cascade import load_cascade
 from HiResMedSynthLib.background.domain_values import DomainValues, image_of, values_of
@@ -24,6 +26,8 @@ from Training.film_data import FilmSet
 
 Unit = NDArray[np.float32]
 LEVELS = 65535
+MAKERS = [*sorted(Path(make.__file__).parent.glob("*.py")), Path(flow.__file__)]
+CODE = b"".join(file.read_bytes() for file in MAKERS)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -79,7 +83,7 @@ def rebuilt_pictures(model: BackgroundModel, real: Pictures, folder: Path, say: 
             return _unit_of(make.reconstruct(model, image).image, values)
 
         say(f"rebuilt, {real.name}: {number + 1} of {len(real.units)}")
-        units.append(_kept(folder / f"rebuilt-{label}.png", made))
+        units.append(_kept(folder, f"rebuilt-{label}", made, of=unit.tobytes()))
     return Pictures(
         name=f"rebuilt, {real.name}",
         units=tuple(units),
@@ -102,7 +106,7 @@ def sampled_pictures(
             return _unit_of(make.generate(model, seed=seed, sex=sex, size=size).image, values)
 
         say(f"sampled: {number + 1} of {len(seeds)}")
-        units.append(_kept(folder / f"sample{'' if size is None else f'-{size}'}-{seed:04d}.png", made))
+        units.append(_kept(folder, f"sample{'' if size is None else f'-{size}'}-{seed:04d}", made))
     side = size or model.cascade.side
     return Pictures(
         name="sampled",
@@ -124,7 +128,8 @@ def _unit_of(image: MedicalImage, values: DomainValues) -> Unit:
     return np.asarray(np.clip((stored - values.low) / (values.high - values.low), 0, 1), dtype=np.float32)
 
 
-def _kept(file: Path, made: Callable[[], Unit]) -> Unit:
+def _kept(folder: Path, name: str, made: Callable[[], Unit], *, of: bytes = b"") -> Unit:
+    file = folder / f"{name}-{hashlib.sha256(CODE + of).hexdigest()[:12]}.png"
     if not file.is_file():
         file.parent.mkdir(parents=True, exist_ok=True)
         part = file.with_suffix(".part")

@@ -1,7 +1,8 @@
 """How long a film takes, rebuilt and new, part by part, beside a product of two matrices in the same run.
 
 `python -m Testing.benchmarks.film_speed [--threads 2] [--repeats 7]` prints a table of medians, after one run that
-loads what is needed. The film rebuilt is one that the model made, which fills its canvas; others take as long.
+loads what is needed (a part of `make bench`: whole films alone). The film rebuilt is one that the model made, which
+fills its canvas; others take as long.
 """
 
 from __future__ import annotations
@@ -17,9 +18,12 @@ import torch
 from HiResMedSynthLib.background import make
 from HiResMedSynthLib.background.find_model import BackgroundModel, find_background, load_background
 from HiResMedSynthLib.image import MedicalImage
+from Testing.benchmarks.lesion_speed import Row
 
 MATRIX = 2048  # side of the matrices whose product is the reference
+REFERENCE = f"reference, {MATRIX} x {MATRIX} float32 product"
 BOUND_S = {"rebuilt": 1.5, "new": 3.0}  # by the clock on two quiet cores
+THREADS, REPEATS = 2, 7
 Work = Callable[[make.OnStep], object]
 Seconds = tuple[float, float]
 """By the clock, and of the processor."""
@@ -48,7 +52,7 @@ def seconds(model: BackgroundModel, image: MedicalImage, repeats: int = 3) -> di
     ways: dict[str, Work] = {
         "rebuilt": lambda told: make.reconstruct(model, image, on_step=told),
         "new": lambda told: make.generate(model, seed=1, on_step=told),
-        f"reference, {MATRIX} x {MATRIX} float32 product": lambda _: square @ square,
+        REFERENCE: lambda _: square @ square,
     }
     found: dict[str, Seconds] = {}
     for way, work in ways.items():
@@ -60,14 +64,37 @@ def seconds(model: BackgroundModel, image: MedicalImage, repeats: int = 3) -> di
     return found
 
 
+def shipped(domain: str) -> tuple[BackgroundModel, MedicalImage]:
+    """The model that comes with the release, and an image that it made."""
+    model = load_background(find_background(domain=domain))
+    return model, make.generate(model, seed=1).image
+
+
+def rows() -> list[Row]:
+    """A film encoded and drawn again, and a new one, by the clock."""
+    torch.set_num_threads(THREADS)
+    model, image = shipped("cxr")
+    taken = {name: wall for name, (wall, _) in seconds(model, image, REPEATS).items()}
+    what = {"rebuilt": "encoded and drawn again", "new": "made anew"}
+    reference = f"one {MATRIX} x {MATRIX} float32 product: {1000 * taken[REFERENCE]:.0f} ms"
+    return [
+        (
+            f"film of {image.rows} x {image.columns} {told}, loaded",
+            f"{taken[way]:.2f} s",
+            f"{BOUND_S[way]} s",
+            reference,
+        )
+        for way, told in what.items()
+    ]
+
+
 @click.command(help=__doc__)
 @click.option("--domain", default="cxr", show_default=True, help="Of the shipped model.")
-@click.option("--threads", default=2, show_default=True)
-@click.option("--repeats", default=7, show_default=True)
+@click.option("--threads", default=THREADS, show_default=True)
+@click.option("--repeats", default=REPEATS, show_default=True)
 def main(domain: str, threads: int, repeats: int) -> None:
     torch.set_num_threads(threads)
-    model = load_background(find_background(domain=domain))
-    image = make.generate(model, seed=1).image
+    model, image = shipped(domain)
     click.echo(f"{threads} threads, torch {torch.__version__}, load {os.getloadavg()[0]:.1f} at the start\n")
     click.echo("| what | by the clock | of the processor | bound |\n| --- | --- | --- | --- |")
     for name, (wall, busy) in seconds(model, image, repeats).items():

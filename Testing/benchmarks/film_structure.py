@@ -33,7 +33,7 @@ from Testing.benchmarks.film_quality_sets import (
     sampled_pictures,
 )
 from Training.film_data import load_films
-from Training.train_background import read_preset
+from Training.preset_files import read_preset
 
 VERSION = 1
 Mask = NDArray[np.bool_]

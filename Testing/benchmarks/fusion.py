@@ -336,6 +336,8 @@ def main(
         parts = {way: [measured[way][k] for k in chosen] for way in WAYS}
         click.echo("\n".join(table([measured["real"][k] for k in chosen], parts)))
     for title, chosen in (("solid", kinds == "solid"), ("other types", kinds != "solid")):
+        if not chosen.any():
+            continue
         ways = {
             way: [(made[way].hu, made[way].outline, place.nodule.spacing_mm)
                   for (place, _, made), fits in zip(kept, chosen, strict=True) if fits]

@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import binary_dilation, label
 
-from HiResMedSynthLib.case import CaseSettings, FusionName, LesionRequest
+from HiResMedSynthLib.case import CaseSettings, LesionRequest
+from HiResMedSynthLib.choices import FusionName
 from HiResMedSynthLib.compose import compose
 from HiResMedSynthLib.draw_case import draw_case
 from HiResMedSynthLib.ground import Ground, prepare_ground

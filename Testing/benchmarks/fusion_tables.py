@@ -51,6 +51,8 @@ def strand_table(ways: dict[str, list[Scene]]) -> list[str]:
 
 
 def _row(found: list[Belonging]) -> str:
+    if not found:
+        return " | ".join("-" * 9)
     counts = np.array([len(one.strands) for one in found])
     far = np.array([sum(strand.reach_mm >= FAR_MM for strand in one.strands) for one in found])
     wide = np.array([any(part.is_wide for part in one.attached) for one in found])

@@ -20,10 +20,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from HiResMedSynthLib.choices import LESION_TYPES
 from HiResMedSynthLib.flow import sampling_times
 from HiResMedSynthLib.lesion.bank import load_bank
 from HiResMedSynthLib.lesion.learned import encode_properties, is_whole, load_learned
-from HiResMedSynthLib.lesion.lesion import LESION_TYPES
 from HiResMedSynthLib.lesion.lesion_grid import to_grid
 from HiResMedSynthLib.lesion.singan import SinGan
 

@@ -1,7 +1,7 @@
 """How long the learned placement takes, each figure beside the rule's in the same run.
 
-Run `python -m Testing.benchmarks.placement_speed`: a film of 1024 x 1024, a CT of 300 x 512 x 512, 20 candidates, and
-`compose` of that CT with its DICOM written, all by the shipped networks and by the rules.
+`python -m Testing.benchmarks.placement_speed`: a film of 1024 x 1024, a CT of 300 x 512 x 512, 20 candidates (these are
+a part of `make bench`), and `compose` of that CT with its DICOM written, all by the shipped networks and by the rules.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import click
@@ -19,8 +20,9 @@ from HiResMedSynthLib.image import MedicalImage
 from HiResMedSynthLib.placement.method import PlacementMethod
 from HiResMedSynthLib.propose import propose
 from HiResMedSynthLib.read import read_image
+from Testing.benchmarks.lesion_speed import Row
 from Testing.benchmarks.process import run
-from Testing.benchmarks.series import thin_series
+from Testing.benchmarks.series import SLICES, thin_series
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRATCH = ROOT / "runs" / "bench"
@@ -47,25 +49,30 @@ def prepared(image: MedicalImage, placement: PlacementMethod) -> Ground:
     return ground
 
 
-@click.command(help=__doc__)
-def main() -> None:
-    data = ROOT / "Testing" / "data"
-    film = read_image(data / "cxr" / "nih_cxr_dx.dcm", spacing_mm=(0.342, 0.4175))
-    series = thin_series(data / "ct_series", SCRATCH / "series")
+def rows(series: Path) -> list[Row]:
+    """Danger mask and heatmap, and candidates; the CT in `series`."""
+    film = read_image(ROOT / "Testing" / "data" / "cxr" / "nih_cxr_dx.dcm", spacing_mm=(0.342, 0.4175))
     volume = read_image(series)
-    one = volume.single_slice(150)
-    click.echo("| what | learned | rule |\n| --- | --- | --- |")
 
-    def row(what: str, work: Callable[[PlacementMethod], object], repeats: int = REPEATS) -> None:
-        found = [f"{median_seconds(lambda way=way: work(way), repeats):.3f} s" for way in WAYS.values()]
-        click.echo(f"| {what} | {' | '.join(found)} |")
+    def row(what: str, bound: str, work: Callable[[str], object], repeats: int = REPEATS) -> Row:
+        learned, rule = (median_seconds(partial(work, name), repeats) for name in WAYS)
+        return what, f"{learned:.3f} s", bound, f"by rule: {rule:.3f} s"
 
-    row(f"film {film.rows} x {film.columns}: danger mask and heatmap", lambda way: prepared(film, way))
-    row("one slice 512 x 512: the same", lambda way: prepared(one, way))
-    row("CT 300 x 512 x 512: the same", lambda way: prepared(volume, way), 1)
+    def both(image: MedicalImage) -> Callable[[str], object]:
+        return lambda name: prepared(image, WAYS[name])
+
     grounds = {name: prepare_ground(film, placement=way) for name, way in WAYS.items()}
-    found = [f"{median_seconds(lambda g=ground: propose(g, count=20, seed=1)):.3f} s" for ground in grounds.values()]
-    click.echo(f"| 20 candidates on the film | {' | '.join(found)} |")
+    ways = "danger mask and heatmap"
+    return [
+        row(f"{ways}, film of {film.rows} x {film.columns}", "1.5 s", both(film)),
+        row(f"{ways}, one slice of 512 x 512", "", both(volume.single_slice(SLICES // 2))),
+        row(f"{ways}, {' x '.join(map(str, volume.shape))}", "60 s", both(volume), 1),
+        row("20 candidates on the film", "50 ms", lambda name: propose(grounds[name], count=20, seed=1)),
+    ]
+
+
+def composed(series: Path) -> Row:
+    """`compose` from the command line, all slices written."""
     taken = []
     for name, way in WAYS.items():
         out = SCRATCH / f"placed-{name}"
@@ -73,7 +80,15 @@ def main() -> None:
         arguments = [COMMAND, "compose", str(series), "--lesions", "3", "--seed", "7", "--out", str(out), "--overwrite"]
         measured = run(*arguments, *told)
         taken.append(f"{measured.wall_s:.1f} s, {measured.peak_mib:.0f} MiB")
-    click.echo(f"| compose with 300 slices written, from the command line | {' | '.join(taken)} |")
+    return f"compose with {SLICES} slices written, from the command line", taken[0], "90 s", f"by rule: {taken[1]}"
+
+
+@click.command(help=__doc__)
+def main() -> None:
+    series = thin_series(ROOT / "Testing" / "data" / "ct_series", SCRATCH / "ct300")
+    click.echo("| what | measured | bound | reference, same run |\n| --- | --- | --- | --- |")
+    for row in (*rows(series), composed(series)):
+        click.echo(f"| {' | '.join(row)} |")
 
 
 if __name__ == "__main__":

@@ -23,7 +23,8 @@ from torch.nn import functional
 from HiResMedSynthLib.privacy import Pixels
 from Testing.benchmarks.privacy_gate import planted, reduced, share
 from Testing.planted_copies import mixed
-from Training.train_background import load_set, read_preset
+from Training.film_sets import load_set
+from Training.preset_files import read_preset
 
 SIDE, BATCH, TEMPERATURE, WIDTHS, FEATURES = 128, 32, 0.2, (32, 64, 128, 256), 128
 ALARMS = 0.95  # share of other patients' films that lie below the limit

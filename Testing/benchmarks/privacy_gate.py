@@ -37,8 +37,9 @@ from HiResMedSynthLib.privacy import (
 from HiResMedSynthLib.weights import read_card
 from Testing.planted_copies import CHANGES, mixed, part_in
 from Training.film_data import FilmSet
+from Training.film_sets import load_set
+from Training.preset_files import read_preset
 from Training.release_model import list_in_release
-from Training.train_background import load_set, read_preset
 
 SHIPPED = Path(__file__).resolve().parents[2] / "HiResMedSynthLib/background/weights/cxr_descriptors.safetensors"
 SIDE = 256

@@ -191,9 +191,11 @@ def main(folder: Path, singan: Path, out: Path, choose_on: int, limit: int | Non
     training = [n for n in found if not is_test_patient(n.patient_id) and n.patient_id not in giving]
     training = training[:: max(len(training) // choose_on, 1)]
     hosts = [place for place in places(found) if is_test_patient(place.nodule.patient_id)][:limit]
+    networks = Networks.of(singan, bank)
+    if not networks.networks:
+        raise click.ClickException(f"{singan} holds no network of a lesion of the bank: ENTRY/singan-0.safetensors.")
     grower = chosen(training)
     click.echo(f"chosen on {len(training)} patients: {grower}")
-    networks = Networks.of(singan, bank)
     rows = []
     for k, place in enumerate(hosts):
         nodule, spacing = place.nodule, place.nodule.spacing_mm
@@ -210,6 +212,8 @@ def main(folder: Path, singan: Path, out: Path, choose_on: int, limit: int | Non
             continue
         of = {name: dice(grower(hu, mask, spacing), mask) for name, (hu, mask) in scenes.items()}
         rows.append({"patient": nodule.patient_id, "type": nodule.type, "diameter_mm": f"{size:.2f}", **of})
+    if not rows:
+        raise click.ClickException("In none of the hosts could a lesion be composed.")
     aside = out.with_suffix(".part")
     with aside.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.DictWriter(stream, rows[0])
@@ -218,6 +222,8 @@ def main(folder: Path, singan: Path, out: Path, choose_on: int, limit: int | Non
     aside.replace(out)
     click.echo("\n| lesions | n | Dice (95 %) | less real's, same place |\n| --- | --- | --- | --- |")
     for kinds, chosen_rows in (("", rows), ("solid: ", [row for row in rows if row["type"] == "solid"])):
+        if not chosen_rows:
+            continue
         values = {name: np.array([float(row[name]) for row in chosen_rows]) for name in of}
         for name in of:
             against = "real" if name.startswith("real") else "real, its matte as mask"

@@ -22,7 +22,8 @@ import numpy as np
 import torch
 
 from HiResMedSynthLib.errors import HiResMedSynthError
-from HiResMedSynthLib.lesion.singan_settings import preset
+from HiResMedSynthLib.lesion.singan import SinGan
+from HiResMedSynthLib.lesion.singan_settings import SinGanSettings, preset
 from HiResMedSynthLib.lesion.singan_train import train_singan
 
 TIMED_ITERATIONS = 60
@@ -103,28 +104,48 @@ def speed(
 def paper(
     packed: dict[str, np.ndarray], out: Path, until: float, device: str, iterations: int | None
 ) -> dict[str, Any]:
-    """Trains `paper` on three slices at once, which goes on where it was cut, then `better` in the time left."""
+    """Trains `paper` on three slices at once, which goes on where it was cut, then `better` in the time left.
+
+    A schedule whose models are finished is left as it is. Seconds are those of all sittings together.
+    """
     found: dict[str, Any] = {"lesions": packed["flat_names"].tolist()}
     for schedule in ("paper", "better"):
-        began, folder = time.monotonic(), out / schedule
-        if began > until:
-            break
+        folder = out / schedule
         settings = dataclasses.replace(preset(schedule, 2), report_every=50)
         if iterations is not None:
             settings = dataclasses.replace(settings, iterations=(iterations,))
-        models = train_singan(
+        models = finished(folder, settings, len(packed["flats"]))
+        left_s = until - time.monotonic()
+        if not models and left_s < 0:
+            break
+        models = models or train_singan(
             list(packed["flats"].astype(np.float32)), settings, out=folder,
-            resume=(folder / "checkpoint.safetensors").exists(), time_limit_s=until - began, device=device, graph=True,
+            resume=(folder / "checkpoint.safetensors").exists(), time_limit_s=left_s, device=device, graph=True,
             report=seldom(),
         )  # fmt: skip
         found[schedule] = {
             "finished": models[0].finished,
-            "seconds": round(time.monotonic() - began, 1),
-            "rmse_hu": [round(m.rmse_hu(), 1) for m in models],
+            "seconds": logged_seconds(folder),
+            "rmse_hu": [round(m.rmse_hu(), 1) for m in models if m.nets],
         }
         if models[0].finished:
-            (folder / "checkpoint.safetensors").unlink()
+            (folder / "checkpoint.safetensors").unlink(missing_ok=True)
     return found
+
+
+def finished(folder: Path, settings: SinGanSettings, count: int) -> list[SinGan]:
+    """The models that a run of these settings left in its folder; none where one is missing or was cut short."""
+    files = [folder / f"singan-{number}.safetensors" for number in range(count)]
+    models = [SinGan.load(file) for file in files if file.is_file()]
+    whole = len(models) == count and all(model.finished and model.settings == settings for model in models)
+    return models if whole else []
+
+
+def logged_seconds(folder: Path) -> float:
+    """Of a run's iterations in all its sittings: what the last report in its log says."""
+    log = folder / "log.jsonl"  # none where the time was up before a report
+    lines = log.read_text(encoding="utf-8").splitlines() if log.is_file() else []
+    return round(max((json.loads(line).get("seconds", 0.0) for line in lines), default=0.0), 1)
 
 
 @job

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from HiResMedSynthLib.aside import written_aside
 from HiResMedSynthLib.evaluation.lesion_diversity import dice_of
 from HiResMedSynthLib.evaluation.texture_distance import HU_PER_UNIT, PARENCHYMA_HU, frechet, vgg_features
 from HiResMedSynthLib.lesion.bank import load_bank
@@ -39,7 +40,10 @@ DIVERSITIES = {"better": (1.0, 0.5), "paper": (1.0,)}  # `paper` varies little: 
 @click.option("--gpu", type=click.Path(file_okay=False, exists=True, path_type=Path), help="Folder of trained models.")
 def main(out: Path, lesions: tuple[str, ...], minutes: float, gpu: Path | None) -> None:
     torch.set_num_threads(1)
-    bank, rows = load_bank(), []
+    bank, kept = load_bank(), out / "singan_schedules.json"
+    out.mkdir(parents=True, exist_ok=True)
+    measured_before = json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else []
+    rows = {key_of(row): row for row in measured_before}
     for number, name in enumerate(lesions):
         grid = crop_2d(bank.lesion(name))
         for schedule in SCHEDULES:
@@ -51,10 +55,16 @@ def main(out: Path, lesions: tuple[str, ...], minutes: float, gpu: Path | None) 
                 click.echo(f"{name} {schedule}: not finished; the same command goes on")
                 continue
             for diversity in DIVERSITIES[schedule]:
-                rows.append({"lesion": name, "schedule": schedule, **spent, **measured(model, grid, diversity)})
-                click.echo(json.dumps(rows[-1]))
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "singan_schedules.json").write_text(json.dumps(rows, indent=1), encoding="utf-8")
+                row = {"lesion": name, "schedule": schedule, **spent, **measured(model, grid, diversity)}
+                rows[key_of(row)] = row
+                click.echo(json.dumps(row))
+                with written_aside(kept) as aside:
+                    aside.write_text(json.dumps(list(rows.values()), indent=1), encoding="utf-8")
+
+
+def key_of(row: dict[str, Any]) -> tuple[Any, ...]:
+    """What is measured in a row."""
+    return row["lesion"], row["schedule"], row.get("diversity", 1.0), "gpu_s_of_all" in row
 
 
 def trained(
@@ -64,14 +74,21 @@ def trained(
     finished, clock = out / "singan-0.safetensors", out / "seconds.json"
     spent = json.loads(clock.read_text()) if clock.is_file() else {"cpu_s": 0.0, "wall_s": 0.0}
     if not finished.is_file() or not SinGan.load(finished).finished:
-        began, wall = time.process_time(), time.monotonic()
+        before, began, wall = spent, time.process_time(), time.monotonic()
+
+        def count(_report: object = None) -> None:
+            """Keeps the seconds at each report, so that a sitting that is killed counts."""
+            nonlocal spent
+            cpu_s, wall_s = time.process_time() - began, time.monotonic() - wall
+            spent = {"cpu_s": round(before["cpu_s"] + cpu_s, 1), "wall_s": round(before["wall_s"] + wall_s, 1)}
+            with written_aside(clock) as aside:
+                aside.write_text(json.dumps(spent), encoding="utf-8")
+
         train_singan(
             [grid], dataclasses.replace(preset(schedule, 2), report_every=50), out=out,
-            resume=(out / "checkpoint.safetensors").exists(), time_limit_s=60 * minutes,
+            resume=(out / "checkpoint.safetensors").exists(), time_limit_s=60 * minutes, report=count,
         )  # fmt: skip
-        spent["cpu_s"] = round(spent["cpu_s"] + time.process_time() - began, 1)
-        spent["wall_s"] = round(spent["wall_s"] + time.monotonic() - wall, 1)
-        clock.write_text(json.dumps(spent))
+        count()
     model = SinGan.load(finished)
     return (model if model.finished else None), spent
 

@@ -25,7 +25,7 @@ from Training.erased_store import load_erased
 from Training.location_data import LungPatch
 from Training.loop import LoopSettings, run
 from Training.picture_loop import PictureLesson
-from Training.train_background import read_preset
+from Training.preset_files import read_preset
 from Training.train_detector import Detector, DetectorTask, answers, held_out_windows, write_predictions
 
 SHARES = (0.1, 0.25, 0.5, 1.0)

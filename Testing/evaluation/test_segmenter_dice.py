@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
+from Testing.benchmarks import segmenter_dice
 from Testing.benchmarks.segmenter_dice import Grower, dice
 
 SPACING_MM = (1.0, 0.7, 0.7)
@@ -48,3 +52,13 @@ def test_dice_by_hand() -> None:
     one, other = np.array([True, True, False, False]), np.array([True, False, True, True])
     assert dice(one, other) == pytest.approx(2 / 5)
     assert dice(one & False, other & False) == 0
+
+
+def test_a_folder_without_networks_is_refused_before_anything_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(segmenter_dice, "nodules", lambda _: [])
+    line = [str(tmp_path), "--singan", str(tmp_path), "--out", str(tmp_path / "dice.csv")]
+    refused = CliRunner().invoke(segmenter_dice.main, line)
+    assert refused.exit_code == 1
+    assert "holds no network of a lesion of the bank" in refused.output

@@ -43,6 +43,7 @@ def test_boxes_and_masks_agree(tmp_path: Path) -> None:
         rows, columns = np.nonzero(plane)
         assert (x, y) == (columns.min(), rows.min())
         assert (width, height) == (np.ptp(columns) + 1, np.ptp(rows) + 1)
+        assert annotation["area"] == len(rows), "the mask's, as in a data set"
         name = coco["images"][annotation["image_id"] - 1]["file_name"]
         assert (tmp_path / "case" / name).is_file()
     assert coco["categories"][0]["name"] == "solid"  # the same list in every case

@@ -18,6 +18,7 @@ PERMITTED = (set(sys.stdlib_module_names) - GONE_IN_PYTHON_3_12) | {
 }
 PERMITTED_OF_LIBRARY = {
     "HiResMedSynthLib",
+    "HiResMedSynthLib.choices",
     "HiResMedSynthLib.errors",
     "HiResMedSynthLib.service.client",
     "HiResMedSynthLib.service.protocol",

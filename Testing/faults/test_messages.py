@@ -8,11 +8,11 @@ from Testing.messages import GAP, PAGE, Message, messages, page
 
 ACTIONS = {
     "add", "ask", "build", "check", "choose", "close", "compare", "complete", "convert", "copy", "correct", "count",
-    "cut", "delete", "describe", "draw", "end", "exclude", "export", "fill", "free", "give", "go", "install", "keep",
-    "leave", "load", "make", "mark", "measure", "mend", "multiply", "name", "open", "outline", "pack", "pad", "prepare",
-    "put", "raise", "rebuild", "reinstall", "reload", "remove", "replace", "resample", "restore", "resume", "run",
-    "save", "say", "see", "send", "split", "start", "store", "take", "test", "train",
-    "update", "use", "wait", "work", "write",
+    "cut", "delete", "describe", "draw", "end", "exclude", "export", "fill", "free", "give", "go", "install",
+    "keep", "label", "leave", "load", "make", "mark", "measure", "mend", "multiply", "name", "open", "outline",
+    "pack", "pad", "prepare", "put", "raise", "rebuild", "reinstall", "reload", "remove", "rename", "replace",
+    "resample", "restore", "resume", "run", "save", "say", "see", "send", "split", "start", "store", "take", "test",
+    "train", "update", "use", "wait", "work", "write",
 }  # fmt: skip
 EQUIVALENT = "The nearest permitted place is"  # which answers what to give instead
 INSIDE = re.compile(r"HiResMedSynthLib|Traceback|\.py\b|\bself\b|/(home|tmp|usr)/|0x[0-9a-f]{6}")

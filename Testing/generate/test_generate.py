@@ -99,7 +99,7 @@ def test_near_copies_are_drawn_again_and_told(
         common = ("--seed", 5, "--size", 64)
         assert generate(patch, tmp_path / "a", *common) == 0
         said = capsys.readouterr()
-        assert "seed 5 was drawn again: likeness" in said.err
+        assert "seed 5 was drawn again: the whole of it resembles a training image" in said.err
         assert "1 near copies" in said.out
         assert generate(patch, tmp_path / "b", *common, "--keep-copies") == 0
         assert "seed 5 is near a training image" in capsys.readouterr().err

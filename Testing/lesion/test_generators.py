@@ -107,7 +107,7 @@ def test_what_cant_be_generated_says_what_to_do(tmp_path: Path, monkeypatch: pyt
             use()
     with pytest.raises(weights.ModelError, match="isn't the one"):
         generator_for("singan", model="mine", sha256="0" * 64)
-    with pytest.raises(weights.ModelError, match="of kind"):
+    with pytest.raises(weights.ModelError, match="draws variants of one lesion; needed: one that draws lesions"):
         generator_for("learned", model="mine")
     monkeypatch.setenv(weights.STORE_VARIABLE, str(tmp_path))
     with pytest.raises(weights.ModelError, match="no model for the generator 'singan'") as refused:

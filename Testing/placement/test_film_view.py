@@ -11,7 +11,7 @@ import pydicom
 import pytest
 
 from HiResMedSynthLib.image import MedicalImage
-from HiResMedSynthLib.placement.film_view import doubts_about, view_warnings
+from HiResMedSynthLib.placement.film_view import abdomen_warnings, doubts_about, view_warnings
 from HiResMedSynthLib.read import read_image
 from Testing.test_cli import FILM, run
 
@@ -52,10 +52,10 @@ def test_commands_say_it_and_the_case_keeps_it(
     data.PixelData = np.ascontiguousarray(data.pixel_array[::-1]).tobytes()
     data.ViewPosition = "LL"
     data.save_as(tmp_path / "turned.dcm")
-    out = ("--out", tmp_path / "case", "--fusion", "alpha", "--size-mm", "12:15")
+    out = ("--out", tmp_path / "case", "--fusion", "alpha", "--size-mm", "12:15", "--danger", "rule")
     assert run(monkeypatch, "compose", tmp_path / "turned.dcm", *FILM, *out) == 0
     case = json.loads((tmp_path / "case" / "case.json").read_text())
-    assert run(monkeypatch, "candidates", tmp_path / "turned.dcm", *FILM, "-k", 1) == 0
+    assert run(monkeypatch, "candidates", tmp_path / "turned.dcm", *FILM, "-k", 1, "--danger", "rule") == 0
     said = capsys.readouterr()
     for words in ("a lateral view (LL)", UPSIDE_DOWN):
         assert said.err.count(words) == 2  # of both commands
@@ -76,3 +76,18 @@ def test_inspect_tells_it_of_chest_films_alone(
     assert "a lateral view (LL)" in capsys.readouterr().out
     assert doubts_about(replace(film, modality="OT")) == ()
     assert doubts_about(replace(film, pixel_spacing_mm=None, spacing_source="unknown")) == ()
+
+
+def test_a_chest_film_taken_for_an_abdomen_is_noticed_by_its_look_and_its_header(
+    film: MedicalImage, cxr_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    wished = ("danger", cxr_file, *FILM, "--domain", "kub", "--danger", "rule", "--out", tmp_path / "danger.nrrd")
+    assert run(monkeypatch, *wished) == 0
+    assert "this film looks like a chest film: it is taken for an abdominal one (kub)" in capsys.readouterr().err
+    grain = np.random.default_rng(0).permutation(film.pixels.ravel()).reshape(film.shape)
+    belly = film.with_pixels(grain)  # no chest by its look
+    assert abdomen_warnings(belly) == ()
+    (told,) = abdomen_warnings(replace(belly, facts=replace(belly.facts, body_part_examined="CHEST")))
+    assert "by its header this film shows a chest (CHEST)" in told
+    assert abdomen_warnings(replace(belly, facts=replace(belly.facts, body_part_examined="ABDOMEN"))) == ()

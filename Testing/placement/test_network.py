@@ -19,7 +19,7 @@ from HiResMedSynthLib.errors import SettingsError
 from HiResMedSynthLib.placement.method import PlacementMethod
 from HiResMedSynthLib.placement.network import ENTRY, NetworkPlan, PlacementNetwork, build, load_network
 from HiResMedSynthLib.weights import ModelError, write_model
-from Training.checkpoint import write_tensors
+from HiResMedSynthLib.whole_tensors import save_state
 from Training.pack_placement import pack
 
 FACTS = {"pixel_mm": 1.4, "low_hu": -1000.0, "high_hu": 500.0}
@@ -36,7 +36,7 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if value.is_floating_point():
             value.uniform_(0.5, 1.5)
     state = {f"average.{name}": value for name, value in module.state_dict().items()}
-    write_tensors(folder / "best.safetensors", state, {"description": {"plan": PLAN.to_json(), "seed": 3}})
+    save_state(folder / "best.safetensors", state, {"description": {"plan": PLAN.to_json(), "seed": 3}})
     pack(folder, folder / "danger-try.safetensors", CARD)
     return folder / "danger-try.safetensors"
 
@@ -123,9 +123,9 @@ def test_a_model_for_other_pictures_is_refused(stored: str) -> None:
     network = chosen.danger_network("lung-ct")
     assert network is not None
     assert network.name == stored
-    with pytest.raises(SettingsError, match="is not for this purpose on cxr"):
+    with pytest.raises(SettingsError, match="forbidden on a chest CT, not what is forbidden on a chest film"):
         chosen.danger_network("cxr")
-    with pytest.raises(SettingsError, match="is not for this purpose"):
+    with pytest.raises(SettingsError, match="not where lesions are likely on a chest CT"):
         PlacementMethod(prior=stored).local_factor("lung-ct")
     with pytest.raises(ModelError, match="no model 'unheard-of'"):
         PlacementMethod(danger="unheard-of").danger_network("cxr")

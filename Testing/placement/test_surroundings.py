@@ -61,5 +61,5 @@ def test_the_default_prior_of_a_ct_is_weighted_by_distances_and_says_so() -> Non
     assert np.array_equal(default.heat(), named.heat())
     assert not np.array_equal(default.heat(), density.heat())
     assert float(default.heat().sum(dtype=np.float64)) == pytest.approx(1, abs=1e-5)
-    with pytest.raises(SettingsError, match="mean nothing on cxr"):
+    with pytest.raises(SettingsError, match="mean nothing on a chest film"):
         PlacementMethod(prior="distances").local_factor("cxr")

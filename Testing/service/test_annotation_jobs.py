@@ -18,7 +18,7 @@ import pytest
 from HiResMedSynthLib.annotations import COCO_FILE, AnnotatedImage, Mark, read_annotations
 from HiResMedSynthLib.image import HeaderFacts, MedicalImage
 from HiResMedSynthLib.read import read_image
-from HiResMedSynthLib.service.annotation_jobs import annotation_segmentation, header_of
+from HiResMedSynthLib.service.annotation_tasks import annotation_segmentation, header_of
 from HiResMedSynthLib.service.client import BackendError
 from HiResMedSynthLib.service.protocol import pack_arrays
 from Testing.export.cases import ct_image, film_image
@@ -187,7 +187,7 @@ def test_a_bad_mark_is_refused(backend: Backend, name: str) -> None:
     [
         ({}, "images"),
         ({"images": []}, "no image"),
-        ({"images": [{"image": "0" * 64}]}, "doesn't hold image 1"),
+        ({"images": [{"image": "0" * 64}]}, "doesn't hold image 1: together they may be more than it can"),
         ({"images": [{"image": "/etc/passwd"}]}, "doesn't hold image 1"),
         ({"images": [], "out": "/tmp/x"}, "no parameter"),
     ],

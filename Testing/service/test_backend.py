@@ -114,9 +114,9 @@ def test_where_lesions_may_go(backend: Backend, ct: MedicalImage, sent: str) -> 
 def test_inspect_and_the_bank(backend: Backend, sent: str) -> None:
     _, told = run(backend.client, "inspect", sent)
     assert told["facts"]["rows"] == 512
-    lesion, card = run(backend.client, "sample_lesion", None, type="solid", diameter_mm=10.0)
-    assert lesion["alpha"].max() > 60000
-    assert card["card"]["patient_id"].startswith("LIDC")
+    pictures, held = run(backend.client, "bank", None)
+    assert {f"{card['name']}.picture" for card in held["cards"]} == set(pictures)
+    assert all(card["patient_id"].startswith("LIDC") for card in held["cards"] if card["type"] == "solid")
 
 
 def test_errors_are_for_a_person(backend: Backend, sent: str) -> None:

@@ -27,9 +27,9 @@ from hypothesis.errors import Unsatisfiable
 
 from HiResMedSynthLib.case import CaseSettings, LesionRequest
 from HiResMedSynthLib.image import HeaderFacts, MedicalImage
-from HiResMedSynthLib.service.annotation_jobs import LoadParameters, SaveParameters, SentMark
+from HiResMedSynthLib.service.annotation_tasks import LoadParameters, SaveParameters, SentMark
 from HiResMedSynthLib.service.client import plain_header
-from HiResMedSynthLib.service.lesion_tasks import BankParameters, CutParameters, SampleParameters
+from HiResMedSynthLib.service.lesion_tasks import BankParameters, CutParameters
 from HiResMedSynthLib.service.protocol import (
     ARRAYS_TYPE,
     BYTES_TYPE,
@@ -325,8 +325,7 @@ PARAMETERS: dict[str, Callable[[str], st.SearchStrategy[dict[str, Any]]]] = {
     "compose, request": lambda _: REQUEST.map(lambda told: {"settings": {"requests": [told]}}),
     "export": lambda _: odd(ExportParameters, {"case": {}, "lesions": NOTHING}),
     "bank": lambda _: odd(BankParameters, {}),
-    "sample_lesion": lambda _: odd(SampleParameters, {}),
-    "train_lesion": lambda _: odd(CutParameters, {"name": "x", "mask": NOTHING}),
+    "cut_lesion": lambda _: odd(CutParameters, {"name": "x", "mask": NOTHING}),
     "save_annotations": lambda image: odd(SentMark, POINT).map(lambda m: {"images": [{"image": image, "marks": [m]}]}),
     "save_annotations, all": lambda _: odd(SaveParameters, {"images": []}),
     "load_annotations": lambda _: odd(LoadParameters, {"folder": NOTHING}),

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from HiResMedSynthLib import weights
+from HiResMedSynthLib.choices import ZONES
 from HiResMedSynthLib.placement.network import ENTRY
-from HiResMedSynthLib.placement.zones import ZONES
 from HiResMedSynthLib.service.client import BackendError
 from HiResMedSynthLib.service.store import Store
 from HiResMedSynthLib.service.tasks import Work

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
+import pytest
+
 from Testing.slicer.conftest import Workbench
 
 
 def test_nothing_is_deleted_or_changed_before_a_mark_is_chosen(bench: Workbench) -> None:
+    from HiResMedSynthLib.service.client import BackendError  # a reload of the module makes another
+
     bench.load("film")
     section, node = bench.panel.annotate, bench.studio.parameters.background
     section.widget.collapsed = False
@@ -30,5 +36,10 @@ def test_nothing_is_deleted_or_changed_before_a_mark_is_chosen(bench: Workbench)
         bench.click(section.delete)
         assert names() == ["first", "third"]
         assert not section.delete.enabled, "the next one was not chosen"
+
+        _problem, prepare = section.annotations.sending()
+        small = SimpleNamespace(health=lambda: {"memory": {"budget_bytes": 2**20}})
+        with pytest.raises(BackendError, match=r"more than the backend may hold \(1 MiB\). Save fewer"):
+            prepare(small)
     finally:
         section.widget.collapsed = True

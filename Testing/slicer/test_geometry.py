@@ -78,10 +78,23 @@ def same(one: object, other: object, path: str = "") -> list[str]:
     return differences
 
 
-@pytest.mark.parametrize("kind", ["ct", "one slice", "film"])
+def inverted(folder: Path) -> Path:
+    """The film as MONOCHROME1."""
+    data = pydicom.dcmread(FILM / "nih_cxr_dx.dcm")
+    data.PixelData = (255 - slicer.util.arrayFromVolume(load_series(FILM, "dense is bright"))).tobytes()
+    data["PixelData"].is_undefined_length = False
+    data.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+    data.PhotometricInterpretation, data.SOPInstanceUID = "MONOCHROME1", "2.25.2"
+    folder.mkdir()
+    data.save_as(folder / "film.dcm")
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["ct", "one slice", "film", "inverted film"])
 def test_an_export_equals_the_command_lines(bench: Workbench, tmp_path: Path, kind: str) -> None:
-    film = kind == "film"
-    node = load_series(FILM if film else CT, "loaded")
+    film = kind.endswith("film")
+    folder = inverted(tmp_path / "films") if kind == "inverted film" else FILM if film else CT
+    node = load_series(folder, "loaded")
     studio, p = bench.studio, bench.studio.parameters
     if kind == "one slice":
         p.oneSlice, p.slice = True, 6
@@ -89,8 +102,7 @@ def test_an_export_equals_the_command_lines(bench: Workbench, tmp_path: Path, ki
         p.assumedSpacing, p.assumedColumnSpacing = 0.342, 0.4175  # its header tells none
     choose(bench, node)
     assert studio.image is not None, studio.problem
-    where = {"ct": (6.0, 250.0, 150.0), "one slice": (0.0, 250.0, 150.0), "film": (0.0, 500.0, 300.0)}[kind]
-    place(bench, where)
+    place(bench, (0.0, 500.0, 300.0) if film else (6.0 if kind == "ct" else 0.0, 250.0, 150.0))
     key = next(iter(studio.composition.keys), None)
     if key is None:
         studio.move_to_nearest(1)
@@ -101,6 +113,9 @@ def test_an_export_equals_the_command_lines(bench: Workbench, tmp_path: Path, ki
         studio.move_to_nearest(1)
         bench.settle()
     assert studio.composition.keys == (1,), studio.refused
+    if kind == "inverted film":  # Slicer's reader shows dense tissue bright
+        change = slicer.util.arrayFromVolume(p.composed).astype(int) - slicer.util.arrayFromVolume(node)
+        assert change.max() > -change.min()
     p.exportFolder, p.exportPair = str(tmp_path), True
     bench.finish(bench.panel.export.export)
     ours = tmp_path / "synthetic-0001"
@@ -108,8 +123,8 @@ def test_an_export_equals_the_command_lines(bench: Workbench, tmp_path: Path, ki
     requests = tmp_path / "requests.json"
     requests.write_text(json.dumps([studio.settings()[0]["requests"][0]]))
     options = ["--request", requests, "--seed", str(p.caseSeed), "--pair", "--out", tmp_path / "cli"]
-    source = next(FILM.glob("*.dcm")) if film else CT
-    options += {"one slice": ["--slice", "6"], "film": ["--spacing-mm", "0.342,0.4175"], "ct": []}[kind]
+    source = next(folder.glob("*.dcm")) if film else CT
+    options += ["--spacing-mm", "0.342,0.4175"] if film else ["--slice", "6"] if kind == "one slice" else []
     command = [BACKEND_PYTHON, "-m", "HiResMedSynthLib.cli.main", "compose", source, *options]
     subprocess.run([str(part) for part in command], check=True, capture_output=True, cwd=ROOT)
     theirs = tmp_path / "cli"

@@ -70,7 +70,7 @@ def shipped(task: str) -> set[str]:
     from HiResMedSynthLib import weights
 
     code = (
-        "import json\nfrom HiResMedSynthLib import weights\nfrom HiResMedSynthLib.service.model_jobs import _told\n"
+        "import json\nfrom HiResMedSynthLib import weights\nfrom HiResMedSynthLib.service.model_tasks import _told\n"
         "print(json.dumps([_told(one) for one in weights.models('placement')]))"
     )
     assert weights.STORE_VARIABLE == STORE
@@ -203,7 +203,7 @@ def test_a_scene_keeps_the_choices_and_an_old_one_gets_the_defaults(bench: Workb
 def test_suggestions_keep_to_a_zone(bench: Workbench) -> None:
     from HiResMedSynthPanel.lesions_section import zones
 
-    from HiResMedSynthLib.placement.zones import ZONES
+    from HiResMedSynthLib.choices import ZONES
 
     assert {value for _text, value in zones()} == {"", *ZONES}
     bench.load("film")

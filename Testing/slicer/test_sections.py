@@ -203,6 +203,10 @@ def test_what_a_folder_tells_of_its_images_outlives_correcting_them(bench: Workb
     section.folder.setCurrentPath(str(tmp_path / "a"))
     bench.finish(section.load)
     bench.settle()
+    tables = [volume.GetDisplayNode().GetColorNodeID() for volume in section.annotations.images()]
+    assert [table.endswith("InvertedGrey") for table in tables] == [
+        told["photometric"] == "MONOCHROME1" for told in before
+    ], "dense tissue is bright"
     loaded = section.annotations.images()[2]
     marks = section.annotations.marks_of(loaded)
     names = [mark.facts["class"] for mark in marks]

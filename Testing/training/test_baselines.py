@@ -115,9 +115,10 @@ def test_size_that_does_not_divide_is_refused_and_so_are_no_films(films: Path, t
     refused = CliRunner().invoke(main, ["ddm", "--preset", "baselines_tiny", "--out", str(tmp_path / "b")])
     assert refused.exit_code != 0
     assert "--data FOLDER or --films FILE" in refused.output
-    (tmp_path / "not.npz").write_bytes(b"no archive")
-    with pytest.raises(ReadError, match="no baseline's films"):
-        Samples.load(tmp_path / "not.npz")
+    for content in (b"no archive", b"", b"PK\x03\x04 a cut archive"):
+        (tmp_path / "not.npz").write_bytes(content)
+        with pytest.raises(ReadError, match="no baseline's films"):
+            Samples.load(tmp_path / "not.npz")
 
 
 class _Sick:

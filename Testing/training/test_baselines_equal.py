@@ -136,7 +136,7 @@ def test_a_limit_of_cpu_time_holds_where_the_clock_stands_still(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     from Training.baselines.__main__ import main as baseline
-    from Training.train_background import PRESETS
+    from Training.preset_files import PRESETS
 
     preset = (PRESETS / "baselines_tiny.toml").read_text(encoding="utf-8")
     for table in ("ddm.loop", "singan_film.network", "vqgan.loop", "vqgan.prior_loop"):

@@ -16,8 +16,8 @@ from HiResMedSynthLib.background.cascade import FilmCascade, build_network, load
 from HiResMedSynthLib.errors import ReadError, SettingsError
 from Training.checkpoint import CHECKPOINT, Progress, save_checkpoint
 from Training.pack_cascade import pack
+from Training.preset_files import read_preset, stages_of
 from Training.sample_film import nearest_correlation
-from Training.train_background import read_preset, stages_of
 
 SIZES = {"film": 16, "detail-256": 64, "detail-1024": 256}
 
@@ -125,9 +125,9 @@ def test_impossible_choices_are_refused(cascade: FilmCascade) -> None:
 
 def test_other_files_are_no_cascade(tmp_path: Path, release: Path) -> None:
     (tmp_path / "no.safetensors").write_bytes(b"nothing")
-    with pytest.raises(ReadError, match="no film cascade"):
+    with pytest.raises(ReadError, match=r"no film cascade .it is no safetensors file, or it is cut off"):
         load_cascade(tmp_path / "no.safetensors")
-    with pytest.raises(ReadError, match="no film cascade"):
+    with pytest.raises(ReadError, match=r"no film cascade .it lacks 'cascade'"):
         load_cascade(release.parent / "film" / CHECKPOINT)
 
 

@@ -15,8 +15,8 @@ from Testing.benchmarks.equal_quality import held_out_films, main, reached, smal
 from Testing.benchmarks.equal_quality_arms import Arm, Better, PlainVqgan
 from Testing.test_privacy import chest
 from Training.film_data import Film, FilmSet
-from Training.film_stages import CoarseFilm
-from Training.train_background import make_stage, read_preset
+from Training.film_stages import CoarseFilm, make_stage
+from Training.preset_files import read_preset
 
 
 def test_both_arms_train_and_rebuild_films() -> None:

@@ -22,7 +22,8 @@ from torch import Tensor, nn
 
 from HiResMedSynthLib.errors import HiResMedSynthError, SettingsError
 from HiResMedSynthLib.flow import FlowBatch
-from Training.checkpoint import CHECKPOINT, best_weights, check_same_run, write_tensors
+from HiResMedSynthLib.whole_tensors import save_state
+from Training.checkpoint import CHECKPOINT, best_weights, check_same_run
 from Training.flow_loop import train
 from Training.loop import BAD_STEPS_ALLOWED, LoopSettings
 from Training.objective import Shortcut
@@ -241,7 +242,7 @@ def test_a_shortcut_asks_for_the_teachers_mean_velocity() -> None:
 @pytest.mark.parametrize("change", [{"fold": 1}, {"held_out": ["A"]}, {"arm": "real + synthetic"}, {"shortcut": [0.5]}])
 def test_a_run_that_left_out_others_is_not_resumed(tmp_path: Path, change: dict[str, object]) -> None:
     told = {"stage": "x", "seed": 1, "fold": 0, "held_out": ["by the hash"], "arm": "real"}
-    write_tensors(tmp_path / CHECKPOINT, {"a": torch.zeros(1)}, {"description": told})
+    save_state(tmp_path / CHECKPOINT, {"a": torch.zeros(1)}, {"description": told})
     check_same_run(tmp_path / CHECKPOINT, dict(told))
     with pytest.raises(SettingsError, match=f"another {next(iter(change)).replace('_', ' ')}"):
         check_same_run(tmp_path / CHECKPOINT, {**told, **change})
@@ -249,12 +250,12 @@ def test_a_run_that_left_out_others_is_not_resumed(tmp_path: Path, change: dict[
 
 def test_a_full_disk_at_a_checkpoint_is_told_and_the_last_one_stays(tmp_path: Path) -> None:
     path = tmp_path / CHECKPOINT
-    write_tensors(path, {"a": torch.zeros(9)}, {})
+    save_state(path, {"a": torch.zeros(9)}, {})
     before, mode = path.read_bytes(), path.stat().st_mode & 0o777
     code = (
-        "import resource, torch\nfrom pathlib import Path\nfrom Training.checkpoint import write_tensors\n"
+        "import resource, torch\nfrom pathlib import Path\nfrom HiResMedSynthLib.whole_tensors import save_state\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
-        f"write_tensors(Path({str(path)!r}), {{'a': torch.zeros(9999)}}, {{}})"
+        f"save_state(Path({str(path)!r}), {{'a': torch.zeros(9999)}}, {{}})"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "ExportError: the weights can't be written" in done.stderr, done.stderr

@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from safetensors.torch import load_file, save_file
 
 from HiResMedSynthLib import weights
 from HiResMedSynthLib.background.calibration import calibrated, gains_for
 from HiResMedSynthLib.errors import SettingsError
 from HiResMedSynthLib.evaluation.band_power import power_in
-from Training.blend_weights import blend
+from Training.blend_weights import blend, main
 from Training.release_model import release
 
 
@@ -31,8 +32,10 @@ def test_blended_weights_lie_between_and_say_so(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="different layers"):
         blend(early, checkpoint(tmp_path / "c.safetensors", 0.0, 1, size=4), tmp_path / "other", share=0.5)
     (tmp_path / "no.safetensors").write_bytes(b"nothing")
-    with pytest.raises(SettingsError, match="is no checkpoint"):
+    with pytest.raises(SettingsError, match="No trained weights"):
         blend(early, tmp_path / "no.safetensors", tmp_path / "other", share=0.5)
+    told = CliRunner().invoke(main, [str(early), str(tmp_path / "no.safetensors"), "--out", str(tmp_path / "other")])
+    assert told.output.startswith("Error: No trained weights"), told
     assert not (tmp_path / "other").exists()
 
 

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from HiResMedSynthLib.annotation_classes import CT_CLASSES, FILM_CLASSES, IGNORE, class_table
 from HiResMedSynthLib.annotations import AnnotatedImage, Mark, write_annotations
 from HiResMedSynthLib.errors import HiResMedSynthError, ReadError, SettingsError
 from HiResMedSynthLib.image import MedicalImage
 from Testing.labelled_folders import SIZE, dicom, film, masks, nnunet, put, put_text, put_volume, write, yolo
 from Testing.test_annotation_check import no_labels, one_patient, sed
-from Training.site_classes import CT_CLASSES, FILM_CLASSES, IGNORE, class_table
 from Training.site_data import chosen_slices, read_site, site_pictures
 
 
@@ -227,14 +227,18 @@ BAD: dict[str, tuple[Callable[[Path], Path], Callable[[Path], Any], dict[str, An
     "class out of range": (yolo, put_text("labels/f0.txt", "9 .5 .5 .2 .2"), {"needs": "sites"}, "class 9 is not"),
     "class of a mask": (masks, lambda f: put(f / "masks" / "f1.png", np.full(SIZE, 7, np.uint8)), {"needs": "labels"},
                         "class 7 has no name"),
-    "films for CT": (masks, untouched, {"needs": "labels", "kind": "CT"}, "wants CT images"),
+    "films for CT": (masks, untouched, {"needs": "labels", "kind": "CT"},
+                     "wants CT images(.|\n)*Use train_danger --domain film for masks on these"),
+    "boxes on films": (yolo, untouched, {"needs": "sites", "kind": "CT"},
+                       "wants CT images(.|\n)*on films teach no trainer here: 'prior' uses the density"),
     "CT for films": (nnunet, untouched, {"needs": "labels", "kind": "film"}, "wants film images"),
     "MR": (yolo, sed("DX", "MR"), {"needs": "sites"}, "images of modality MR"),
     "mixed": (yolo, sed("p1,0.5,DX", "p1,0.5,MR"), {"needs": "sites"}, "several modalities"),
     "pictures of CT": (yolo, sed("DX", "CT"), {"needs": "sites"}, "no Hounsfield"),
     "sagittal": (nnunet, sagittal, {"needs": "labels"}, "not axial"),
     "no spacing": (yolo, sed(",0.5,", ",,"), {"needs": "sites"}, "pixel spacing is unknown"),
-    "boxes for the mask": (yolo, untouched, {"needs": "labels"}, "no structure of the body"),
+    "boxes for the mask": (yolo, untouched, {"needs": "labels"},
+                           "no structure of the body(.|\n)*on films teach no trainer here"),
     "masks for the places": (masks, untouched, {"needs": "sites"}, "no lesion is labelled"),
     "points without a size": (lambda f: annotated(f, diameter=None), untouched, {"needs": "sites"},
                               "point without a diameter"),

@@ -22,7 +22,8 @@ from Training.checkpoint import best_weights
 from Training.draws import Draws
 from Training.film_data import load_films
 from Training.film_stages import draw_known
-from Training.train_background import PRESETS, main, read_preset, stages_of
+from Training.preset_files import PRESETS, read_preset, stages_of
+from Training.train_background import main
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +141,7 @@ def test_one_patient_only_is_refused(folder: Path, tmp_path: Path) -> None:
     lines = (folder / "index.csv").read_text().splitlines()
     (tmp_path / "index.csv").write_text("\n".join(lines[:2]) + "\n")
     (tmp_path / lines[1].split(",")[0]).write_bytes((folder / lines[1].split(",")[0]).read_bytes())
-    with pytest.raises(ReadError, match="one side of the split"):
+    with pytest.raises(ReadError, match="of one patient"):
         load_films(tmp_path, tmp_path / "cache", canvas_px=256, spacing_mm=1.68)
 
 

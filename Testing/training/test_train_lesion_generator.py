@@ -150,9 +150,13 @@ def test_changes_keep_the_lesion_inside_and_about_its_size() -> None:
 
 
 def test_other_files_are_refused(tmp_path: Path, nodules: Path) -> None:
-    (tmp_path / "no.npz").write_bytes(b"nothing")
-    with pytest.raises(ReadError, match="no file of nodules"):
-        load_arrays(tmp_path / "no.npz")
+    whole = nodules.read_bytes()
+    np.save(tmp_path / "array.npy", np.zeros(3))
+    spoiled = whole[:500] + b"spoiled" + whole[507:]
+    for content in (b"nothing", b"", whole[:-1000], spoiled, (tmp_path / "array.npy").read_bytes()):
+        (tmp_path / "no.npz").write_bytes(content)
+        with pytest.raises(ReadError, match="no file of nodules"):
+            load_arrays(tmp_path / "no.npz")
     with np.load(nodules) as stored:
         np.savez(tmp_path / "one.npz", **{**stored, "held_out": np.zeros(10, bool)})
     with pytest.raises(ReadError, match="one side of the split"):

@@ -20,9 +20,9 @@ from Training import erased_store
 from Training.build_location_prior import KUB_BINS, stone_density, stone_places
 from Training.erased_pairs import GROWN_MM, RING_MM, erase, erased, paint
 from Training.erased_store import load_erased
-from Training.location_crops import INNER_MM, SIDE_PX, draw_shams, draw_window, render
+from Training.location_crops import INNER_MM, SIDE_PX, draw_crop, draw_shams, draw_window, render
 from Training.location_data import SIDE, LungPatch, grey_to_hu, load_patches
-from Training.train_location import draw_crop, main
+from Training.train_location import main
 from Training.train_yolo import main as train_yolo
 from Training.train_yolo import write_crops
 

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from HiResMedSynthLib import weights
 from HiResMedSynthLib.background.cascade import build_network, load_cascade
+from HiResMedSynthLib.background.find_model import BackgroundModel
 from HiResMedSynthLib.background.find_prior import KIND, load_background_prior
 from HiResMedSynthLib.background.token_layers import PriorShape
 from HiResMedSynthLib.background.token_prior import build_prior, encoder_fingerprint, load_prior
@@ -27,10 +28,10 @@ from Training.checkpoint import CHECKPOINT
 from Training.film_data import FilmSet, load_films
 from Training.film_tokens import FilmEncoder
 from Training.loop import BAD_STEPS_ALLOWED, LoopSettings
+from Training.preset_files import read_preset
 from Training.ranks import Ranks
 from Training.release_model import release
 from Training.token_loop import PRIOR, PriorTraining, train_prior
-from Training.train_background import read_preset
 from Training.train_token_prior import main, make_settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -61,8 +62,9 @@ def write_cascade(path: Path, *, seed: int) -> Path:
         "grid": 4,
         "spacing_mm": 27.0,
     }
+    told = {"domain": "cxr", "stages": {"film": described}}
     tensors = {f"film.{name}": value.half().contiguous() for name, value in network.state_dict().items()}
-    save_file(tensors, path, metadata={"cascade": json.dumps({"domain": "cxr", "stages": {"film": described}})})
+    save_file(tensors, path, metadata={"cascade": json.dumps(told), "card": json.dumps({"name": "theirs"})})
     return path
 
 
@@ -110,6 +112,7 @@ def test_a_run_leaves_a_log_a_report_and_a_prior_that_its_cascade_draws_and_the_
     own = encoder_fingerprint(drawer.first)
     prior = load_prior(tmp_path / "run" / PRIOR, encoder_fingerprint=own)
     assert prior.network.shape.kind == kind
+    assert prior.facts["model"] == "theirs"
     assert prior.facts["step"] == report["best_held_out"]["step"]
     codes = prior.sample(2, seed=1, sex="M", encoder_fingerprint=own)
     film = drawer.generate(seed=1, codes=codes[:1], until="film")
@@ -117,7 +120,7 @@ def test_a_run_leaves_a_log_a_report_and_a_prior_that_its_cascade_draws_and_the_
     card = {"name": "ours", "kind": KIND, "data": "8 films", "licence": "internal use", "attribution": "our site"}
     monkeypatch.setenv(weights.STORE_VARIABLE, str(tmp_path / "models"))
     weights.add(release(tmp_path / "run" / PRIOR, card, tmp_path / "release"))
-    stored = load_background_prior("ours", drawer).prior
+    stored = load_background_prior("ours", BackgroundModel(name="theirs", cascade=drawer)).prior
     assert torch.equal(stored.sample(2, seed=1, sex="M", encoder_fingerprint=own), codes)
 
 
@@ -145,7 +148,7 @@ def test_another_cascade_is_refused_for_a_run_that_began(films: Path, cascade: P
     other = write_cascade(tmp_path / "other.safetensors", seed=1)
     refused = run(films, other, tmp_path / "run", "--resume")
     assert refused.exit_code != 0
-    assert "learns codebook" in refused.output
+    assert "codes of another background model" in refused.output
 
 
 def test_time_and_patience_end_a_run(films: Path, cascade: Path, tmp_path: Path) -> None:

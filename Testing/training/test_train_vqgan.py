@@ -21,14 +21,14 @@ from Testing.benchmarks.convergence import main as convergence
 from Testing.benchmarks.convergence_results import Curve, table
 from Testing.training.interrupted import interrupted_after
 from Testing.training.two_processes import run_in_two_processes
+from Training.checkpoint import CHECKPOINT
 from Training.film_data import Film
 from Training.ranks import Ranks
 from Training.schedule import rate_share
-from Training.train_vqgan import main, make_settings, make_shape, read_vqgan_preset
+from Training.train_vqgan import main, make_shape, read_vqgan_preset
 from Training.vqgan_data import FilmTensors, load_film_tensors
 from Training.vqgan_loop import train
-from Training.vqgan_state import CHECKPOINT
-from Training.vqgan_step import BAD_STEPS_ALLOWED, VqganSettings, VqganTraining
+from Training.vqgan_step import BAD_STEPS_ALLOWED, VqganSettings, VqganTraining, make_settings
 
 
 @pytest.fixture(scope="module")
@@ -174,6 +174,12 @@ def test_a_run_is_not_resumed_as_another(films: Path, tmp_path: Path, name: str,
         train(tiny_training(films, steps=2), out=tmp_path, description={**described, name: other}, resume=True)
 
 
+def test_a_preset_that_lacks_a_table_is_told(films: Path, tmp_path: Path) -> None:
+    (tmp_path / "lacking.toml").write_text("[loop]\n")
+    refused = run(films, tmp_path / "run", "--preset", str(tmp_path / "lacking.toml"))
+    assert "The preset lacks 'data'" in refused.output
+
+
 def test_checkpoint_of_other_layers_is_refused(films: Path, tmp_path: Path) -> None:
     assert run(films, tmp_path / "run", "--steps", "1").exit_code == 0
     (tmp_path / "other.toml").write_text(MUCH)
@@ -256,12 +262,12 @@ def test_bad_films_are_refused(films: Path, tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="divides"):
         load_film_tensors(films, size=48)
     np.savez(tmp_path / "one.npz", films=np.zeros((3, 8, 8), np.uint8), masks=np.ones((3, 8, 8)), held_out=[False] * 3)
-    with pytest.raises(SettingsError, match="one side"):
+    with pytest.raises(SettingsError, match="held out to measure on"):
         load_film_tensors(tmp_path / "one.npz", size=8)
     (tmp_path / "no.npz").write_bytes(b"nothing")
     with pytest.raises(ReadError, match="no prepared films"):
         load_film_tensors(tmp_path / "no.npz", size=8)
-    assert "one place" in CliRunner().invoke(main, ["--out", str(tmp_path / "x")]).output
+    assert "one place" in CliRunner().invoke(main, ["--size", "64", "--out", str(tmp_path / "x")]).output
 
 
 def test_a_loss_that_stays_nan_stops_the_run(films: Path, tmp_path: Path) -> None:
@@ -281,6 +287,19 @@ def test_a_blind_discriminator_is_an_alarm(films: Path, tmp_path: Path) -> None:
         torch.nn.init.zeros_(parameter)
     train(training, out=tmp_path, description={})
     assert "can't tell" in str(log_of(tmp_path)[-1]["alarm"])
+
+
+def test_the_preset_of_the_unet_adversary_trains_with_all_that_holds_it_back(films: Path) -> None:
+    settings = make_settings(read_vqgan_preset("unet")["loop"])
+    assert settings.adversary == "unet"
+    assert settings.diff_augment
+    assert min(settings.lecam, settings.consistency) > 0
+    training = tiny_training(films)
+    changed = replace(settings, perceptual=0.0, adversarial_start=0, batch=4, precision="float32")
+    training = VqganTraining(training.network, training.films, changed)
+    assert all(training.step() for _ in range(2))
+    assert np.isfinite([*training.logged["discriminator"], *training.logged["adversarial"]]).all()
+    assert training.state.lecam.real != 0
 
 
 def test_consistency_is_a_flag_of_the_unet_adversary(films: Path) -> None:

@@ -20,12 +20,12 @@ from Training.baselines.ddm import Ddm, DdmShape
 from Training.baselines.fastgan import FastGan, FastGanShape
 from Training.baselines.films import DeviceFilms, hash_of
 from Training.baselines.loop import Baseline, LoopSettings, train
-from Training.baselines.samples import Samples, grey8, sheet_of
+from Training.baselines.samples import Samples, sheet_of
 from Training.baselines.styleswin import StyleSwin, StyleSwinShape
 from Training.options import cache_option, told_plainly
-from Training.train_background import read_preset
-from Training.train_vqgan import load_data
-from Training.vqgan_data import FilmTensors
+from Training.pictures import grey8
+from Training.preset_files import read_preset
+from Training.vqgan_data import FilmTensors, load_data
 
 NETWORKS: dict[str, tuple[Any, Any]] = {
     "ddm": (Ddm, DdmShape),
@@ -93,7 +93,7 @@ def main(
             "seed": options["seed"],
             "device": torch.cuda.get_device_name() if device.startswith("cuda") else "cpu",
         }
-        Samples(films=grey8(drawn), seeds=torch.tensor(seeds).numpy(), facts=facts).save(out / "samples.npz")
+        Samples(films=grey8(drawn[:, 0]), seeds=torch.tensor(seeds).numpy(), facts=facts).save(out / "samples.npz")
         Image.fromarray(sheet_of(drawn[:16])).save(out / "samples.png")
         click.echo(" ".join(f"{key}={value}" for key, value in facts.items()))
 

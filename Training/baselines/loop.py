@@ -17,13 +17,13 @@ from typing import Any, Protocol
 import click
 import torch
 from PIL import Image
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from HiResMedSynthLib.errors import HiResMedSynthError, SettingsError
+from HiResMedSynthLib.whole_tensors import read_tensors, save_state
 from Training.baselines.films import DeviceFilms
 from Training.baselines.samples import sheet_of
-from Training.checkpoint import CHECKPOINT, check_same_run, write_tensors
+from Training.checkpoint import CHECKPOINT, check_same_run, moments_of, put_back_moments
 from Training.clock import now_s
 from Training.interrupts import HeldInterrupts
 
@@ -218,11 +218,8 @@ class _Run:
         tensors = {f"average.{name}": value for name, value in self.average.state_dict().items()}
         for key, part in self.baseline.parts.items():
             tensors |= {f"{key}.{name}": value for name, value in part.network.state_dict().items()}
-            for name, parameter in part.network.named_parameters():
-                for moment, value in part.optimiser.state.get(parameter, {}).items():
-                    tensors[f"{key}_{moment}.{name}"] = value
-        state = {"step": self.step, "seconds": self.seconds, "description": description}
-        write_tensors(path, tensors, state)
+            tensors |= moments_of(part.optimiser, part.network, prefix=f"{key}_")
+        save_state(path, tensors, {"step": self.step, "seconds": self.seconds, "description": description})
 
     def load(self, path: Path) -> None:
         """Goes on where `save` left off.
@@ -231,20 +228,13 @@ class _Run:
             SettingsError: the file is damaged, or of other layers.
         """
         try:
-            with safe_open(path, framework="pt") as file:
-                state = json.loads(file.metadata()["state"])
-                stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
+            stored, state = read_tensors(path, "state", "pt")
             self.average.load_state_dict(_under("average.", stored))
             for key, part in self.baseline.parts.items():
                 part.network.load_state_dict(_under(f"{key}.", stored))
-                on_device = part.optimiser.defaults["capturable"]
-                for name, parameter in part.network.named_parameters():
-                    for moment in ("step", "exp_avg", "exp_avg_sq"):
-                        value = stored[f"{key}_{moment}.{name}"]
-                        place = self.device if on_device or moment != "step" else "cpu"
-                        part.optimiser.state[parameter][moment] = value.to(place)
+                put_back_moments(part.optimiser, part.network, stored, prefix=f"{key}_")
             self.step, self.seconds = int(state["step"]), float(state["seconds"])
-        except (KeyError, RuntimeError, TypeError, ValueError, OSError, SafetensorError) as problem:
+        except (KeyError, RuntimeError, TypeError, ValueError, OSError) as problem:
             raise SettingsError(
                 f"The checkpoint doesn't fit this preset: {str(problem)[:200]}",
                 where=path,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from HiResMedSynthLib.errors import ReadError
+from Training.pictures import grey8, tiled
 
 ACROSS = 8
 
@@ -48,7 +51,7 @@ class Samples:
             with np.load(path, allow_pickle=False) as stored:
                 facts = json.loads(str(stored["facts"]))
                 return cls(films=stored["films"], seeds=stored["seeds"], facts=facts)
-        except (OSError, KeyError, ValueError) as problem:
+        except (OSError, KeyError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as problem:
             raise ReadError(
                 f"These are no baseline's films: {str(problem)[:120]}",
                 where=path,
@@ -56,16 +59,6 @@ class Samples:
             ) from None
 
 
-def grey8(films: Tensor) -> NDArray[np.uint8]:
-    """[n, S, S] from films [n, 1, S, S] in -1..1."""
-    grey: NDArray[np.float32] = films[:, 0].float().nan_to_num().clamp(-1, 1).cpu().numpy()
-    scaled: NDArray[np.uint8] = np.rint((grey + 1) * 127.5).astype(np.uint8)
-    return scaled
-
-
 def sheet_of(films: Tensor) -> NDArray[np.uint8]:
     """Films [n, 1, S, S] side by side, eight in a row."""
-    grey = grey8(films)
-    rows = [np.concatenate(list(grey[at : at + ACROSS]), axis=1) for at in range(0, len(grey), ACROSS)]
-    width = rows[0].shape[1]
-    return np.concatenate([np.pad(row, ((0, 0), (0, width - row.shape[1]))) for row in rows])
+    return tiled(grey8(films[:, 0]), across=ACROSS)

@@ -26,11 +26,10 @@ from Training.film_tokens import CodedFilms, FilmTokens
 from Training.loop import LoopSettings
 from Training.ranks import Ranks
 from Training.token_loop import PRIOR, PriorSettings, PriorTraining, train_prior
-from Training.train_vqgan import make_settings
 from Training.vqgan_data import FilmTensors
 from Training.vqgan_loop import train
 from Training.vqgan_losses import Perceptual
-from Training.vqgan_step import VqganSettings, VqganTraining
+from Training.vqgan_step import VqganSettings, VqganTraining, make_settings
 
 VQGAN_SHARE = 0.6  # of the time; the rest is the prior's
 AT_ONCE = 8

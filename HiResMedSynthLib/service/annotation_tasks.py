@@ -95,7 +95,10 @@ def save_annotations(work: Work, step: Step) -> Result:
     for number, sent in enumerate(wanted.images, start=1):
         image = work.store.get(f"image {sent.image}")
         if not isinstance(image, MedicalImage):
-            raise SettingsError(f"the backend doesn't hold image {number}", remedy="Send it again.")
+            raise SettingsError(
+                f"the backend doesn't hold image {number}: together they may be more than it can",
+                remedy="Send fewer at a time, or start it with a larger --memory-mib.",
+            )
         images.append(AnnotatedImage(image=image, marks=tuple(_mark(mark, image, work.store) for mark in sent.marks)))
     with job_folder() as place:
         folder = place / "annotations"

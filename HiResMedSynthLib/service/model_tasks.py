@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from itertools import chain
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 from HiResMedSynthLib import weights
-from HiResMedSynthLib.lesion.lesion import LesionType
+from HiResMedSynthLib.background.find_model import KIND as BACKGROUND_KIND
+from HiResMedSynthLib.background.find_model import domain_of
+from HiResMedSynthLib.choices import DOMAINS, LESION_TYPES
 from HiResMedSynthLib.lesion.trained import KIND as SINGAN_KIND
 from HiResMedSynthLib.placement import method
-from HiResMedSynthLib.placement.domain import DOMAINS
 from HiResMedSynthLib.placement.network import ENTRY
 from HiResMedSynthLib.placement.network import KIND as PLACEMENT_KIND
 from HiResMedSynthLib.service.jobs import Result, Step
 from HiResMedSynthLib.service.messages import arrays_result, parameters_of
+from HiResMedSynthLib.whole_tensors import header_entry
 
 if TYPE_CHECKING:
     from HiResMedSynthLib.service.tasks import Work
 
-BACKGROUND_KIND = "background"  # as background.find_model has it, which loads torch
 TASKS_KNOWN = frozenset(chain(*method.DANGER_TASKS.values(), *method.PRIOR_TASKS.values()))
 
 
@@ -49,27 +48,14 @@ def _told(model: weights.Model) -> dict[str, Any]:
     kind = model.card.kind
     told: dict[str, Any] = {"name": model.card.name, "kind": kind, "shipped": model.shipped}
     if kind == PLACEMENT_KIND:
-        task = _written(model.path, ENTRY, "task")
-        told["task"] = task if task in TASKS_KNOWN else None
+        task = (header_entry(model.path, ENTRY) or {}).get("task")
+        told["task"] = task if isinstance(task, str) and task in TASKS_KNOWN else None
     elif kind == BACKGROUND_KIND:
-        domain = _written(model.path, "cascade", "domain")
-        told["domain"] = domain if weights.KIND_PATTERN.fullmatch(domain) else None
+        told["domain"] = domain_of(model.path)
     elif kind == SINGAN_KIND:
         lesion_type = model.card.details.get("type")
-        told["type"] = lesion_type if lesion_type in get_args(LesionType) else None
+        told["type"] = lesion_type if lesion_type in LESION_TYPES else None
     return told
-
-
-def _written(path: Path, entry: str, name: str) -> str:
-    """A text in a JSON entry of a model file's header; "" where there is none. Loads no torch, unlike the models."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="np") as file:
-            value = json.loads((file.metadata() or {})[entry])[name]
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RecursionError):
-        return ""
-    return value if isinstance(value, str) else ""
 
 
 def _best(shipped: dict[Any, str], without: str) -> dict[str, str]:
