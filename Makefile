@@ -42,7 +42,7 @@ lint: venv
 	$(BIN)/mypy
 
 bench: venv
-	$(BIN)/python -m Testing.benchmarks
+	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m Testing.benchmarks  # as the commands count
 
 bench-slicer: venv venv-slicer
 	.venv-slicer/bin/python -m Testing.benchmarks.slicer_panel

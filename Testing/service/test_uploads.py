@@ -19,7 +19,9 @@ NAME = "0" * 64
 
 @pytest.fixture
 def app() -> Guards:
-    return application.make_app(token=TOKEN, hosts=frozenset({HOST.partition(":")[0]}), origin=f"http://{HOST}", memory_bytes=2**20)
+    return application.make_app(
+        token=TOKEN, hosts=frozenset({HOST.partition(":")[0]}), origin=f"http://{HOST}", memory_bytes=2**20
+    )
 
 
 async def ask(app: Guards, method: str, path: str, body: bytes = b"", kind: str = "") -> tuple[int, dict]:
