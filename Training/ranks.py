@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,6 +12,8 @@ import torch
 from torch import Tensor, distributed, nn
 
 from HiResMedSynthLib.errors import HiResMedSynthError
+
+LET_GO_S = 0.5  # a thread of gloo may hold the last sum: were it the group's last holder, it would end the process
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,4 +113,5 @@ def joined_ranks(device: str) -> Iterator[Ranks]:
         yield _join(device)
     finally:
         if distributed.is_initialized():
+            time.sleep(LET_GO_S)
             distributed.destroy_process_group()
