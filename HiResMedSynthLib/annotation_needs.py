@@ -69,7 +69,8 @@ def kind_of(check: FolderCheck, wanted: Kind | None, needs: Needs, *, where: str
                         remedy="Give a CT in HU, or films.")  # fmt: skip
     if found == "CT" and any(one.units != "HU" for one in check.images):
         raise ReadError("pictures of CT slices hold no Hounsfield units", where=where,
-                        remedy="Give DICOM, NIfTI or NRRD.")  # fmt: skip
+                        remedy="Give DICOM, NIfTI or NRRD whose values are HU; a script that writes them says "
+                        "MedicalImage(units='HU').")  # fmt: skip
     deep = [one for one in check.images if one.shape[0] > 1]
     if found == "film" and deep:
         raise ReadError("a film has one slice, this image has several", where=deep[0].name,

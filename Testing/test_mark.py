@@ -121,6 +121,15 @@ def test_the_pattern_differs_from_slice_to_slice_and_comes_again() -> None:
     assert abs(one.mean()) < 0.1
 
 
+def test_whole_numbers_of_a_narrow_window_are_marked_by_whole_steps() -> None:
+    grey = np.random.default_rng(2).integers(60, 110, (256, 256)).astype(np.int16)
+    image = MedicalImage(pixels=grey, modality="MR", pixel_spacing_mm=(1.0, 1.0), spacing_source="header")
+    assert image.display_window().width < 60 and image.bits_stored is None  # as a NIfTI is
+    assert mark.amplitude_for(image) == 1.0
+    fractions = replace(image, pixels=image.pixels.astype(np.float32) / 110)
+    assert 0 < mark.amplitude_for(fractions) < 0.01
+
+
 def test_a_strength_that_cannot_be_is_refused() -> None:
     case = composition_in(film()).case
     with pytest.raises(SettingsError):

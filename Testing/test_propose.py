@@ -153,6 +153,11 @@ def test_a_ct_that_is_not_axial_has_no_sides_and_the_record_says_so() -> None:
 def test_a_picture_larger_than_a_patient_is_refused() -> None:
     with pytest.raises(PlacementError, match="larger than a patient"):
         prepare_ground(replace(chest_ct(1), pixel_spacing_mm=(10.0, 10.0)), placement=RULE)
+    film = MedicalImage(
+        pixels=np.zeros((1, 64, 64), np.uint8), modality="DX", pixel_spacing_mm=(0.4, 0.4), spacing_source="header"
+    )
+    with pytest.raises(PlacementError, match="26 x 26 mm is smaller than a newborn's"):
+        prepare_ground(film, domain="cxr", placement=RULE)
 
 
 def test_a_forbidden_place_is_named_with_the_nearest_free_one(ground: Ground) -> None:

@@ -291,6 +291,7 @@ def _replay(background: Path | None, case_file: Path, options: dict[str, Any]) -
     from HiResMedSynthLib.synthetic_words import HOLDS_COMPOSED
 
     case = read_case(case_file)
+    paired = background is None
     if background is None:
         folder = case_file if case_file.is_dir() else case_file.parent
         background = folder / "dicom_background"  # written by --pair
@@ -313,10 +314,9 @@ def _replay(background: Path | None, case_file: Path, options: dict[str, Any]) -
     image = read_image(
         background, spacing_mm=spacing, series=options["series"], slice_index=slice_index, blank=reference.blanked
     )
-    if slice_index is None and image.slices < reference.shape[0]:
+    if paired and image.slices < reference.shape[0]:
         raise CaseError(
-            f"this background has {image.slices} of the case's {reference.shape[0]} slices: a pair that --changed-only "
-            "wrote lacks the others",
+            f"this pair, written with --changed-only, has {image.slices} of the case's {reference.shape[0]} slices",
             where=background,
             remedy="Name the whole background: hiresmedsynth compose BACKGROUND --case CASE.JSON --out FOLDER.",
         )

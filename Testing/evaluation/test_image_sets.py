@@ -302,6 +302,19 @@ def test_grey_values_of_unlike_depth_are_brought_to_the_coarser(tmp_path: Path) 
     np.testing.assert_array_equal(first, second)
 
 
+def test_one_window_that_shows_both_sides_alike_is_named(tmp_path: Path) -> None:
+    plain = put_films(tmp_path / "plain", range(2))
+    for number in (2, 3):
+        write_slice(tmp_path / "own" / f"{number}.dcm", film(number), modality="CR", sop_class=DX,
+                    PatientID=f"P{number}", WindowCenter=100, WindowWidth=60)  # fmt: skip
+    notes = common_grid(looked_at(plain), looked_at(tmp_path / "own"), window=None, resample=True)[1]
+    (note,) = (note for note in notes if "windows differ" in note)
+    assert note.endswith("--window 127.5,255 shows all alike")
+    window = Window(center=127.5, width=255)
+    assert not any("windows differ" in note for note in common_grid(
+        looked_at(plain), looked_at(tmp_path / "own"), window=window, resample=True)[1])  # fmt: skip
+
+
 def test_dense_is_bright_whatever_the_file_says(tmp_path: Path) -> None:
     write_slice(tmp_path / "a.dcm", film(0), modality="CR", sop_class=DX)
     write_slice(tmp_path / "b.dcm", 255 - film(0), modality="CR", sop_class=DX, PhotometricInterpretation="MONOCHROME1",

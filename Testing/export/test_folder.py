@@ -5,17 +5,19 @@ from __future__ import annotations
 import errno
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from PIL import Image
+from PIL import Image, ImageDraw
 
+from HiResMedSynthLib.compose import compose
 from HiResMedSynthLib.errors import ExportError
 from HiResMedSynthLib.export.folder import export
-from HiResMedSynthLib.export.preview import zoom_window
+from HiResMedSynthLib.export.preview import preview, zoom_window
 from Testing.export.cases import CORNER, SIZE, composition_in, ct_image, film_image
 
 
@@ -88,6 +90,29 @@ def test_an_enlarged_part_of_a_film_has_a_window_of_its_own() -> None:
     assert before[inside].mean() - after[inside].mean() > 0.3  # of 77 among 90 to 110
     scan = composition_in(ct_image())
     assert zoom_window(scan, 3, *part) == scan.background.display_window()
+
+
+def test_the_preview_shows_the_centres_slice_and_labels_that_keep_clear(monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[tuple[tuple[float, float], str]] = []
+    write = ImageDraw.ImageDraw.text
+
+    def noted(draw: ImageDraw.ImageDraw, xy: tuple[float, float], text: str, **how: Any) -> None:
+        written.append((xy, text))
+        write(draw, xy, text, **how)
+
+    monkeypatch.setattr(ImageDraw.ImageDraw, "text", noted)
+    wide = ct_image(pixels=np.full((7, 240, 320), -800, np.int16))
+    two = composition_in(wide, lesions=2).case
+    last = tuple(replace(lesion, center=(4.0, *lesion.center[1:])) for lesion in two.lesions)
+    preview(compose(wide, replace(two, lesions=last)))
+    assert [text for _, text in written if "slice" in text] == ["SYNTHETIC, research only, slice 4"] * 2
+    first, second = (next(xy for xy, text in written if text.startswith(f"{number}:")) for number in (1, 2))
+    assert abs(first[0] - second[0]) > 45 or abs(first[1] - second[1]) > 14  # of letters of 14 px
+
+    written.clear()
+    preview(composition_in(ct_image(pixels=np.full((7, 24, 18), -800, np.int16))))  # the lesion at the right border
+    (label,) = (xy for xy, text in written if text == "1: 5 mm")
+    assert 0 <= label[0] < 520 * 18 / 24 - 40
 
 
 def test_the_preview_says_synthetic_in_the_corner_of_what_is_synthetic(tmp_path: Path) -> None:
