@@ -25,7 +25,7 @@ from HiResMedSynthPanel.work import Ticket, Work
 
 
 def device_of(health):
-    """Where a backend makes backgrounds; until the first one it hasn't looked for a GPU, which takes seconds."""
+    """Where a backend makes backgrounds; whether it has a GPU it looks with the first one, for that takes seconds."""
     return _("a GPU if it has one") if health["device"] == "auto" else health["device"]
 
 

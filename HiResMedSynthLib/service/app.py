@@ -71,7 +71,7 @@ def make_app(
         return {
             "protocol": PROTOCOL_VERSION,
             "versions": installed_versions(),
-            "device": jobs.device,
+            "device": device,
             "memory": {"budget_bytes": memory_bytes, "used_bytes": store.used_bytes},
             "loaded": [name.split(" ")[0] for name in store.names()],
         }

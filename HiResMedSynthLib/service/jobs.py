@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import queue
 import secrets
-import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
@@ -79,18 +78,13 @@ class JobQueue:
     """Runs tasks one after the other in a thread of its own."""
 
     def __init__(self, *, device: str, free_memory: Callable[[], None]) -> None:
-        self._wanted = device
+        self._device = device
         self._free_memory = free_memory
         self._jobs: OrderedDict[str, _Job] = OrderedDict()
         self._waiting: queue.Queue[_Job | None] = queue.Queue()
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._work, name="jobs", daemon=True)
         self._thread.start()
-
-    @property
-    def device(self) -> str:
-        """Where networks compute; "auto" until it was needed, since torch takes seconds to load."""
-        return self._wanted if "torch" not in sys.modules else chosen_device(self._wanted)
 
     def submit(self, kind: JobKind, task: Task) -> str:
         """Id of the queued job.
@@ -170,7 +164,7 @@ class JobQueue:
 
     def _run(self, job: _Job) -> Result:
         """The task's result; out of memory it is tried once more, on the CPU, after `free_memory`."""
-        step = Step(self._wanted, job)
+        step = Step(self._device, job)
         try:
             return job.task(step)
         except Exception as problem:
