@@ -11,6 +11,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from HiResMedSynthLib.bounding_box import bounding_box
 from HiResMedSynthLib.errors import SettingsError
 from HiResMedSynthLib.image import MedicalImage
 
@@ -66,10 +67,10 @@ class Mark:
             f"the mask of a {self.shape} is empty or no mask",
         )
         refuse_unless(self.shape == "segment" or bool(mask.all()), "the mask of a box has holes: it is a segment")
-        held = [np.flatnonzero(mask.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3)]
-        cut = mask[tuple(slice(int(found[0]), int(found[-1]) + 1) for found in held)].copy()
+        box = bounding_box(mask)
+        cut = mask[box].copy()
         cut.flags.writeable = False
-        corner = tuple(first + int(found[0]) for first, found in zip(_index(self.corner), held, strict=True))
+        corner = tuple(first + side.start for first, side in zip(_index(self.corner), box, strict=True))
         object.__setattr__(self, "corner", corner)
         object.__setattr__(self, "mask", cut)
         inside = all(c <= p < c + n for p, c, n in zip(self.place, corner, cut.shape, strict=True))

@@ -30,12 +30,10 @@ def labelled_picture(one: AnnotatedImage, classes: Sequence[str]) -> NDArray[np.
 
     image = one.image
     index = _fullest_slice(one)
-    unit = image.display_window().to_unit(image.pixels[index])
-    unit = unit if image.bright_is_dense else 1 - unit
     row_mm, column_mm = image.pixel_spacing_mm or (1.0, 1.0)
     scale = SIDE_PX / max(image.rows * row_mm, image.columns * column_mm)
     size = max(round(image.columns * column_mm * scale), 8), max(round(image.rows * row_mm * scale), 8)
-    grey = cv2.resize((unit * 255).astype(np.uint8), size, interpolation=cv2.INTER_AREA)
+    grey = cv2.resize((image.shown(image.pixels[index]) * 255).astype(np.uint8), size, interpolation=cv2.INTER_AREA)
     picture = np.repeat(grey[..., np.newaxis], 3, axis=2)
     if one.class_map is not None:
         for label, name in one.class_map.names.items():

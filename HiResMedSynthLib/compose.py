@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from HiResMedSynthLib import fusion, mark
+from HiResMedSynthLib.bounding_box import bounding_box
 from HiResMedSynthLib.case import HALF, Case, PlacedLesion
 from HiResMedSynthLib.errors import CaseError
 from HiResMedSynthLib.image import MedicalImage
@@ -81,16 +82,16 @@ def boxes_of(case: Case) -> tuple[Box, ...]:
         for offset, plane in enumerate(lesion.alpha >= HALF):
             if not plane.any():
                 continue
-            rows, columns = np.flatnonzero(plane.any(axis=1)), np.flatnonzero(plane.any(axis=0))
+            rows, columns = bounding_box(plane)
             boxes.append(
                 Box(
                     lesion=lesion.number,
                     type=lesion.type,
                     slice=lesion.corner[0] + offset,
-                    row_min=lesion.corner[1] + int(rows[0]),
-                    column_min=lesion.corner[2] + int(columns[0]),
-                    row_max=lesion.corner[1] + int(rows[-1]) + 1,
-                    column_max=lesion.corner[2] + int(columns[-1]) + 1,
+                    row_min=lesion.corner[1] + rows.start,
+                    column_min=lesion.corner[2] + columns.start,
+                    row_max=lesion.corner[1] + rows.stop,
+                    column_max=lesion.corner[2] + columns.stop,
                 )
             )
     return tuple(boxes)

@@ -79,8 +79,7 @@ def draw_case(
     report(0, total, "looking where lesions may go")
     if ground is None:
         ground = prepare_ground(
-            background, domain=settings.domain, margins=settings.margins, placement=settings.placement,
-            progress=lambda slices, of, what: report(0, total, f"{what}, slice {slices} of {of}"),
+            background, domain=settings.domain, margins=settings.margins, placement=settings.placement, by_slice=True
         )  # fmt: skip
     elif (ground.margins, ground.placement) != (settings.margins, settings.placement) or settings.domain not in (
         None,
@@ -90,6 +89,12 @@ def draw_case(
             "the background was prepared for other margins, another domain or another way to find places",
             remedy="Prepare it anew with these settings.",
         )
+
+    def looking(done: int, of: int, what: str) -> None:
+        report(0, total, f"{what}, slice {done} of {of}")
+
+    if any(request.place is None for request in settings.requests):
+        ground.look_everywhere(looking)  # a place is drawn from all slices
     if ground.domain == "mr":
         check_settings(settings, ground)
     elif ground.is_projection and ground.signal_range[1] - ground.signal_range[0] < FILM_NARROWEST:
@@ -104,7 +109,9 @@ def draw_case(
             remedy="Give --contrast and --cnr from 0 up; below zero they are for MR.",
         )
     log = [note] if (note := settings.placement.fallback(ground.domain)) else []
-    drawing = _Drawing(ground=ground, settings=settings, seed=seed, bank=bank or load_bank(), log=log, lesions=[])
+    drawing = _Drawing(
+        ground=ground, settings=settings, seed=seed, bank=bank or load_bank(), log=log, lesions=[], looking=looking
+    )
     # Places that were asked for come first, so that drawn ones keep clear of them; numbers follow the requests.
     order = sorted(range(len(settings.requests)), key=lambda k: settings.requests[k].place is None)
     for done, index in enumerate(order, start=1):
@@ -141,6 +148,7 @@ class _Drawing:
     bank: Bank
     log: list[str]
     lesions: list[PlacedLesion]
+    looking: Progress
     occupied: NDArray[np.bool_] | None = None
     generators: dict[tuple[str, str | None, str | None], Generator] = field(default_factory=dict)
 
@@ -237,8 +245,13 @@ class _Drawing:
 
     def _refuse_giant(self, number: int, request: LesionRequest) -> None:
         """A lesion that can fit nowhere is refused before it is rendered."""
+        needed_mm = request.size_mm[0] / LARGEST_IN_ROOM
+        if request.place is not None:
+            there = min(max(round(request.place[0]), 0), self.ground.image.slices - 1)
+            if self.ground.room_in_slice_mm(there) >= needed_mm:
+                return  # the other slices need not be looked at
         room_mm = self.ground.room_mm
-        if request.size_mm[0] > LARGEST_IN_ROOM * room_mm:
+        if room_mm < needed_mm:
             raise PlacementError(
                 f"a lesion of {request.size_mm[0]:g} mm is too big here: the largest free place is {room_mm:.0f} mm "
                 f"across, and with what reaches beyond its diameter a lesion needs {1 / LARGEST_IN_ROOM:g} times that",
@@ -305,6 +318,7 @@ class _Drawing:
         problem = self._problem(shape, corner)
         if not problem:
             return
+        self.ground.look_everywhere(self.looking)
         forbidden = self.ground.forbidden(shape.allow)
         if self.occupied is not None:
             forbidden = forbidden | self.occupied

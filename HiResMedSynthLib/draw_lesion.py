@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from HiResMedSynthLib.bounding_box import bounding_box
 from HiResMedSynthLib.case import HALF, LesionRequest, Point
 from HiResMedSynthLib.choices import FusionName
 from HiResMedSynthLib.errors import SettingsError
@@ -297,7 +298,6 @@ def _cropped(
     """The patch without its empty shell, which would keep a lesion off the image's border."""
     if not alpha.any():
         return corner, alpha, density
-    spans = [np.flatnonzero(alpha.any(axis=tuple(k for k in range(3) if k != axis))) for axis in range(3)]
-    box = tuple(slice(int(span[0]), int(span[-1]) + 1) for span in spans)
+    box = bounding_box(alpha)
     low: Index = (corner[0] + box[0].start, corner[1] + box[1].start, corner[2] + box[2].start)
     return low, np.ascontiguousarray(alpha[box]), np.ascontiguousarray(density[box])

@@ -65,6 +65,14 @@ class Ground:
         """`[slice, row, column]`, True = forbidden; classes named in `allow` count as permitted. Cached."""
         return self._forbidden_by_allowance(tuple(sorted(allow)))
 
+    def forbidden_in(self, region: tuple[slice, ...], allow: Collection[str] = ()) -> NDArray[np.bool_]:
+        """The same of a region, slices along (slice, row, column); only its slices are looked at."""
+        return self.danger_map.forbidden(allow, within=region)
+
+    def look_everywhere(self, progress: Progress | None = None) -> None:
+        """Looks at the slices that were not needed so far; `progress`: called with (slices done, slices, what)."""
+        self.danger_map.look_everywhere(None if progress is None else partial(_tell, progress))
+
     def sampler(self, allow: Collection[str] = (), zone: Zone | None = None) -> PlaceSampler:
         """Draws places from the location prior restricted to permitted tissue and a zone. Cached.
 
@@ -275,12 +283,21 @@ class Ground:
     @cached_property
     def room_mm(self) -> float:
         """Diameter in millimetres of the largest disc that fits into the permitted tissue of a slice."""
+        return max(self.room_in_slice_mm(index) for index in range(self.image.slices))
+
+    def room_in_slice_mm(self, index: int) -> float:
+        """The same of one slice, which alone is looked at. Cached."""
         import cv2
 
-        radius = 0.0
-        for plane in self.forbidden():
-            radius = max(radius, float(cv2.distanceTransform((~plane).astype(np.uint8), cv2.DIST_L2, 5).max()))
-        return 2 * radius * max(self.image.spacing_mm[1:])
+        if index not in self._rooms_mm:
+            plane = ~self.forbidden_in((slice(index, index + 1), slice(None), slice(None)))[0]
+            radius = float(cv2.distanceTransform(plane.astype(np.uint8), cv2.DIST_L2, 5).max())
+            self._rooms_mm[index] = 2 * radius * max(self.image.spacing_mm[1:])
+        return self._rooms_mm[index]
+
+    @cached_property
+    def _rooms_mm(self) -> dict[int, float]:
+        return {}
 
     @cached_property
     def grey_per_mm_water(self) -> float:
@@ -300,6 +317,7 @@ def prepare_ground(
     margins: Margins | None = None,
     placement: PlacementMethod | None = None,
     progress: Progress | None = None,
+    by_slice: bool = False,
 ) -> Ground:
     """The background with its danger map.
 
@@ -309,6 +327,7 @@ def prepare_ground(
         margins: distances kept.
         placement: how places are found; None: the best shipped way.
         progress: called with (slices done, slices, what).
+        by_slice: a CT's slices are looked at when a lesion needs them (`Ground.look_everywhere`: all), not now.
 
     Raises:
         GeometryError: the spacing is unknown, or the stack is no regular volume.
@@ -343,7 +362,7 @@ def prepare_ground(
     placement.prior_task(domain)  # refuses a prior that can't be before the map is made
     network = placement.danger_network(domain)
     told = None if progress is None else partial(_tell, progress)
-    found = danger(image, domain=domain, margins=margins, network=network, progress=told)
+    found = danger(image, domain=domain, margins=margins, network=network, progress=told, by_slice=by_slice)
     return Ground(image=image, domain=domain, margins=margins, danger_map=found, placement=placement)
 
 

@@ -350,6 +350,11 @@ class MedicalImage:
         low, high = LUNG_HU
         return LUNG_WINDOW if np.mean((some > low) & (some < high)) > LUNG_SHARE else SOFT_TISSUE_WINDOW
 
+    def shown(self, values: NDArray[Any], window: Window | None = None) -> NDArray[np.float32]:
+        """`pixels` or a part in a window (None: `display_window()`), 0..1, bright = dense; float32, same shape."""
+        unit = (window or self.display_window()).to_unit(values)
+        return unit if self.bright_is_dense else 1 - unit
+
     def with_pixels(self, pixels: NDArray[Any]) -> MedicalImage:
         """The same image with other pixels of the same shape and type.
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from HiResMedSynthLib import measure
+from HiResMedSynthLib.bounding_box import bounding_box
 from HiResMedSynthLib.case import HALF, PlacedLesion
 from HiResMedSynthLib.fusion import ALPHA_ONE, blend
 from HiResMedSynthLib.ground import Ground
@@ -160,8 +161,7 @@ def _widened(
     values = np.where(more, pixels + whole, values)
     int16 = np.iinfo(np.int16)
     intensity = np.floor(np.clip(values, int16.min, int16.max) + 0.5).astype(np.int16)
-    spans = [np.flatnonzero(alpha.any(axis=tuple(k for k in range(3) if k != axis))) for axis in range(3)]
-    box = tuple(slice(int(span[0]), int(span[-1]) + 1) for span in spans)
+    box = bounding_box(alpha)
     corner = [low - part.start + side.start for low, part, side in zip(lesion.corner, region, box, strict=True)]
     return replace(
         lesion, corner=(corner[0], corner[1], corner[2]), alpha=np.ascontiguousarray(alpha[box]),

@@ -214,7 +214,7 @@ def _surroundings(shape: DrawnShape, ground: Ground, corner: Index) -> tuple[flo
     footprint[inside] = shape.footprint
     pixels = image.pixels[around]
     ring = measure.ring(footprint, spacing_mm=spacing, inner_mm=RING_MM[0], outer_mm=RING_MM[1])
-    tissue = ring & ~ground.forbidden(shape.allow)[around]
+    tissue = ring & ~ground.forbidden_in(around, shape.allow)
     usable = tissue if tissue.sum() >= 30 else ring if ring.any() else np.ones_like(footprint)
     darker, brighter = (float(value) for value in np.percentile(pixels[usable], [10, 90]))
     return float(np.median(pixels[usable])), float(measure.noise(pixels, usable)), (darker, brighter)

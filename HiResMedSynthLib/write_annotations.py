@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from HiResMedSynthLib.annotated_image import AnnotatedImage, Index
+from HiResMedSynthLib.bounding_box import bounding_box
 from HiResMedSynthLib.detection_formats import coco_categories, run_lengths, yolo_line
 from HiResMedSynthLib.errors import ExportError
 from HiResMedSynthLib.image import MedicalImage
@@ -124,10 +125,9 @@ def _volume(image: MedicalImage, number: int) -> dict[str, Any]:
 def _planes(corner: Index, mask: NDArray[np.bool_]) -> Iterator[tuple[int, tuple[int, int], NDArray[np.bool_]]]:
     """(slice, (row, column), tight plane) of every slice that a patch touches."""
     for index, plane in enumerate(mask, start=corner[0]):
-        rows, columns = np.flatnonzero(plane.any(axis=1)), np.flatnonzero(plane.any(axis=0))
-        if rows.size:
-            tight = plane[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-            yield index, (corner[1] + int(rows[0]), corner[2] + int(columns[0])), tight
+        if plane.any():
+            rows, columns = bounding_box(plane)
+            yield index, (corner[1] + rows.start, corner[2] + columns.start), plane[rows, columns]
 
 
 def _runs(plane: NDArray[np.bool_], row: int, column: int, image: MedicalImage) -> dict[str, list[int]]:

@@ -15,8 +15,8 @@ LIBRARY = ROOT / "HiResMedSynthLib"
 HEAVY = {"torch", "torchvision", "SimpleITK", "pydicom", "cv2", "highdicom", "gdcm", "vtk"}
 
 FOUNDATION = {
-    "aside", "card_texts", "choices", "detection_formats", "errors", "flow", "free_memory", "layers", "patient_split",
-    "synthetic_words", "torchvision_guard", "versions",
+    "aside", "bounding_box", "card_texts", "choices", "detection_formats", "errors", "flow", "free_memory", "layers",
+    "patient_split", "synthetic_words", "torchvision_guard", "versions",
 }  # fmt: skip
 IMAGE = {"image"}
 PIXELS = {"write_volume", "read", "read_dicom", "inpaint", "project", "edge_profile", "measure", "annotations", "mark"}

@@ -13,7 +13,7 @@ from PIL import Image
 
 from HiResMedSynthLib.cli.inspect import inspect_command
 from HiResMedSynthLib.errors import ReadError
-from HiResMedSynthLib.image import ORIENTATION_UNKNOWN
+from HiResMedSynthLib.image import ORIENTATION_UNKNOWN, MedicalImage, Window
 from HiResMedSynthLib.inspect import describe
 from HiResMedSynthLib.read import read_image
 
@@ -165,3 +165,11 @@ def test_a_ct_without_a_window_is_shown_in_that_of_what_it_shows(tmp_path: Path)
     assert read_image(write_volume(tmp_path / "abdomen.nrrd", chest)).display_window().center == 40
     chest[:, 10:30, 10:20] = -850
     assert read_image(write_volume(tmp_path / "chest.nrrd", chest)).display_window().center == -600
+
+
+def test_what_is_dense_is_shown_bright_by_either_photometric() -> None:
+    values, window = np.array([[[0, 100, 150, 250]]], np.int16), Window(center=150, width=100)
+    film = MedicalImage(pixels=values, modality="DX", window=window)
+    inverted = MedicalImage(pixels=250 - values, modality="DX", photometric="MONOCHROME1")
+    assert film.shown(film.pixels).tolist() == [[[0, 0, 0.5, 1]]]
+    assert inverted.shown(inverted.pixels, Window(center=100, width=100)).tolist() == [[[0, 0, 0.5, 1]]]

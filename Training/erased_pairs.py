@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt, gaussian_filter
 
+from HiResMedSynthLib.bounding_box import bounding_box
 from HiResMedSynthLib.errors import PlacementError
 from HiResMedSynthLib.inpaint import inpaint
 from HiResMedSynthLib.placement.surroundings import bright
@@ -108,12 +109,7 @@ def erase(
     Raises:
         PlacementError: there is no parenchyma around.
     """
-    others = [tuple(other for other in range(mask.ndim) if other != axis) for axis in range(mask.ndim)]
-    edges = [np.flatnonzero(mask.any(axis=axes)) for axes in others]
-    window = tuple(
-        slice(max(0, int(seen[0]) - reach), int(seen[-1]) + 1 + reach)
-        for seen, reach in ((seen, round(MARGIN_MM / step)) for seen, step in zip(edges, spacing_mm, strict=True))
-    )
+    window = bounding_box(mask, [round(MARGIN_MM / step) for step in spacing_mm])
     hu, mask = hu[window], mask[window]
     tissue, away, around = _around(mask, lung[window], dense[window], spacing_mm)
     if tissue.sum() < mask.sum() / 4 or not around.any():
@@ -122,7 +118,7 @@ def erase(
     weight = gaussian_filter(tissue.astype(np.float32), sigma)
     smooth = gaussian_filter(np.where(tissue, hu, 0).astype(np.float32), sigma) / np.maximum(weight, 1e-3)
     membrane = np.zeros(hu.shape, dtype=np.float32)
-    rim = tuple(slice(int(at.min()), int(at.max()) + 1) for at in np.nonzero(away <= RIM_MM))
+    rim = bounding_box(away <= RIM_MM)
     if tissue[rim].any():
         membrane[rim] = inpaint(smooth[rim], ~tissue[rim], spacing_mm=spacing_mm)
     filled = membrane[mask] + _grain(hu - smooth, tissue, mask, rng)

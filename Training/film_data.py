@@ -34,6 +34,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from HiResMedSynthLib.bounding_box import bounding_box
 from HiResMedSynthLib.errors import HiResMedSynthError, ReadError
 from HiResMedSynthLib.patient_split import held_out_by_rule
 from Training.folder_of_images import FORMATS, DicomFile, dicom_files, files_below, identity, tell_damaged
@@ -254,9 +255,8 @@ def _read_radiograph(folder: Path, found: DicomFile) -> RawFilm:
     grey = image.pixels[0].astype(np.float32)
     if image.padding_value is not None:  # what the detector didn't see is cut off, as far as a rectangle can
         seen = grey != image.padding_value
-        rows, columns = np.flatnonzero(seen.any(axis=1)), np.flatnonzero(seen.any(axis=0))
-        if len(rows):
-            grey = grey[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        if seen.any():
+            grey = grey[bounding_box(seen)]
     spacing = image.pixel_spacing_mm
     return RawFilm(
         path=found.path,

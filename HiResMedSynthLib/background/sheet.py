@@ -20,8 +20,7 @@ def thumbnail(image: MedicalImage) -> Image:
     """The single slice in its window, 8 bits, bright = dense, at most `TILE` pixels wide and high."""
     from PIL import Image
 
-    unit = image.display_window().to_unit(image.pixels[0])
-    grey = Image.fromarray(((unit if image.bright_is_dense else 1 - unit) * 255).astype(np.uint8))
+    grey = Image.fromarray((image.shown(image.pixels[0]) * 255).astype(np.uint8))
     row_mm, column_mm = image.pixel_spacing_mm or (1.0, 1.0)
     scale = TILE / max(image.rows * row_mm, image.columns * column_mm)
     size = max(round(image.columns * column_mm * scale), 1), max(round(image.rows * row_mm * scale), 1)

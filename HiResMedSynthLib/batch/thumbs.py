@@ -37,8 +37,7 @@ def thumb(made: MadeCase) -> Image:
     both = Image.new("RGB", (2 * SIDE, SIDE), BEHIND)
     whole, near = made.composition.background.display_window(), zoom_window(made.composition, index, rows, columns)
     for k, (part, window) in enumerate((((slice(None), slice(None)), whole), ((rows, columns), near))):
-        unit = window.to_unit(image.pixels[index][part])
-        grey = ((unit if image.bright_is_dense else 1 - unit) * 255).astype(np.uint8)
+        grey = (image.shown(image.pixels[index][part], window) * 255).astype(np.uint8)
         picture = _outlined(grey, mask[part], (row_mm, column_mm))
         both.paste(picture, (k * SIDE + (SIDE - picture.width) // 2, (SIDE - picture.height) // 2))
     return both

@@ -122,8 +122,7 @@ class Grid:
         """`[row, column]` 0..1, bright = dense, of a single slice."""
         import cv2
 
-        unit = (self.window or image.window or full_range(image)).to_unit(image.pixels[0])
-        unit = unit if image.bright_is_dense else 1 - unit
+        unit = image.shown(image.pixels[0], self.window or image.window or full_range(image))
         if unit.shape != self.size:
             unit = cv2.resize(unit, self.size[::-1], interpolation=cv2.INTER_AREA)
         if self.step:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from HiResMedSynthLib.bounding_box import bounding_box
 from HiResMedSynthLib.edge_profile import edges
 from HiResMedSynthLib.evaluation.comparable import Grid
 from HiResMedSynthLib.evaluation.image_sets import Loaded
@@ -70,7 +71,7 @@ def numbers_by_name(lesions: Sequence[LesionNumbers]) -> dict[str, NDArray[np.fl
 
 def _in_ct(loaded: Loaded, mask: NDArray[np.bool_]) -> tuple[dict[str, float], dict[str, bool]]:
     spacing = loaded.image.spacing_mm
-    box = _around(mask, tuple(math.ceil(MARGIN_MM / s) for s in spacing))
+    box = bounding_box(mask, [math.ceil(MARGIN_MM / s) for s in spacing])
     measured = lesion_measures(loaded.image.pixels[box].astype(np.float32), mask[box], spacing_mm=spacing)
     values = {SIZE: _diameter(mask, spacing)}
     values |= {name: float(getattr(measured, key)) for key, name in CT_NAMES.items()}
@@ -92,7 +93,7 @@ def _in_plane(loaded: Loaded, mask: NDArray[np.bool_], grid: Grid) -> dict[str, 
     image = loaded.image.single_slice(k)
     unit = replace(grid, size=(image.rows, image.columns)).values(image)
     plane = mask[k]
-    box = _around(plane, (MARGIN_PX,) * 2)
+    box = bounding_box(plane, MARGIN_PX)
     cut, inside = unit[box], plane[box]
     rays = edges(cut, inside, spacing_mm=(1.0, 1.0))
     deep = binary_erosion(inside, np.ones((3, 3)))
@@ -118,12 +119,3 @@ def _diameter(mask: NDArray[np.bool_], spacing: tuple[float, float, float]) -> f
     if mask.shape[0] == 1:
         return 2 * math.sqrt(int(mask.sum()) * spacing[1] * spacing[2] / math.pi)
     return float((6 * int(mask.sum()) * math.prod(spacing) / math.pi) ** (1 / 3))
-
-
-def _around(mask: NDArray[np.bool_], margin: Sequence[int]) -> tuple[slice, ...]:
-    """The box of a mask with a margin, inside the array."""
-    found = []
-    for axis, wide in enumerate(margin):
-        held = np.flatnonzero(mask.any(axis=tuple(k for k in range(mask.ndim) if k != axis)))
-        found.append(slice(max(int(held[0]) - wide, 0), int(held[-1]) + 1 + wide))
-    return tuple(found)

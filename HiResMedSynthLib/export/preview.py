@@ -126,9 +126,7 @@ def _picture(image: MedicalImage, window: Window, index: int, box: tuple[int, in
     from PIL import Image
 
     row, column, rows, columns = box
-    unit = window.to_unit(image.pixels[index, row : row + rows, column : column + columns])
-    if not image.bright_is_dense:
-        unit = 1.0 - unit
+    unit = image.shown(image.pixels[index, row : row + rows, column : column + columns], window)
     picture = Image.fromarray((unit * 255).astype(np.uint8)).convert("RGB")
     row_mm, column_mm = image.pixel_spacing_mm or (1.0, 1.0)
     scale = PANEL / max(columns * column_mm, rows * row_mm)

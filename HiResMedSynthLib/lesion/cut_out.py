@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from HiResMedSynthLib.bounding_box import bounding_box
 from HiResMedSynthLib.lesion.lesion import ALPHA_ONE, Lesion, LesionCard
 from HiResMedSynthLib.lesion.matte import pull_matte
 
@@ -43,8 +44,7 @@ def cut_out(
     alpha[distance_transform_edt(~main) > 2] = 0.0  # specks: ends of vessels that the matte cut through
     intensity = np.where(alpha > 0.3, weighted / np.maximum(alpha, 0.3), spread)
     intensity = np.clip(intensity, matte.foreground_hu.min(), matte.foreground_hu.max())
-    spans = [np.flatnonzero(alpha.any(axis=tuple(k for k in range(3) if k != axis))) for axis in range(3)]
-    crop = tuple(slice(span[0], span[-1] + 1) for span in spans)
+    crop = bounding_box(alpha)
     return Lesion(
         intensity_hu=np.pad(np.round(intensity[crop]).astype(np.int16), 1, mode="edge"),
         alpha=np.pad(np.round(alpha[crop] * 255).astype(np.uint16) * np.uint16(ALPHA_ONE // 255), 1),

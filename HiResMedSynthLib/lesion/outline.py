@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from HiResMedSynthLib.bounding_box import bounding_box
 from HiResMedSynthLib.errors import BankError
 from HiResMedSynthLib.image import MedicalImage
 
@@ -121,8 +122,7 @@ def _cropped(whole: NDArray[np.bool_]) -> Outline:
         raise BankError(
             f"the outline covers {100 * share:.0f} % of the image", remedy="Outline the lesion only, in a wider image."
         )
-    spans = [np.flatnonzero(whole.any(axis=tuple(k for k in range(3) if k != axis))) for axis in range(3)]
-    box = tuple(slice(int(span[0]), int(span[-1]) + 1) for span in spans)
+    box = bounding_box(whole)
     return (box[0].start, box[1].start, box[2].start), whole[box]
 
 

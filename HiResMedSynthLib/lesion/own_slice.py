@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from HiResMedSynthLib import measure
+from HiResMedSynthLib.bounding_box import bounding_box
 from HiResMedSynthLib.choices import LesionType
 from HiResMedSynthLib.errors import BankError
 from HiResMedSynthLib.image import MedicalImage
@@ -106,9 +107,7 @@ def own_slice(
     voxel_mm = round(float(np.clip(diameter / 14, *VOXEL_MM)), 2)
     flat = _resampled(alpha, foreground, (row_mm / voxel_mm, column_mm / voxel_mm))
     solid = np.pad(inflate(flat), ((0, 0), (1, 1), (1, 1), (1, 1)))
-    spans = [np.flatnonzero(solid[1].any(axis=tuple(k for k in range(3) if k != axis))) for axis in range(3)]
-    crop = tuple(slice(int(span[0]) - 1, int(span[-1]) + 2) for span in spans)
-    return from_grid(solid[(slice(None), *crop)], voxel_mm, card)
+    return from_grid(solid[(slice(None), *bounding_box(solid[1], 1))], voxel_mm, card)
 
 
 def _around(

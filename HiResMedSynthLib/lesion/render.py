@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from HiResMedSynthLib.bounding_box import bounding_box
 from HiResMedSynthLib.lesion.deform import FINE_BEND, Deformation
 from HiResMedSynthLib.lesion.lesion import ALPHA_ONE, Lesion
 
@@ -137,7 +138,7 @@ def render_projection(
     silhouette = np.clip(silhouette, 0.0, 1.0)
     silhouette[silhouette < SMALLEST_ALPHA] = 0.0
     water[silhouette == 0] = 0.0
-    _, rows, columns = _trimmed(silhouette[np.newaxis])
+    rows, columns = _trimmed(silhouette)
     volume = float(alpha.sum()) * math.prod(spacing)
     return ProjectedLesion(
         corner=(low[0] + rows.start - 1, low[1] + columns.start - 1),
@@ -296,11 +297,6 @@ def _voxel_means(values: NDArray[np.float32], samples: tuple[int, int, int]) -> 
     return np.asarray(blocks.mean(axis=(1, 3, 5), dtype=np.float32))
 
 
-def _trimmed(alpha: NDArray[np.float32]) -> tuple[slice, slice, slice]:
+def _trimmed(alpha: NDArray[np.float32]) -> tuple[slice, ...]:
     """The bounding box of what isn't empty (one voxel in the middle if all is)."""
-    spans = []
-    for axis in range(3):
-        used = np.flatnonzero(alpha.any(axis=tuple(k for k in range(3) if k != axis)))
-        middle = alpha.shape[axis] // 2
-        spans.append(slice(int(used[0]), int(used[-1]) + 1) if len(used) else slice(middle, middle + 1))
-    return spans[0], spans[1], spans[2]
+    return bounding_box(alpha) if alpha.any() else tuple(slice(n // 2, n // 2 + 1) for n in alpha.shape)

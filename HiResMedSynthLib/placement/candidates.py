@@ -81,7 +81,7 @@ def footprint_problem(
         corner: (slice, row, column) index of the patch's first voxel in the image.
         allow: classes that count as permitted.
     """
-    if not _inside(danger_map.labels.shape, footprint, corner):
+    if not _inside(danger_map.shape, footprint, corner):
         return (OUTSIDE_IMAGE,)
     region = tuple(slice(low, low + size) for low, size in zip(corner, footprint.shape, strict=True))
     return tuple(name for name in danger_map.classes_in(region, footprint) if name not in allow)

@@ -65,12 +65,25 @@ class DangerMap:
         labels.flags.writeable = False
         object.__setattr__(self, "labels", labels)
 
-    def forbidden(self, allow: Collection[str] = ()) -> NDArray[np.bool_]:
-        """`[slice, row, column]`, True = forbidden; classes named in `allow` count as permitted."""
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(slices, rows, columns)."""
+        slices, rows, columns = self.labels.shape
+        return slices, rows, columns
+
+    def part(self, region: tuple[slice, ...]) -> NDArray[np.uint8]:
+        """The labels of a region: slices along (slice, row, column)."""
+        return self.labels[region]
+
+    def look_everywhere(self, progress: Progress | None = None) -> None:
+        """Finds what is not found yet (`DangerBySlice`); `progress`: called with (slices done, slices in all)."""
+
+    def forbidden(self, allow: Collection[str] = (), *, within: tuple[slice, ...] | None = None) -> NDArray[np.bool_]:
+        """`[slice, row, column]`, True = forbidden; classes named in `allow` count as permitted; `within` a region."""
         table = np.zeros(256, dtype=bool)
         for label, name in self.names.items():
             table[label] = name not in allow
-        return np.asarray(table[self.labels])
+        return np.asarray(table[self.labels if within is None else self.part(within)])
 
     def region(self, names: Collection[str]) -> NDArray[np.bool_]:
         """`[slice, row, column]`, True where the class is one of `names`, or permitted."""
@@ -83,7 +96,7 @@ class DangerMap:
             region: slices along (slice, row, column).
             footprint: which voxels of the region count; None: all.
         """
-        part = self.labels[region]
+        part = self.part(region)
         counts = np.bincount(part.ravel() if footprint is None else part[footprint], minlength=1)
         order = [int(label) for label in np.argsort(-counts, kind="stable") if label != PERMITTED and counts[label]]
         return tuple(self.names[label] for label in order)
@@ -96,6 +109,7 @@ def danger(
     margins: Margins,
     network: PlacementNetwork | None = None,
     progress: Progress | None = None,
+    by_slice: bool = False,
 ) -> DangerMap:
     """The danger map of an image.
 
@@ -105,6 +119,7 @@ def danger(
         margins: distances added to the forbidden structures.
         network: what names the anatomy; None: the rule of the domain.
         progress: called with (slices done, slices in all).
+        by_slice: a chest CT's slices are looked at when they are asked for, not now.
 
     Raises:
         GeometryError: the spacing is unknown.
@@ -127,16 +142,16 @@ def danger(
 
         return danger_mr(image)
     if domain == "lung-ct":
-        if network is not None:
-            from HiResMedSynthLib.placement.network_ct import danger_network_ct
+        from HiResMedSynthLib.placement.danger_ct import danger_lung_ct, danger_network_ct
 
-            return danger_network_ct(image, margins=margins, network=network, progress=progress)
-        from HiResMedSynthLib.placement.rule_ct import danger_lung_ct as rule
-    elif network is not None:
+        if network is None:
+            return danger_lung_ct(image, margins=margins, progress=progress, by_slice=by_slice)
+        return danger_network_ct(image, margins=margins, network=network, progress=progress, by_slice=by_slice)
+    if network is not None:
         from HiResMedSynthLib.placement.regions_film import danger_network_film
 
         return danger_network_film(image, domain=domain, margins=margins, network=network)
-    elif domain == "cxr":
+    if domain == "cxr":
         from HiResMedSynthLib.placement.rule_cxr import danger_cxr as rule
     else:
         from HiResMedSynthLib.placement.rule_kub import danger_kub as rule

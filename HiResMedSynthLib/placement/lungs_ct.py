@@ -41,19 +41,14 @@ def find_chest_regions(hu: NDArray[Any], *, spacing_mm: tuple[float, float, floa
     smooth = np.empty(hu.shape, dtype=np.int16)
     small = np.empty((slices, work_rows, work_columns), dtype=np.int16)
     for index in range(slices):
-        picture = np.clip(hu[index], -1024, 3071).astype(np.float32)  # padding of -2048 or -3024 is air
-        picture = cv2.GaussianBlur(picture, (0, 0), sigmaX=SMOOTH_MM / column_mm, sigmaY=SMOOTH_MM / row_mm)
+        picture = smoothed(hu[index], (row_mm, column_mm))
         smooth[index] = np.rint(picture)
         small[index] = np.rint(cv2.resize(picture, (work_columns, work_rows), interpolation=cv2.INTER_AREA))
     body = np.stack([_body(picture, work_mm) for picture in small])
     air = (small < AIR_HU) & body
     lungs, airways = _lungs_and_airways(air, small, work_mm)
     if not lungs.any():
-        raise PlacementError(
-            "no lung was found in this image",
-            remedy="Is it a chest CT in HU, with the lungs in view? Take another slice, or say what it shows with "
-            "--domain.",
-        )
+        raise no_lung()
     full_lungs = np.empty(hu.shape, dtype=bool)
     full_body = np.empty(hu.shape, dtype=bool)
     full_airways = np.empty(hu.shape, dtype=bool)
@@ -66,6 +61,23 @@ def find_chest_regions(hu: NDArray[Any], *, spacing_mm: tuple[float, float, floa
         full_lungs[index] = _close(seed, CLOSING_MM, row_mm, column_mm) & ~full_airways[index]
         full_body[index] = (_enlarge(body[index], rows, columns) > 0) | full_lungs[index]
     return ChestRegions(smooth_hu=smooth, body=full_body, lungs=full_lungs, airways=full_airways)
+
+
+def no_lung() -> PlacementError:
+    """The error of an image without lung."""
+    return PlacementError(
+        "no lung was found in this image",
+        remedy="Is it a chest CT in HU, with the lungs in view? Take another slice, or say what it shows with "
+        "--domain.",
+    )
+
+
+def smoothed(hu: NDArray[Any], mm: tuple[float, float]) -> NDArray[np.float32]:
+    """One slice `[row, column]` in HU, smoothed by a millimetre; `mm`: (row, column) spacing."""
+    import cv2
+
+    picture = np.clip(hu, -1024, 3071).astype(np.float32)  # padding of -2048 or -3024 is air
+    return np.asarray(cv2.GaussianBlur(picture, (0, 0), sigmaX=SMOOTH_MM / mm[1], sigmaY=SMOOTH_MM / mm[0]))
 
 
 def _enlarge(mask: NDArray[np.bool_], rows: int, columns: int) -> NDArray[np.uint8]:

@@ -8,12 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from HiResMedSynthLib.errors import PlacementError
-from HiResMedSynthLib.image import MedicalImage
-from HiResMedSynthLib.placement.danger import DangerMap, Progress
-from HiResMedSynthLib.placement.lungs_ct import find_chest_regions
-from HiResMedSynthLib.placement.margins import Margins
 from HiResMedSynthLib.placement.network import to_unit
-from HiResMedSynthLib.placement.regions_ct import ChestRegions, danger_of_regions
+from HiResMedSynthLib.placement.regions_ct import MASKS, ChestRegions
 
 if TYPE_CHECKING:
     from HiResMedSynthLib.placement.network import PlacementNetwork
@@ -31,8 +27,6 @@ TASK = "danger-ct"
 FACTS = {"pixel_mm": 2.1, "low_hu": -1024.0, "high_hu": 600.0}
 SMALLEST_PX = 64  # of a picture on the grid; smaller ones (crops) lie in a frame of air
 MIRRORED_PX = 32  # of a picture on the grid; larger ones go on beyond their border as in a mirror
-CHUNK = 8  # slices at a time
-SMOOTH_MM = 1.0
 AIR_HU = -400.0
 WALL_HU = -700.0  # the rim of an airway is denser, that of parenchyma isn't
 BORDER_MM = 2.5  # how far the network's border of the lung may be moved by HU
@@ -41,143 +35,54 @@ PATIENT_SHARE = 0.25  # of the largest piece's area: smaller pieces of tissue ar
 OPEN_SHARE = 0.2  # of the rim of a piece of lung that may touch what is outside the body
 GAS_HU = -975.0  # median of the air of a piece of lung; below it is free gas, as for the rule
 SMALLEST_LUNG_MM2 = 50.0  # a speck of lung in one slice
-LEAST_LUNG_MM2 = 150.0  # of lung in the best slice; less is no chest
 FAT_HU = (-150.0, -50.0)  # on the smoothed picture; consolidation and effusion lie above, ground glass below
 FAT_BLUR_HU = (-190.0, -10.0)  # what belongs to fat beside it
 FAT_RADIUS_MM = 2.0  # of a disc that fat holds: the rim of a consolidation passes through its HU
 LEAST_FAT_MM2 = 400.0  # in one slice; smaller patches occur in diseased lungs
 
 
-def danger_network_ct(
-    image: MedicalImage, *, margins: Margins, network: PlacementNetwork, progress: Progress | None = None
-) -> DangerMap:
-    """The danger map of a chest CT (one slice, a crop of a lung, thick slices, a volume) by the network.
-
-    Args:
-        image: axial, in HU, of known spacing.
-        margins: distances added to the forbidden structures.
-        network: of task "danger-ct".
-        progress: called with (slices done, slices in all).
+def refuse_other_task(network: PlacementNetwork) -> None:
+    """Refuses a network that names something else than the regions of a chest CT.
 
     Raises:
-        GeometryError: the spacing is unknown.
-        PlacementError: no lung is in the image, it is not in HU, or the network is for another task.
-    """
-    spacing_mm = image.spacing_mm
-    if image.units != "HU":
-        raise PlacementError("this image is not in Hounsfield units", remedy="Give a CT, or say what it shows.")
-    regions = find_regions_by_both(image.pixels, spacing_mm=spacing_mm, network=network, progress=progress)
-    method = f"network {network.name}, with the rule's lungs; vessels by HU"
-    return danger_of_regions(regions, spacing_mm=spacing_mm, margins=margins, method=method)
-
-
-def find_regions_by_both(
-    hu: NDArray[Any],
-    *,
-    spacing_mm: tuple[float, float, float],
-    network: PlacementNetwork,
-    progress: Progress | None = None,
-) -> ChestRegions:
-    """The network's regions with the rule's lungs added, and without air that the rule knows to be no lung.
-
-    The rule is right wherever lung is aerated, the network also where disease fills it; air that the network alone
-    calls lung and that touches no lung of the rule's is gas, or lies beside an arm. In a slice without lung of the
-    rule's there is none: what is dense there is abdomen. Where the rule finds no lung in the whole image (a crop, a
-    white lung) the network stands alone.
-
-    Args, Raises: as `find_regions_by_network`.
-    """
-    named = find_regions_by_network(hu, spacing_mm=spacing_mm, network=network, progress=progress)
-    try:
-        ruled = find_chest_regions(hu, spacing_mm=spacing_mm)
-    except PlacementError:
-        return named
-    lungs = np.stack([
-        _with_rule(learned, rule, smooth)
-        for learned, rule, smooth in zip(named.lungs, ruled.lungs, named.smooth_hu, strict=True)
-    ])  # fmt: skip
-    airways = (ruled.airways | named.airways) & ~ruled.lungs
-    lungs &= ~airways
-    assert named.bone is not None
-    assert named.mediastinum is not None
-    free = ~(lungs | airways)
-    return ChestRegions(
-        smooth_hu=named.smooth_hu, body=named.body | ruled.body, lungs=lungs, airways=airways, bone=named.bone & free,
-        mediastinum=named.mediastinum & free,
-    )  # fmt: skip
-
-
-def _with_rule(learned: NDArray[np.bool_], ruled: NDArray[np.bool_], smooth_hu: NDArray[np.int16]) -> NDArray[np.bool_]:
-    """The lungs of one slice by both, without the network's pieces of air that lie apart from the rule's lungs."""
-    import cv2
-
-    if not ruled.any():
-        return ruled
-    count, parts = cv2.connectedComponents(learned.astype(np.uint8), connectivity=8)
-    near = cv2.dilate(ruled.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
-    lungs = ruled.copy()
-    for number in range(1, count):
-        piece = parts == number
-        if (piece & near).any() or np.median(smooth_hu[piece]) > AIR_HU:
-            lungs |= piece
-    return lungs
-
-
-def find_regions_by_network(
-    hu: NDArray[Any],
-    *,
-    spacing_mm: tuple[float, float, float],
-    network: PlacementNetwork,
-    progress: Progress | None = None,
-) -> ChestRegions:
-    """Body, lungs, airways, bone and mediastinum of a stack of axial slices.
-
-    Args:
-        hu: `[slice, row, column]` in HU.
-        spacing_mm: (slice, row, column).
-
-    Raises:
-        PlacementError: no lung is in the image, or the network is for another task.
+        PlacementError.
     """
     if network.plan.task != TASK or network.plan.classes != CLASSES:
         raise PlacementError(
             f"the network '{network.name}' is for {network.plan.task}, not for {TASK}",
             remedy="Give one trained by python -m Training.train_danger --domain lung-ct.",
         )
-    import cv2
 
-    slices, rows, columns = hu.shape
-    mm = (float(spacing_mm[1]), float(spacing_mm[2]))
-    smooth = np.empty(hu.shape, dtype=np.int16)
-    masks = {name: np.zeros(hu.shape, dtype=bool) for name in ("body", "lungs", "airways", "bone", "mediastinum")}
-    for start in range(0, slices, CHUNK):
-        part = [np.clip(picture, -1024, 3071).astype(np.float32) for picture in hu[start : start + CHUNK]]
-        for offset, logits in enumerate(_logits(part, mm, network)):
-            index, picture = start + offset, part[offset]
-            picture = cv2.GaussianBlur(picture, (0, 0), sigmaX=SMOOTH_MM / mm[1], sigmaY=SMOOTH_MM / mm[0])
-            smooth[index] = np.rint(picture)
-            named = _argmax(logits, rows, columns)
-            if max(logits.shape[1:]) < MIRRORED_PX:
-                _name_lung_by_hu(named, smooth[index])
-            named = _in_patient(named)
-            lungs = _refined_lungs(named, smooth[index], mm)
-            lungs &= ~_fat(lungs, smooth[index], mm)
-            airways, parenchyma = _airways(named, smooth[index], lungs, mm)
-            lungs |= parenchyma
-            masks["lungs"][index] = lungs
-            masks["airways"][index] = airways
-            masks["body"][index] = (named != OUTSIDE) | lungs
-            masks["bone"][index] = (named == BONE) & ~lungs
-            masks["mediastinum"][index] = (named == MEDIASTINUM) & ~lungs
-        if progress is not None:
-            progress(min(start + CHUNK, slices), slices)
-    if masks["lungs"].sum(axis=(1, 2)).max() * mm[0] * mm[1] < LEAST_LUNG_MM2:
-        raise PlacementError(
-            "no lung was found in this image",
-            remedy="Is it a chest CT in HU, with the lungs in view? Take another slice, or say what it shows with "
-            "--domain.",
-        )
-    return ChestRegions(smooth_hu=smooth, **masks)
+
+def name_slices(
+    hu: NDArray[Any], smooth_hu: NDArray[np.int16], *, mm: tuple[float, float], network: PlacementNetwork
+) -> ChestRegions:
+    """Body, lungs, airways, bone and mediastinum of a few axial slices, one by one; there may be no lung in them.
+
+    Args:
+        hu: `[slice, row, column]` in HU.
+        smooth_hu: the same by `smoothed`.
+        mm: (row, column) spacing.
+        network: of task "danger-ct".
+    """
+    _, rows, columns = hu.shape
+    masks = {name: np.zeros(hu.shape, dtype=bool) for name in MASKS}
+    pictures = [np.clip(picture, -1024, 3071).astype(np.float32) for picture in hu]
+    for index, logits in enumerate(_logits(pictures, mm, network)):
+        named = _argmax(logits, rows, columns)
+        if max(logits.shape[1:]) < MIRRORED_PX:
+            _name_lung_by_hu(named, smooth_hu[index])
+        named = _in_patient(named)
+        lungs = _refined_lungs(named, smooth_hu[index], mm)
+        lungs &= ~_fat(lungs, smooth_hu[index], mm)
+        airways, parenchyma = _airways(named, smooth_hu[index], lungs, mm)
+        lungs |= parenchyma
+        masks["lungs"][index] = lungs
+        masks["airways"][index] = airways
+        masks["body"][index] = (named != OUTSIDE) | lungs
+        masks["bone"][index] = (named == BONE) & ~lungs
+        masks["mediastinum"][index] = (named == MEDIASTINUM) & ~lungs
+    return ChestRegions(smooth_hu=smooth_hu, **masks)
 
 
 def to_grid(hu: NDArray[np.float32], mm: tuple[float, float], pixel_mm: float) -> NDArray[np.float32]:

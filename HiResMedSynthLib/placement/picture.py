@@ -93,8 +93,7 @@ def _picture(
 ) -> Image:
     from PIL import Image, ImageDraw, ImageFont
 
-    grey = image.display_window().to_unit(image.pixels[index])
-    grey = grey if image.bright_is_dense else 1 - grey
+    grey = image.shown(image.pixels[index])
     mixed: NDArray[Any] = (1 - strength[..., np.newaxis]) * 255 * grey[..., np.newaxis] + strength[
         ..., np.newaxis
     ] * colour

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +33,7 @@ WALL_HU = -750.0  # median of a bronchus's surroundings: walls, hilum; emphysema
 RIM_MM = 1.5  # the blur of a border: what is dense within it and nowhere deeper is wall
 SOLID_HU = -250.0  # on the smoothed picture: consolidation and effusion; ground glass lies below
 SOLID_RADIUS_MM = 7.0  # a dense region that holds a disc of this radius is no vessel
+MASKS = ("body", "lungs", "airways", "bone", "mediastinum")  # of `ChestRegions`
 LABELS_OF_RULE = {1: OUTSIDE_BODY, 2: CHEST_WALL, 3: MEDIASTINUM, 4: CENTRAL_AIRWAYS, 5: VESSELS, 6: PLEURA_MARGIN}
 LABELS_OF_NETWORK = {**LABELS_OF_RULE, 2: SOFT_WALL, 3: HEART, 7: BONE, 8: CONSOLIDATION}
 
@@ -55,6 +56,11 @@ class ChestRegions:
     airways: NDArray[np.bool_]
     bone: NDArray[np.bool_] | None = None
     mediastinum: NDArray[np.bool_] | None = None
+
+    def slices(self, first: int, last: int) -> ChestRegions:
+        """The same of slices `first` to `last` (exclusive); views."""
+        held = {name: getattr(self, name) for name in ("smooth_hu", *MASKS)}
+        return replace(self, **{name: array[first:last] for name, array in held.items() if array is not None})
 
 
 def danger_of_regions(

@@ -15,6 +15,7 @@ from importlib.resources import files
 import numpy as np
 from numpy.typing import NDArray
 
+from HiResMedSynthLib.bounding_box import bounding_box
 from HiResMedSynthLib.image import MedicalImage
 
 BRIGHT_HU = -550.0  # smoothed: vessels of about 2 mm and more
@@ -98,11 +99,7 @@ def distance_heat(image: MedicalImage, lungs: NDArray[np.bool_]) -> NDArray[np.f
     pixel_mm = (row_mm + column_mm) / 2  # the pixels of a CT are square
     heat = np.zeros(image.shape, dtype=np.float32)
     for index in np.flatnonzero(lungs.any(axis=(1, 2))):
-        rows, columns = (np.flatnonzero(lungs[index].any(axis=axis)) for axis in (1, 0))
-        part = (
-            slice(max(int(rows[0]) - 2, 0), int(rows[-1]) + 3),
-            slice(max(int(columns[0]) - 2, 0), int(columns[-1]) + 3),
-        )
+        part = bounding_box(lungs[index], 2)
         inside = lungs[index][part]
         border, vessel = distances_mm(image.pixels[index][part].astype(np.float32), inside, pixel_mm, most_mm=most_mm)
         plane = np.zeros(inside.shape, dtype=np.float32)

@@ -46,8 +46,16 @@ class Work:
             raise SettingsError("this job needs an image", remedy="Choose a background first.")
         return self.image
 
-    def ground(self, domain: Domain | None, margins: Margins, placement: PlacementMethod, step: Step) -> Ground:
-        """The background prepared for drawing, kept for the next job."""
+    def ground(
+        self,
+        domain: Domain | None,
+        margins: Margins,
+        placement: PlacementMethod,
+        step: Step,
+        *,
+        by_slice: bool = False,
+    ) -> Ground:
+        """The background prepared for drawing, kept for the next job; `by_slice`: a CT's slices when they are needed."""
         image = self.background()
         of = f"{self.image_name} {domain} {margins}"
 
@@ -55,10 +63,8 @@ class Work:
             step.progress(done, total, f"{what}, slice {done} of {total}" if total > 1 else what)
 
         def looked() -> tuple[Ground, int]:
-            return (
-                prepare_ground(image, domain=domain, margins=margins, placement=placement, progress=progress),
-                2 * image.pixels.size,
-            )
+            found = prepare_ground(image, domain=domain, margins=margins, placement=placement, by_slice=True)
+            return found, 12 * image.pixels.size  # labels; of a CT that is half looked at its regions too
 
         def made() -> tuple[Ground, int]:
             # another prior or temperature leaves the danger map as it is: a network need not look at all slices again
@@ -66,7 +72,10 @@ class Work:
             # labels, forbidden mask, heatmap and its sampler: about 20 bytes a voxel
             return dataclasses.replace(mask, placement=placement), 20 * image.pixels.size
 
-        return self.store.get_or_make(f"ground {of} {placement}", made)  # type: ignore[no-any-return]
+        ground: Ground = self.store.get_or_make(f"ground {of} {placement}", made)
+        if not by_slice:
+            ground.look_everywhere(progress)
+        return ground
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -173,7 +182,7 @@ def compose_job(work: Work, step: Step) -> Result:
     """
     wanted = parameters_of(ComposeParameters, work.parameters)
     image, settings = work.background(), wanted.settings
-    ground = work.ground(settings.domain, settings.margins, settings.placement, step)
+    ground = work.ground(settings.domain, settings.margins, settings.placement, step, by_slice=True)
     bank = lesion_tasks.bank_with(work.store, wanted.own_lesions)
     kept, refused = list(range(len(settings.requests))), []
     also = {"stored_values": image.units == "stored" and not any(map(is_left_out, image.oddities))}

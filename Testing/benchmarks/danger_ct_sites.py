@@ -12,8 +12,10 @@ from scipy.ndimage import distance_transform_edt, gaussian_filter
 
 from HiResMedSynthLib.errors import PlacementError
 from HiResMedSynthLib.placement.danger import PLEURA_MARGIN
+from HiResMedSynthLib.placement.danger_ct import danger_network_ct
+from HiResMedSynthLib.placement.lungs_ct import SMOOTH_MM
 from HiResMedSynthLib.placement.network import PlacementNetwork
-from HiResMedSynthLib.placement.network_ct import AIR_HU, SMOOTH_MM, danger_network_ct
+from HiResMedSynthLib.placement.network_ct import AIR_HU
 from Testing.benchmarks.danger_ct_disease import healthy_slices
 from Testing.benchmarks.danger_ct_measures import MARGINS, Ways, as_image, dice, interval, wilson
 from Training.erased_pairs import erase

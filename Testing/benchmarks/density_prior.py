@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter, zoom
 
+from HiResMedSynthLib.bounding_box import bounding_box
 from HiResMedSynthLib.patient_split import fold_of
 from HiResMedSynthLib.placement.location import FLOOR
 from HiResMedSynthLib.placement.lungs_cxr import shipped_template
@@ -168,8 +169,7 @@ def lungs_in_box(labels: Path) -> NDArray[np.bool_]:
     import SimpleITK
 
     lungs = np.isin(SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(labels))), LUNG_LABELS)
-    spans = [np.flatnonzero(lungs.any(axis=tuple(other for other in range(3) if other != axis))) for axis in range(3)]
-    cut = lungs[tuple(slice(span[0], span[-1] + 1) for span in spans)].astype(np.float32)
+    cut = lungs[bounding_box(lungs)].astype(np.float32)
     return np.asarray(zoom(cut, [CT_BINS / size for size in cut.shape], order=1) > 0.5)
 
 

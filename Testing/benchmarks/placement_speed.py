@@ -9,12 +9,15 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import click
 import numpy as np
 
+from HiResMedSynthLib.case import CaseSettings, LesionRequest
+from HiResMedSynthLib.draw_case import draw_case
 from HiResMedSynthLib.ground import Ground, prepare_ground
 from HiResMedSynthLib.image import MedicalImage
 from HiResMedSynthLib.placement.method import PlacementMethod
@@ -68,7 +71,22 @@ def rows(series: Path) -> list[Row]:
         row(f"{ways}, one slice of 512 x 512", "", both(volume.single_slice(SLICES // 2))),
         row(f"{ways}, {' x '.join(map(str, volume.shape))}", "60 s", both(volume), 1),
         row("20 candidates on the film", "50 ms", lambda name: propose(grounds[name], count=20, seed=1)),
+        asked_place(volume),
     ]
+
+
+def asked_place(volume: MedicalImage) -> Row:
+    """A case of one lesion whose place is given, in a CT that nobody looked at yet: only the slices around it are."""
+    heights = volume.positions_lps_mm[:1] + np.arange(volume.slices)[:, np.newaxis] * volume.normal_lps
+    image = replace(volume, positions_lps_mm=heights, slice_thickness_mm=1.0)
+    drawn = draw_case(image, CaseSettings(requests=(LesionRequest(size_mm=(8, 10)),)), 7)
+    asked = drawn.pinned_settings()
+    looked = prepare_ground(image, margins=asked.margins, placement=asked.placement)
+    seconds = median_seconds(lambda: draw_case(image, asked, 7), 1)
+    whole = median_seconds(lambda: draw_case(image, drawn.settings, 7), 1)
+    again = median_seconds(lambda: draw_case(image, asked, 7, ground=looked), 1)
+    told = f"place drawn, from all slices: {whole:.1f} s; looked at before: {again:.2f} s"
+    return f"lesion at a given place, {image.slices} slices of 1 mm, mask and all", f"{seconds:.1f} s", "", told
 
 
 def composed(series: Path) -> Row:

@@ -13,7 +13,8 @@ from click.testing import CliRunner
 from numpy.typing import NDArray
 
 from HiResMedSynthLib.errors import PlacementError
-from HiResMedSynthLib.placement.network_ct import CLASSES, find_regions_by_network
+from HiResMedSynthLib.placement.chest_by_slice import find_regions_by_network
+from HiResMedSynthLib.placement.network_ct import CLASSES
 from HiResMedSynthLib.placement.regions_ct import ChestRegions
 from Testing.benchmarks import danger_ct, danger_ct_sites
 from Testing.placement.phantoms import chest_ct

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from HiResMedSynthLib.errors import GeometryError, PlacementError
 from HiResMedSynthLib.image import MedicalImage
+from HiResMedSynthLib.placement.chest_by_slice import find_regions_by_network
 from HiResMedSynthLib.placement.danger import (
     CENTRAL_AIRWAYS,
     CONSOLIDATION,
@@ -21,6 +22,7 @@ from HiResMedSynthLib.placement.danger import (
     DangerMap,
     danger,
 )
+from HiResMedSynthLib.placement.danger_ct import danger_network_ct
 from HiResMedSynthLib.placement.lungs_ct import find_chest_regions
 from HiResMedSynthLib.placement.margins import Margins
 from HiResMedSynthLib.placement.network import NetworkPlan, PlacementNetwork, load_network
@@ -35,8 +37,6 @@ from HiResMedSynthLib.placement.network_ct import (
     SMALLEST_PX,
     TASK,
     WALL,
-    danger_network_ct,
-    find_regions_by_network,
 )
 from HiResMedSynthLib.placement.regions_ct import BONE as BONE_NAME
 from HiResMedSynthLib.placement.regions_ct import HEART, SOFT_WALL

@@ -107,7 +107,6 @@ def test_another_prior_or_temperature_looks_at_the_image_once(monkeypatch: pytes
 
     def prepare(image: Any, **options: Any) -> Any:
         looks.append(options["placement"])
-        options["progress"](8, 12, "looking where lesions may go")
         return real(image, **options)
 
     monkeypatch.setattr(tasks, "prepare_ground", prepare)
@@ -122,6 +121,33 @@ def test_another_prior_or_temperature_looks_at_the_image_once(monkeypatch: pytes
     work.ground("lung-ct", Margins(), dataclasses.replace(one, danger="rule"), Told())  # type: ignore[arg-type]
     assert len(looks) == 2
     assert (8, 12, "looking where lesions may go, slice 8 of 12") in seen
+
+
+def test_a_case_at_a_given_place_leaves_the_other_slices_until_they_are_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from HiResMedSynthLib.placement.chest_by_slice import ChestBySlice
+    from HiResMedSynthLib.service.tasks import compose_job, danger
+    from Testing.placement.phantoms import chest_ct
+
+    class Silent:
+        def progress(self, done: int, total: int, message: str) -> None: ...
+
+    looked: list[slice] = []
+    real = ChestBySlice._name
+    monkeypatch.setattr(ChestBySlice, "_name", lambda self, some: (looked.append(some), real(self, some)))
+    image, store, step = chest_ct(64, slice_mm=2.0, noise_hu=20), Store(2**30), Silent()
+    request = {"place": [40.0, 78.0, 36.0], "size_mm": [8, 10]}
+    compose = Work(
+        image=image, image_name="0" * 64, parameters={"settings": {"requests": [request], "domain": "lung-ct"}},
+        store=store,
+    )  # fmt: skip
+    compose_job(compose, step)  # type: ignore[arg-type]
+    assert 0 < len(looked) <= 4
+    danger(dataclasses.replace(compose, parameters={"domain": "lung-ct"}), step)  # type: ignore[arg-type]
+    assert len(looked) == 8
+    compose_job(compose, step)  # type: ignore[arg-type]
+    assert len(looked) == 8
 
 
 def test_candidates_keep_to_a_zone(stocked: Backend) -> None:
