@@ -27,10 +27,11 @@ TRAINERS: dict[tuple[Needs, Kind], tuple[str, ...]] = {
     ("labels", "CT"): ("train_danger --domain lung-ct",),
     ("labels", "film"): ("train_danger --domain film",),
     ("sites", "CT"): ("train_location", "train_yolo", "train_detector"),
+    ("sites", "film"): ("train_density",),
 }
 OF_LESIONS: dict[Kind, str] = {
     "CT": "Places of lesions on CT are for Training.train_location.",
-    "film": "Places of lesions on films teach no trainer here: 'prior' uses the density of real ones on other films.",
+    "film": "Places of lesions on chest films are for Training.train_density.",
 }
 NO_SPACING = "Write it into the column spacing_mm of patients.csv."
 

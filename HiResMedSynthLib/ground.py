@@ -31,7 +31,7 @@ from HiResMedSynthLib.placement.domain import PROJECTION_DOMAINS, guess_domain
 from HiResMedSynthLib.placement.film_view import abdomen_warnings, view_warnings
 from HiResMedSynthLib.placement.location import heatmap
 from HiResMedSynthLib.placement.margins import Margins
-from HiResMedSynthLib.placement.method import LocalFactor, PlacementMethod
+from HiResMedSynthLib.placement.method import OF_FILMS, LocalFactor, PlacementMethod
 from HiResMedSynthLib.placement.sizes import shipped_sizes
 from HiResMedSynthLib.placement.zones import zone_mask
 
@@ -92,7 +92,7 @@ class Ground:
         """
         heat = heatmap(
             self.image, self.danger_map, domain=self.domain, allow=allow, local=self._local,
-            temperature=self.placement.temperature,
+            film_density=self.placement.film_density(self.domain), temperature=self.placement.temperature,
         )  # fmt: skip
         return heat if zone is None else self.in_zone(heat, zone)
 
@@ -127,6 +127,8 @@ class Ground:
         if self.domain == "mr":
             return f"{self.danger_map.method}; prior: the same everywhere in the body"
         words = "density of real lesions" if factor is None else f"density of real lesions x {factor.name}"
+        if self.placement.prior_task(self.domain) == OF_FILMS:
+            words = f"density of the lesions of model {self.placement.prior}"
         seen = "" if self.domain != "lung-ct" or is_axial(self.image) else f"; {NOT_AXIAL}"
         return f"{self.danger_map.method}; prior: {words}{seen}"
 

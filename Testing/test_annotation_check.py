@@ -73,8 +73,7 @@ def test_other_formats_pass(build: Callable[[Path], Path], tmp_path: Path) -> No
         (masks, "train_danger --domain film"),
         (nnunet, "train_danger --domain lung-ct"),
         (dicom, "train_location, train_yolo, train_detector"),
-        (yolo, "none: no structure of the body is labelled in this folder. Give masks of lungs, bone ... Places of "
-               "lesions on films teach no trainer here: 'prior' uses the density"),
+        (yolo, "train_density"),
         (lambda folder: sed(",0.5,DX", ",0.5,MR")(yolo(folder)), "none: images of modality MR"),
     ],
 )  # fmt: skip

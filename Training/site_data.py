@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from HiResMedSynthLib.annotated_image import AnnotatedImage
 from HiResMedSynthLib.annotation_check import FolderCheck, check_annotations, refuse_problems
 from HiResMedSynthLib.annotation_needs import (
     CLASSES,
@@ -108,6 +109,18 @@ def site_pictures(
         table = {}
         refuse_without_sites(check, where=where)
     return _pictures(opened, check, needs, classes, table)
+
+
+def site_films(folder: str | Path, *, progress: Progress | None = None) -> Iterator[tuple[AnnotatedImage, str, bool]]:
+    """(film as it lies, patient, whether held out) of a folder with lesions on films; checks as in `site_pictures`."""
+    opened = open_annotations(folder)
+    check = check_annotations(opened, progress=progress)
+    refuse_problems(check, folder)
+    kind_of(check, "film", "sites", where=opened.folder.name)
+    refuse_without_sites(check, where=opened.folder.name)
+    patients = {one.number: one.patient for one in check.images}
+    for number, read in enumerate(opened.readers, start=1):
+        yield read(), patients[number], patients[number] in check.held_out
 
 
 def _pictures(

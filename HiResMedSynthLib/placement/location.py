@@ -56,6 +56,7 @@ def heatmap(
     domain: Domain,
     allow: Collection[str] = (),
     local: NDArray[np.float32] | None = None,
+    film_density: NDArray[np.float32] | None = None,
     temperature: float = 1.0,
 ) -> NDArray[np.float32]:
     """Probability of a lesion's centre per voxel; float32 `[slice, row, column]`, sums to 1, 0 where forbidden.
@@ -72,6 +73,7 @@ def heatmap(
         domain: what it shows.
         allow: classes that count as permitted.
         local: `[slice, row, column]` what a network makes of each place, 0 or more; multiplies the density.
+        film_density: `[32, 32]` in the box around both lungs, in place of the shipped one of cxr.
         temperature: the probability is taken to the power of 1 / temperature.
 
     Raises:
@@ -89,7 +91,8 @@ def heatmap(
         heat = _kub_density(image)
     else:
         lungs = danger_map.region(LUNG_CLASSES)
-        heat = _ct_density(image, lungs) if domain == "lung-ct" else _cxr_density(image, lungs)
+        prior = shipped_prior().cxr if film_density is None else film_density
+        heat = _ct_density(image, lungs) if domain == "lung-ct" else _cxr_density(image, lungs, prior)
     heat *= permitted
     if local is not None:
         heat *= local
@@ -116,8 +119,7 @@ def _ct_density(image: MedicalImage, lungs: NDArray[np.bool_]) -> NDArray[np.flo
     return heat
 
 
-def _cxr_density(image: MedicalImage, lungs: NDArray[np.bool_]) -> NDArray[np.float32]:
-    prior = shipped_prior().cxr
+def _cxr_density(image: MedicalImage, lungs: NDArray[np.bool_], prior: NDArray[np.float32]) -> NDArray[np.float32]:
     rows = _weights(np.asarray(lungs.any(axis=(0, 2))), prior.shape[0], rising=True)
     columns = _weights(np.asarray(lungs.any(axis=(0, 1))), prior.shape[1], rising=film_leftwards(image))
     plane = rows @ prior @ columns.T + np.float32(FLOOR * prior.mean())

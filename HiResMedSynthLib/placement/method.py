@@ -18,6 +18,7 @@ from HiResMedSynthLib.image import MedicalImage
 if TYPE_CHECKING:
     from HiResMedSynthLib.placement.network import PlacementNetwork
 
+OF_FILMS = "location-film"  # a density of a site's own lesions
 AUTO, RULE, DENSITY, DISTANCES = "auto", "rule", "density", "distances"
 # what "auto" means: what measured best (docs/results); a network only where its engine is installed
 SHIPPED_DANGER: dict[Domain, str] = {"lung-ct": "danger-ct", "cxr": "danger-film"}
@@ -25,11 +26,14 @@ BEST_PRIOR: dict[Domain, str] = {"lung-ct": DISTANCES, "cxr": DENSITY, "kub": DE
 DANGER_TASKS: dict[Domain, tuple[str, ...]] = {
     "lung-ct": ("danger-ct",), "cxr": ("danger-film",), "kub": ("danger-film",), "mr": (),
 }  # fmt: skip
-PRIOR_TASKS: dict[Domain, tuple[str, ...]] = {"lung-ct": ("location-ct", "yolo-ct"), "cxr": (), "kub": (), "mr": ()}
+PRIOR_TASKS: dict[Domain, tuple[str, ...]] = {
+    "lung-ct": ("location-ct", "yolo-ct"), "cxr": (OF_FILMS,), "kub": (), "mr": (),
+}  # fmt: skip
 FORBIDDEN, LIKELY = "what is forbidden", "where lesions are likely"
 USES = {  # what a model tells, by its task
     "danger-ct": f"{FORBIDDEN} on a chest CT", "danger-film": f"{FORBIDDEN} on a film",
     "location-ct": f"{LIKELY} on a chest CT", "yolo-ct": f"{LIKELY} on a chest CT",
+    OF_FILMS: f"{LIKELY} on a chest film",
 }  # fmt: skip
 PICTURES: dict[Domain, str] = {
     "lung-ct": "a chest CT", "cxr": "a chest film", "kub": "an abdominal film", "mr": "an MR",
@@ -119,7 +123,7 @@ class PlacementMethod:
             from HiResMedSynthLib.placement.yolo import require_ultralytics
 
             require_ultralytics()
-        elif not can_run():
+        elif task != OF_FILMS and not can_run():
             raise HiResMedSynthError(
                 "nothing that runs networks is installed",
                 remedy=f"Install the extra in the project's folder: pip install '.[models]'. Or choose '{DENSITY}'.",
@@ -133,7 +137,7 @@ class PlacementMethod:
             HiResMedSynthError: as for `prior_task`.
         """
         chosen, task = self._prior(domain), self.prior_task(domain)
-        if task == DENSITY:
+        if task in (DENSITY, OF_FILMS):
             return None
         if task == DISTANCES:
             from HiResMedSynthLib.placement.surroundings import distance_heat
@@ -149,6 +153,18 @@ class PlacementMethod:
         else:
             model = network_likeness(load_network(chosen))
         return LocalFactor(name=f"model {chosen}", heat=lambda image, lungs: learned_heat(image, lungs, model=model))
+
+    def film_density(self, domain: Domain) -> NDArray[np.float32] | None:
+        """float32 `[32, 32]` in the box around both lungs, in place of the shipped density; None: nothing is.
+
+        Raises:
+            HiResMedSynthError: as for `prior_task`.
+        """
+        if self.prior_task(domain) != OF_FILMS:
+            return None
+        from HiResMedSynthLib.placement.film_density import load_density
+
+        return load_density(self._prior(domain))
 
     def _prior(self, domain: Domain) -> str:
         return BEST_PRIOR[domain] if self.prior == AUTO else self.prior

@@ -55,7 +55,7 @@ class Work:
         *,
         by_slice: bool = False,
     ) -> Ground:
-        """The background prepared for drawing, kept for the next job; `by_slice`: a CT's slices when they are needed."""
+        """The background prepared for drawing, kept for the next job; `by_slice`: slices of a CT when needed."""
         image = self.background()
         of = f"{self.image_name} {domain} {margins}"
 

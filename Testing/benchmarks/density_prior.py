@@ -42,6 +42,7 @@ from Training.build_location_prior import (
     stone_places,
     stone_rows,
 )
+from Training.film_density import FOLDS, FilmSites, interval, learn, nats_over_even
 
 BOOTSTRAPS = 2000
 LUNG_LABELS = (4, 5, 6)  # of the map of LIDC-IDRI-0001
@@ -120,15 +121,27 @@ def score(
     return told | {k: summary(groups, v, weights) for k, v in columns.items() if not np.isnan(v).all()}
 
 
+def mean_lung_box() -> NDArray[np.float64]:
+    """Top, bottom, left, right of the films' mean lung box, shares of the picture."""
+    with (files("HiResMedSynthLib.placement") / "prior_data" / "location_prior.npz").open("rb") as handle:
+        return np.asarray(np.load(handle, allow_pickle=False)["cxr_population_box"])
+
+
+def template_lungs() -> Grid:
+    """`[32, 32]` share of each bin of the lung box that is lung in the mean shape."""
+    step = len(shipped_template().lungs) // CXR_BINS
+    return np.asarray(
+        shipped_template().lungs.reshape(CXR_BINS, step, CXR_BINS, step).mean(axis=(1, 3)), dtype=np.float64
+    )
+
+
 def film_scores(tables: Path) -> dict[str, Any]:
     """Nodules on chest films, in the mean lung box (fitted to other films, not learned from nodules)."""
-    with (files("HiResMedSynthLib.placement") / "prior_data" / "location_prior.npz").open("rb") as handle:
-        top, bottom, left, right = np.load(handle, allow_pickle=False)["cxr_population_box"]
+    top, bottom, left, right = mean_lung_box()
     rows = film_rows(tables)
     shares = (film_nodules(tables) - (top, left)) / (bottom - top, right - left)
     people = [row.get("patient_id") or f"film {row['image']}" for row in rows]
-    step = len(shipped_template().lungs) // CXR_BINS
-    lungs = shipped_template().lungs.reshape(CXR_BINS, step, CXR_BINS, step).mean(axis=(1, 3)).astype(np.float64)
+    lungs = template_lungs()
 
     def learn(kept: NDArray[np.bool_], support: NDArray[np.bool_] | None = None) -> Learned:
         grid = density(shares[kept], CXR_BINS, CXR_BLUR_BINS).astype(np.float64)
@@ -143,6 +156,38 @@ def film_scores(tables: Path) -> dict[str, Any]:
         found[f"the same, {name}, learned on the other table"] = score(
             people, lambda kept: learn(kept, lungs > 0.5), folds=tested
         )
+    return found
+
+
+def site_scores(tables: Path) -> dict[str, Any]:
+    """A table of film boxes as a site's own (`Training/train_density.py`), the density of the other one as shipped.
+
+    Nats over even in the mean lungs at the places of patients left out, five folds; the mixture is chosen within them.
+    """
+    (top, bottom, left, right), rows = mean_lung_box(), film_rows(tables)
+    shares = (film_nodules(tables) - (top, left)) / (bottom - top, right - left)
+    lung = template_lungs()
+    films = [
+        FilmSites(patient=row.get("patient_id") or f"film {row['image']}", shares=share[np.newaxis], lung=lung)
+        for row, share in zip(rows, shares, strict=True)
+    ]
+    inside = ((shares >= 0) & (shares < 1)).all(axis=1)
+    found = {}
+    for name in FILM_TABLES:
+        own = [film for film, row, held in zip(films, rows, inside, strict=True) if held and row["table"] == name]
+        other = np.array([row["table"] != name for row in rows]) & inside
+        shipped = density(shares[other], CXR_BINS, CXR_BLUR_BINS).astype(np.float64)
+        folds = np.array([fold_of(film.patient, FOLDS) for film in own])
+        nats = {"shipped": np.zeros(len(own)), "learned": np.zeros(len(own))}
+        for fold in range(FOLDS):
+            tested = [film for film, at in zip(own, folds, strict=True) if at == fold]
+            learned = learn([film for film, at in zip(own, folds, strict=True) if at != fold], shipped)
+            for which, grid in (("shipped", shipped), ("learned", learned.density)):
+                nats[which][folds == fold] = nats_over_even(grid, tested)
+        people = [film.patient for film in own]
+        told = {which: interval(values, people) for which, values in nats.items()}
+        told["gained"] = interval(nats["learned"] - nats["shipped"], people)
+        found[name] = {"lesions": len(own), "patients": len(set(people))} | told
     return found
 
 
@@ -213,8 +258,15 @@ def main(data: Path, out: Path) -> None:
     labels = data / "lidc_0001_ct" / "LIDC-IDRI-0001_simple_labels_256.nrrd"
     found = film_scores(data / "label_tables") | ct_scores(data / "lidc_location_prior", labels)
     found |= stone_scores(data / "label_tables")
-    out.write_text(json.dumps(found, indent=1), encoding="utf-8")
+    sites = site_scores(data / "label_tables")
+    out.write_text(json.dumps(found | {"a site's own": sites}, indent=1), encoding="utf-8")
     click.echo(as_table(found))
+    click.echo(
+        "\n| a site's own films | lesions | patients | shipped, over even | learned | gained |\n" + "|---" * 6 + "|"
+    )
+    for name, told in sites.items():
+        shown = ["{:+.3f} ({:+.3f} to {:+.3f})".format(*told[which]) for which in ("shipped", "learned", "gained")]
+        click.echo(f"| {name} | {told['lesions']} | {told['patients']} | {' | '.join(shown)} |")
 
 
 if __name__ == "__main__":
