@@ -26,7 +26,7 @@ from HiResMedSynthLib.lesion.deform import Deformation
 from HiResMedSynthLib.lesion.generators import Generator, Wish, generator_for
 from HiResMedSynthLib.lesion.lesion import Lesion
 from HiResMedSynthLib.lesion.render import render, render_projection
-from HiResMedSynthLib.placement.danger import MAY_TOUCH, MUST_TOUCH
+from HiResMedSynthLib.placement.danger_map import MAY_TOUCH, MUST_TOUCH
 from HiResMedSynthLib.placement.sizes import shipped_sizes
 
 Index = tuple[int, int, int]

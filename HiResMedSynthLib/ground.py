@@ -26,7 +26,8 @@ from HiResMedSynthLib.joining.scan_limits import ScanLimits, scan_limits
 from HiResMedSynthLib.joining.scan_resolution import ScanResolution, scan_resolution
 from HiResMedSynthLib.placement.axes import both_lungs, is_axial
 from HiResMedSynthLib.placement.candidates import PlaceSampler
-from HiResMedSynthLib.placement.danger import LUNG_CLASSES, MEDIASTINUM, MUST_TOUCH, SPINE, DangerMap, danger
+from HiResMedSynthLib.placement.danger import danger
+from HiResMedSynthLib.placement.danger_map import LUNG_CLASSES, MEDIASTINUM, MUST_TOUCH, SPINE, DangerMap
 from HiResMedSynthLib.placement.domain import PROJECTION_DOMAINS, guess_domain
 from HiResMedSynthLib.placement.film_view import abdomen_warnings, view_warnings
 from HiResMedSynthLib.placement.location import heatmap

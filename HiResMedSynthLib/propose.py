@@ -13,7 +13,7 @@ from HiResMedSynthLib.choices import RequestType, Zone
 from HiResMedSynthLib.errors import SettingsError
 from HiResMedSynthLib.ground import Ground
 from HiResMedSynthLib.placement.candidates import candidates, footprint_problem, nearest_permitted
-from HiResMedSynthLib.placement.danger import MAY_TOUCH, MUST_TOUCH
+from HiResMedSynthLib.placement.danger_map import MAY_TOUCH, MUST_TOUCH
 
 FOOTPRINT = 1.4  # a lesion's footprint over its diameter: the matte is wider, the form not round
 LARGEST_MM = 200.0

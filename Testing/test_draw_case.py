@@ -291,7 +291,7 @@ def test_what_does_not_fit_the_picture_is_refused(ct_ground: Ground, film_ground
 
 
 def test_a_juxtapleural_nodule_reaches_the_pleura_margin(ct_ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
-    from HiResMedSynthLib.placement.danger import PLEURA_MARGIN
+    from HiResMedSynthLib.placement.danger_map import PLEURA_MARGIN
 
     # strands may end at what is forbidden to the lesion itself
     monkeypatch.setattr("HiResMedSynthLib.draw_case.with_strands", lambda lesion, _ground, **_more: lesion)

@@ -12,7 +12,7 @@ from HiResMedSynthLib.draw_case import draw_case
 from HiResMedSynthLib.ground import Ground
 from HiResMedSynthLib.image import MedicalImage
 from HiResMedSynthLib.joining.tube import filled_share
-from HiResMedSynthLib.placement.danger import DangerMap
+from HiResMedSynthLib.placement.danger_map import DangerMap
 from HiResMedSynthLib.placement.margins import Margins
 from Testing.joining.phantom import SPACING_MM, lung
 

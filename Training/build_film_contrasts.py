@@ -27,7 +27,7 @@ from HiResMedSynthLib.joining.film_scale import region_ranges, spine_contrast
 from HiResMedSynthLib.joining.film_shadow import ShadowMeasures, shadow_measures
 from HiResMedSynthLib.lesion.matte import pull_matte
 from HiResMedSynthLib.measure import lesion_region
-from HiResMedSynthLib.placement.danger import SPINE
+from HiResMedSynthLib.placement.danger_map import SPINE
 from HiResMedSynthLib.placement.margins import Margins
 from HiResMedSynthLib.placement.method import PlacementMethod
 from HiResMedSynthLib.placement.regions_film import find_film_regions

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from HiResMedSynthLib.aside import written_aside
 from HiResMedSynthLib.errors import PlacementError, ReadError, SettingsError
-from HiResMedSynthLib.placement.danger import LUNG_CLASSES, danger
+from HiResMedSynthLib.placement.danger import danger
+from HiResMedSynthLib.placement.danger_map import LUNG_CLASSES
 from HiResMedSynthLib.placement.film_density import BINS, TASK, TENSOR, box_shares, lung_bins
 from HiResMedSynthLib.placement.location import shipped_prior
 from HiResMedSynthLib.placement.margins import Margins

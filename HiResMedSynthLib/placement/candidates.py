@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from HiResMedSynthLib.errors import PlacementError
-from HiResMedSynthLib.placement.danger import DangerMap
+from HiResMedSynthLib.placement.danger_map import DangerMap
 
 Index = tuple[int, int, int]
 OUTSIDE_IMAGE = "outside the image"

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from HiResMedSynthLib.errors import PlacementError
-from HiResMedSynthLib.placement.danger import Progress
+from HiResMedSynthLib.placement.danger_map import Progress
 from HiResMedSynthLib.placement.lungs_ct import find_chest_regions, no_lung, smoothed
 from HiResMedSynthLib.placement.network_ct import AIR_HU, name_slices, refuse_other_task
 from HiResMedSynthLib.placement.regions_ct import MASKS, ChestRegions

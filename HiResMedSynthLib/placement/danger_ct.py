@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from HiResMedSynthLib.errors import PlacementError
 from HiResMedSynthLib.image import MedicalImage
 from HiResMedSynthLib.placement.chest_by_slice import CHUNK, chest_by_both
-from HiResMedSynthLib.placement.danger import DangerMap, Progress
+from HiResMedSynthLib.placement.danger_map import DangerMap, Progress
 from HiResMedSynthLib.placement.lungs_ct import find_chest_regions
 from HiResMedSynthLib.placement.margins import Margins
 from HiResMedSynthLib.placement.regions_ct import LABELS_OF_NETWORK, LABELS_OF_RULE, ChestRegions, danger_of_regions

@@ -14,7 +14,7 @@ from HiResMedSynthLib.choices import Domain
 from HiResMedSynthLib.errors import PlacementError
 from HiResMedSynthLib.image import MedicalImage
 from HiResMedSynthLib.placement.axes import film_leftwards, holds_whole_lung, senses
-from HiResMedSynthLib.placement.danger import LUNG_CLASSES, DangerMap
+from HiResMedSynthLib.placement.danger_map import LUNG_CLASSES, DangerMap
 
 FLOOR = 0.05  # of the mean density: no permitted place is impossible
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from HiResMedSynthLib.image import MedicalImage
-from HiResMedSynthLib.placement.danger import DangerMap
+from HiResMedSynthLib.placement.danger_map import DangerMap
 
 if TYPE_CHECKING:
     from PIL.Image import Image

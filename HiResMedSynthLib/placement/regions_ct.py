@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from HiResMedSynthLib.placement.danger import (
+from HiResMedSynthLib.placement.danger_map import (
     CENTRAL_AIRWAYS,
     CHEST_WALL,
     CONSOLIDATION,

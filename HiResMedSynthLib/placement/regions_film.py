@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from HiResMedSynthLib.errors import PlacementError
 from HiResMedSynthLib.image import MedicalImage
-from HiResMedSynthLib.placement.danger import (
+from HiResMedSynthLib.placement.danger_map import (
     BESIDE_HEART,
     MEDIASTINUM,
     OUTSIDE_LUNGS,

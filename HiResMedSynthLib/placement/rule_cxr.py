@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from HiResMedSynthLib.image import MedicalImage
-from HiResMedSynthLib.placement.danger import MEDIASTINUM, OUTSIDE_LUNGS, PLEURA_MARGIN, DangerMap
+from HiResMedSynthLib.placement.danger_map import MEDIASTINUM, OUTSIDE_LUNGS, PLEURA_MARGIN, DangerMap
 from HiResMedSynthLib.placement.lungs_cxr import fit_chest
 from HiResMedSynthLib.placement.margins import Margins
 from HiResMedSynthLib.placement.near import within_mm

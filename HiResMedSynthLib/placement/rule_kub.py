@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from HiResMedSynthLib.errors import PlacementError
 from HiResMedSynthLib.image import MedicalImage
-from HiResMedSynthLib.placement.danger import OUTSIDE_BODY, PELVIS, SPINE, DangerMap
+from HiResMedSynthLib.placement.danger_map import OUTSIDE_BODY, PELVIS, SPINE, DangerMap
 from HiResMedSynthLib.placement.margins import Margins
 
 METHOD = "rule: spine band, iliac crest line and adult sizes"

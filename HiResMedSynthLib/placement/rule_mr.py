@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from HiResMedSynthLib.errors import PlacementError
 from HiResMedSynthLib.image import MedicalImage
-from HiResMedSynthLib.placement.danger import OUTSIDE_BODY, DangerMap, named_labels
+from HiResMedSynthLib.placement.danger_map import OUTSIDE_BODY, DangerMap, named_labels
 
 METHOD = "rule: the air around the body; of an MR's anatomy nothing is known"
 SMOOTH_MM = 2.0  # sigma: noise of the air must not count as tissue

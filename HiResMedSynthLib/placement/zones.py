@@ -9,7 +9,7 @@ from HiResMedSynthLib.choices import ZONES, Domain, Zone
 from HiResMedSynthLib.errors import PlacementError, SettingsError
 from HiResMedSynthLib.image import MedicalImage
 from HiResMedSynthLib.placement.axes import both_lungs, film_leftwards, holds_whole_lung, is_axial, senses
-from HiResMedSynthLib.placement.danger import LUNG_CLASSES, DangerMap
+from HiResMedSynthLib.placement.danger_map import LUNG_CLASSES, DangerMap
 
 
 def check_zone(zone: str) -> Zone:

@@ -20,7 +20,7 @@ from HiResMedSynthLib.export.patient import StudyLabels
 from HiResMedSynthLib.export.segmentation import SegKind
 from HiResMedSynthLib.ground import Ground, prepare_ground
 from HiResMedSynthLib.image import MedicalImage
-from HiResMedSynthLib.placement.danger import MAY_TOUCH
+from HiResMedSynthLib.placement.danger_map import MAY_TOUCH
 from HiResMedSynthLib.placement.margins import Margins
 from HiResMedSynthLib.placement.method import PlacementMethod
 from HiResMedSynthLib.service import annotation_tasks, background_tasks, lesion_tasks, model_tasks

@@ -24,8 +24,9 @@ from numpy.typing import NDArray
 from HiResMedSynthLib.aside import written_aside
 from HiResMedSynthLib.errors import PlacementError
 from HiResMedSynthLib.placement.chest_by_slice import find_regions_by_both, find_regions_by_network
-from HiResMedSynthLib.placement.danger import DangerMap, danger
+from HiResMedSynthLib.placement.danger import danger
 from HiResMedSynthLib.placement.danger_ct import danger_network_ct
+from HiResMedSynthLib.placement.danger_map import DangerMap
 from HiResMedSynthLib.placement.network import NetworkPlan, PlacementNetwork, build
 from HiResMedSynthLib.placement.network_ct import CLASSES
 from HiResMedSynthLib.placement.regions_ct import ChestRegions, danger_of_regions

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from HiResMedSynthLib.placement.chest_by_slice import find_regions_by_both, find_regions_by_network
-from HiResMedSynthLib.placement.danger import LUNG_CLASSES, DangerMap
+from HiResMedSynthLib.placement.danger_map import LUNG_CLASSES, DangerMap
 from HiResMedSynthLib.placement.lungs_ct import find_chest_regions
 from HiResMedSynthLib.placement.network import PlacementNetwork
 from Testing.benchmarks.danger_ct_measures import Ways, as_image, dice, interval, true_map

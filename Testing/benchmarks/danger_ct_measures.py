@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from HiResMedSynthLib.errors import PlacementError
 from HiResMedSynthLib.image import MedicalImage
 from HiResMedSynthLib.placement.chest_by_slice import find_regions_by_network
-from HiResMedSynthLib.placement.danger import DangerMap, danger
+from HiResMedSynthLib.placement.danger import danger
 from HiResMedSynthLib.placement.danger_ct import danger_network_ct
+from HiResMedSynthLib.placement.danger_map import DangerMap
 from HiResMedSynthLib.placement.margins import Margins
 from HiResMedSynthLib.placement.network import PlacementNetwork
 from HiResMedSynthLib.placement.regions_ct import ChestRegions, danger_of_regions

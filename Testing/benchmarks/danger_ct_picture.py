@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from HiResMedSynthLib.placement.danger import (
+from HiResMedSynthLib.placement.danger_map import (
     CENTRAL_AIRWAYS,
     CHEST_WALL,
     CONSOLIDATION,

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt, gaussian_filter
 
 from HiResMedSynthLib.errors import PlacementError
-from HiResMedSynthLib.placement.danger import PLEURA_MARGIN
 from HiResMedSynthLib.placement.danger_ct import danger_network_ct
+from HiResMedSynthLib.placement.danger_map import PLEURA_MARGIN
 from HiResMedSynthLib.placement.lungs_ct import SMOOTH_MM
 from HiResMedSynthLib.placement.network import PlacementNetwork
 from HiResMedSynthLib.placement.network_ct import AIR_HU

@@ -36,7 +36,7 @@ from HiResMedSynthLib.lesion.bank import Bank
 from HiResMedSynthLib.lesion.lesion import Lesion
 from HiResMedSynthLib.lesion.matte import pull_matte
 from HiResMedSynthLib.measure import lesion_measures, lesion_region, parenchyma_noise
-from HiResMedSynthLib.placement.danger import DangerMap
+from HiResMedSynthLib.placement.danger_map import DangerMap
 from HiResMedSynthLib.placement.margins import Margins
 from Testing.benchmarks import fusion_saliency
 from Testing.benchmarks.fusion_sheets import Crop, sheet, strand_sheet

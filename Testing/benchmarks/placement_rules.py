@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from HiResMedSynthLib.image import MedicalImage
-from HiResMedSynthLib.placement.danger import PLEURA_MARGIN, VESSELS, danger
+from HiResMedSynthLib.placement.danger import danger
+from HiResMedSynthLib.placement.danger_map import PLEURA_MARGIN, VESSELS
 from HiResMedSynthLib.placement.location import heatmap
 from HiResMedSynthLib.placement.lungs_cxr import fit_chest
 from HiResMedSynthLib.placement.margins import Margins

@@ -25,7 +25,7 @@ from HiResMedSynthLib.ground import Ground
 from HiResMedSynthLib.image import MedicalImage
 from HiResMedSynthLib.lesion.bank import Bank, load_bank
 from HiResMedSynthLib.patient_split import chooses, fold_of
-from HiResMedSynthLib.placement.danger import DangerMap
+from HiResMedSynthLib.placement.danger_map import DangerMap
 from HiResMedSynthLib.placement.margins import Margins
 from Training.controls import carve_mixed, copy_pasted
 from Training.erased_pairs import ErasedPatch, paint

@@ -10,7 +10,8 @@ import pytest
 
 from HiResMedSynthLib.errors import GeometryError, PlacementError
 from HiResMedSynthLib.image import MedicalImage
-from HiResMedSynthLib.placement.danger import (
+from HiResMedSynthLib.placement.danger import danger
+from HiResMedSynthLib.placement.danger_map import (
     CENTRAL_AIRWAYS,
     CHEST_WALL,
     CONSOLIDATION,
@@ -21,7 +22,6 @@ from HiResMedSynthLib.placement.danger import (
     SPINE,
     VESSELS,
     DangerMap,
-    danger,
 )
 from HiResMedSynthLib.placement.margins import Margins
 from HiResMedSynthLib.placement.near import within_mm

@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from HiResMedSynthLib.errors import GeometryError, PlacementError
 from HiResMedSynthLib.image import MedicalImage
 from HiResMedSynthLib.placement.chest_by_slice import find_regions_by_network
-from HiResMedSynthLib.placement.danger import (
+from HiResMedSynthLib.placement.danger import danger
+from HiResMedSynthLib.placement.danger_ct import danger_network_ct
+from HiResMedSynthLib.placement.danger_map import (
     CENTRAL_AIRWAYS,
     CONSOLIDATION,
     LUNG_CLASSES,
@@ -20,9 +22,7 @@ from HiResMedSynthLib.placement.danger import (
     PLEURA_MARGIN,
     VESSELS,
     DangerMap,
-    danger,
 )
-from HiResMedSynthLib.placement.danger_ct import danger_network_ct
 from HiResMedSynthLib.placement.lungs_ct import find_chest_regions
 from HiResMedSynthLib.placement.margins import Margins
 from HiResMedSynthLib.placement.network import NetworkPlan, PlacementNetwork, load_network

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from HiResMedSynthLib.errors import GeometryError, PlacementError
 from HiResMedSynthLib.image import MedicalImage
-from HiResMedSynthLib.placement.danger import (
+from HiResMedSynthLib.placement.danger import danger
+from HiResMedSynthLib.placement.danger_map import (
     BESIDE_HEART,
     LUNG_CLASSES,
     MEDIASTINUM,
@@ -21,7 +22,6 @@ from HiResMedSynthLib.placement.danger import (
     PELVIS,
     PLEURA_MARGIN,
     SPINE,
-    danger,
 )
 from HiResMedSynthLib.placement.margins import Margins
 from HiResMedSynthLib.placement.network import NetworkPlan, PlacementNetwork

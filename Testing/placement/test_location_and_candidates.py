@@ -16,7 +16,8 @@ from HiResMedSynthLib.placement.candidates import (
     footprint_problem,
     nearest_permitted,
 )
-from HiResMedSynthLib.placement.danger import DangerMap, danger
+from HiResMedSynthLib.placement.danger import danger
+from HiResMedSynthLib.placement.danger_map import DangerMap
 from HiResMedSynthLib.placement.location import heatmap
 from HiResMedSynthLib.placement.margins import Margins
 from HiResMedSynthLib.read import read_image

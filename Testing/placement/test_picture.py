@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from HiResMedSynthLib.placement.danger import DangerMap
+from HiResMedSynthLib.placement.danger_map import DangerMap
 from HiResMedSynthLib.placement.picture import danger_picture, prior_picture
 from Testing.placement.phantoms import chest_ct
 
