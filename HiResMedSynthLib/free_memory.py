@@ -13,7 +13,9 @@ OWN_SIZE = Path("/proc/self/statm")
 def is_short_of_memory(problem: Exception) -> bool:
     """Whether an exception tells of an allocation that failed, in the words of whichever library."""
     words = str(problem).lower()
-    return isinstance(problem, MemoryError) or ("memory" in words and ("alloc" in words or "out of" in words))
+    if isinstance(problem, MemoryError) or "status_alloc_failed" in words:  # the latter of cuBLAS and cuDNN
+        return True
+    return "memory" in words and ("alloc" in words or "out of" in words)
 
 
 def free_bytes(device: str) -> int | None:
@@ -22,7 +24,15 @@ def free_bytes(device: str) -> int | None:
         return available_bytes()
     import torch
 
-    return torch.cuda.mem_get_info(device)[0]
+    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # by torch, for what comes next
+    return torch.cuda.mem_get_info(device)[0] + kept
+
+
+def give_back_cached() -> None:
+    """Returns what torch keeps of a GPU's memory for later, so that other programs (Slicer draws there) can have it."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
 
 
 def available_bytes() -> int | None:

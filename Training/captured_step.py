@@ -72,11 +72,11 @@ class CapturedStep:
         elif self.graph is not None:
             self.graph.replay()
         elif self.plain < PLAIN_STEPS:
-            side = torch.cuda.Stream()
-            side.wait_stream(torch.cuda.current_stream())
+            side = torch.cuda.Stream(self.device)  # not the current device's: the graph would hold nothing
+            side.wait_stream(torch.cuda.current_stream(self.device))
             with torch.cuda.stream(side):
                 self._step()
-            torch.cuda.current_stream().wait_stream(side)
+            torch.cuda.current_stream(self.device).wait_stream(side)
             self.plain += 1
         else:
             self._capture()
@@ -98,13 +98,13 @@ class CapturedStep:
             return
         graph = torch.cuda.CUDAGraph()
         try:
-            with torch.cuda.graph(graph):
+            with torch.cuda.graph(graph, stream=torch.cuda.Stream(self.device)):
                 self._step()
             self.graph = graph
         except RuntimeError as problem:
             self.refused = True
             click.echo(f"No CUDA graph, steps are launched one by one: {str(problem)[:200]}", err=True)
-            torch.cuda.synchronize()
+            torch.cuda.synchronize(self.device)
 
     def _step(self) -> None:
         self.optimiser.zero_grad(set_to_none=True)

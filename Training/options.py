@@ -16,6 +16,19 @@ from HiResMedSynthLib.free_memory import is_short_of_memory
 
 Command = Callable[..., Any]
 
+
+def _checked_device(_context: click.Context, _option: click.Parameter, device: str) -> str:
+    """The device, where it is there: to read the data, which may take long, comes after."""
+    from HiResMedSynthLib.cli.options import check_device
+
+    try:
+        check_device(device)
+    except SettingsError as problem:
+        raise click.ClickException(str(problem)) from None
+    return device
+
+
+device_option = click.option("--device", default="cpu", show_default=True, callback=_checked_device)
 RUN = (
     click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the run."),
     click.option("--resume", is_flag=True, help="Go on from the checkpoint in OUT."),
@@ -24,7 +37,7 @@ RUN = (
     ),
     click.option("--steps", type=int, help="Steps in all, in place of the preset's."),
     click.option("--batch", type=int, help="Examples a step (over all processes), in place of the preset's."),
-    click.option("--device", default="cpu", show_default=True),
+    device_option,
     click.option("--threads", type=int, default=1, show_default=True),
 )
 

@@ -52,4 +52,4 @@ def check_precision(precision: str) -> None:
 
 def _wait(device: str) -> None:
     if torch.device(device).type == "cuda":
-        torch.cuda.synchronize()
+        torch.cuda.synchronize(device)

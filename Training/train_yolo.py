@@ -28,7 +28,7 @@ from HiResMedSynthLib.weights import Card, check_name, write_model
 from Training.erased_pairs import ErasedPatch
 from Training.erased_store import load_erased
 from Training.location_crops import SIDE_PX, Crop, draw_crops
-from Training.options import told_plainly
+from Training.options import device_option, told_plainly
 
 SMALLEST_BOX_MM = 4.0
 SIDE = SIDE_PX * ENLARGED
@@ -113,7 +113,7 @@ def train_detector(
 @click.option("--seed", type=int, default=1, show_default=True)
 @click.option("--time-limit", type=float, default=math.inf, help="Minutes; ends there, or after the epochs.")
 @click.option("--cache", type=click.Path(path_type=Path), help="Erased pictures (.npz); default: OUT/../erased.npz.")
-@click.option("--device", default="cpu", show_default=True)
+@device_option
 @click.option("--threads", type=int, default=1, show_default=True)
 @told_plainly()
 def main(

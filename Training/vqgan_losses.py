@@ -7,6 +7,7 @@ Shapes: B batch, C channels, S side in pixels.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 
 import torch
@@ -63,7 +64,7 @@ def equation_1(
 def load_perceptual(device: str) -> Perceptual | None:
     """ST-LPIPS on VGG16 (the paper's own reference for LPIPS), frozen; None where the package is not installed."""
     try:
-        distance: Perceptual = st_lpips().to(device)
+        distance: Perceptual = deepcopy(st_lpips()).to(device)  # the loaded one stays where others look for it
     except HiResMedSynthError:
         return None
     return distance

@@ -103,6 +103,10 @@ def load_background(found: weights.Model, device: str = "cpu") -> BackgroundMode
 def loading(found: weights.Model, device: str) -> Iterator[None]:
     """Within it, what goes wrong while the model is loaded onto that device is told as `load_background` does."""
     try:
+        if device != "cpu":
+            import torch
+
+            torch.zeros(1, device=device).add(1)  # to move weights needs no kernel, so a card too old would show later
         yield
     except ReadError as problem:
         raise ReadError(problem.what, where=found.path.name, remedy=HOW_TO_ADD) from problem
@@ -111,7 +115,7 @@ def loading(found: weights.Model, device: str) -> Iterator[None]:
             f"there is not enough memory to load the model '{found.card.name}' ({found.card.bytes / 1e6:.0f} MB)",
             remedy="Close other programs.",
         ) from problem
-    except RuntimeError as problem:  # torch's for a GPU that is full, too old or not there
+    except (RuntimeError, AssertionError) as problem:  # a GPU is full, too old or not there; a build for the CPU
         if device == "cpu":
             raise
         if is_short_of_memory(problem):

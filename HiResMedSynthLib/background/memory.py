@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import torch
+
 from HiResMedSynthLib.background.cascade import REDUCTION, FilmCascade
 from HiResMedSynthLib.background.film_network import FilmNetwork
 from HiResMedSynthLib.background.flow_unet import FlowUNet
@@ -35,27 +37,29 @@ def needed_bytes(cascade: FilmCascade, last: str) -> int:
 
 
 def require_memory(cascade: FilmCascade, last: str) -> None:
-    """Refuses before any work is done, where sampling up to the stage `last` would need more than is left.
+    """Refuses before any work is done, where sampling up to the stage `last` would need more than is left on the CPU.
 
     Raises:
         SettingsError: too little is left; says what size would fit.
     """
     sides = stage_sides(cascade)
-    _require({sides[name]: needed_bytes(cascade, name) for name in sides}, sides[last])
+    _require({sides[name]: needed_bytes(cascade, name) for name in sides}, sides[last], cascade.device)
 
 
-def require_memory_to_rebuild(shape: VqganShape) -> None:
-    """Refuses before any work is done, where a VQGAN would need more than is left.
+def require_memory_to_rebuild(shape: VqganShape, device: torch.device) -> None:
+    """Refuses before any work is done, where a VQGAN on the CPU would need more than is left.
 
     Raises:
         SettingsError: too little is left.
     """
     widest = max(shape.encoder_widths[0], shape.decoder_widths[-1]) * shape.size**2
-    _require({shape.size: 4 * (VQGAN_MAPS * widest + IMAGES * shape.size**2)}, shape.size)
+    _require({shape.size: 4 * (VQGAN_MAPS * widest + IMAGES * shape.size**2)}, shape.size, device)
 
 
-def _require(needed: dict[int, int], side: int) -> None:
+def _require(needed: dict[int, int], side: int, device: torch.device) -> None:
     """Refuses that side where too little is left; `needed`: bytes for each side that could be made."""
+    if device.type != "cpu":  # a GPU refuses by itself, harmlessly, and the backend then goes on on the CPU
+        return
     free = available_bytes()
     if free is None or needed[side] + KEPT_FREE <= free:
         return

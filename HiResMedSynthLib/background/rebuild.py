@@ -59,12 +59,12 @@ def rebuild(model: Rebuilder, image: MedicalImage) -> MadeImage:
     Raises:
         SettingsError: several slices, too small, blank, or too little memory.
     """
-    shape = model.network.shape
-    require_memory_to_rebuild(shape)
+    shape, device = model.network.shape, next(model.network.parameters()).device
+    require_memory_to_rebuild(shape, device)
     values = FILM if model.spacing_mm is not None else replace(FILM, by_size=False)
     placed = place(image, values=values, side=shape.size, spacing_mm=model.spacing_mm or 1.0)
     told = torch.from_numpy(placed.film * placed.inside)[None, None]
-    result = model.network(told.to(next(model.network.parameters()).device))
+    result = model.network(told.to(device))
     made = filled(result.image.mean(1)[0].clamp(-1, 1).cpu().numpy(), placed.inside)
     count = result.indices.numel()
     return MadeImage(

@@ -98,7 +98,8 @@ def apart(net: ScaleNet, x: Tensor) -> Tensor:
         assert isinstance(conv, GroupedConv)
         assert isinstance(norm, BatchNorm)
         x = conv.linear(x)
-        mean, variance = torch.zeros(2, count * x.shape[1], dtype=x.dtype, device=x.device)
+        # in the norm's own type: in bfloat16 its running means couldn't take the others up
+        mean, variance = torch.zeros(2, count * x.shape[1], dtype=norm.mean.dtype, device=x.device)
         beside = x.reshape(1, -1, *x.shape[2:])
         normed = functional.batch_norm(
             beside, mean, variance, norm.weight.repeat(count), norm.bias.repeat(count), training=True, momentum=1.0

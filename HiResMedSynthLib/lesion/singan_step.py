@@ -190,8 +190,8 @@ class Scale:
     def capture(self) -> None:
         """Records the iteration as a CUDA graph; a few ordinary iterations must have run before."""
         graph = torch.cuda.CUDAGraph()
-        torch.cuda.synchronize()
-        with torch.cuda.graph(graph):
+        torch.cuda.synchronize(self.device)
+        with torch.cuda.graph(graph, stream=torch.cuda.Stream(self.device)):  # of another device it would hold nothing
             self._iterate()
         self._graph = graph
 
@@ -362,7 +362,7 @@ class Scale:
             training = self.generator.training
             self.generator.eval()
             self.critic.eval()
-            seconds[dense] = seconds_on_gpu(run)
+            seconds[dense] = seconds_on_gpu(run, self.device)
             self.generator.train(training)
             self.critic.train(training)
         for net in (self.generator, self.critic):

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from HiResMedSynthLib.errors import HiResMedSynthError
-from HiResMedSynthLib.free_memory import is_short_of_memory
+from HiResMedSynthLib.free_memory import give_back_cached, is_short_of_memory
 from HiResMedSynthLib.service.protocol import ErrorInfo, JobKind, JobState, JobStatus
 
 MOST_QUEUED = 64
@@ -171,6 +171,7 @@ class JobQueue:
             if not is_short_of_memory(problem):
                 raise
         self._free_memory()
+        give_back_cached()
         step.device = "cpu"
         step.note("memory ran out: models and maps were let go and the job was done again on the CPU")
         return job.task(step)

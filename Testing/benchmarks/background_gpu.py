@@ -42,7 +42,7 @@ def seconds_of(work: Any, device: str, *, times: int) -> float:
 
 def _wait(device: str) -> None:
     if device.startswith("cuda"):
-        torch.cuda.synchronize()
+        torch.cuda.synchronize(device)
 
 
 def peak(device: str, side: int) -> float:

@@ -156,7 +156,7 @@ class _Run:
         self.told = torch.zeros(len(baseline.metrics))
         self.graph: torch.cuda.CUDAGraph | None = None
         self.may_capture = self.device.type == "cuda" and settings.graph
-        self.stream = torch.cuda.Stream() if self.may_capture else None
+        self.stream = torch.cuda.Stream(self.device) if self.may_capture else None
 
     def take(self) -> None:
         """One step."""
@@ -185,24 +185,24 @@ class _Run:
     def _on_side_stream(self) -> None:
         """A step on the stream that the graph is captured on: gradients remember their stream."""
         assert self.stream is not None
-        self.stream.wait_stream(torch.cuda.current_stream())
+        self.stream.wait_stream(torch.cuda.current_stream(self.device))
         with torch.cuda.stream(self.stream):
             self.told = self._update()
-        torch.cuda.current_stream().wait_stream(self.stream)
+        torch.cuda.current_stream(self.device).wait_stream(self.stream)
 
     def _capture(self) -> None:
         """Records the step as a CUDA graph; plain steps go on where that fails."""
         graph = torch.cuda.CUDAGraph()
         for part in self.baseline.parts.values():
             part.optimiser.zero_grad(set_to_none=True)
-        torch.cuda.synchronize()
+        torch.cuda.synchronize(self.device)
         try:
             with torch.cuda.graph(graph, stream=self.stream):
                 self.told = self._update()
             self.graph = graph
         except RuntimeError as problem:
             click.echo(f"no CUDA graph: {str(problem)[:300]}")
-            torch.cuda.synchronize()
+            torch.cuda.synchronize(self.device)
             self.may_capture = False
 
     def values(self) -> dict[str, float]:

@@ -7,6 +7,7 @@ codes (`Training/token_loop`), trained until its held-out surprise rises. The pa
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -132,7 +133,7 @@ def tokens_of(network: Vqgan, films: FilmTensors, settings: VqganFilmSettings) -
 def perceptual_of(device: str) -> Perceptual | None:
     """ST-LPIPS on AlexNet, frozen: small, and not the backbone that the films are measured by; None where absent."""
     try:
-        distance: Perceptual = st_lpips("alex").to(device)
+        distance: Perceptual = deepcopy(st_lpips("alex")).to(device)  # the loaded one stays on the CPU
     except HiResMedSynthError as problem:
         click.echo(f"no perceptual loss: {problem.what}")
         return None
