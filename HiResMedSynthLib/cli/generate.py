@@ -18,6 +18,7 @@ from HiResMedSynthLib.cli.exit_codes import EXIT_CANCELLED
 from HiResMedSynthLib.cli.options import check_device, device_option, image_options, progress_line, warn
 from HiResMedSynthLib.cli.outputs import OutputFolder
 from HiResMedSynthLib.errors import ExportError, SettingsError
+from HiResMedSynthLib.versions import installed_versions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -262,6 +263,8 @@ class _Run:
 
     def _put_record(self, films: list[dict[str, Any]], earlier: list[str]) -> None:
         """Writes generated.json: before an image takes its name, so that none is ever without its record."""
+        import torch
+
         record: dict[str, Any] = {
             "synthetic": True,
             "use": "research only, not for diagnosis",
@@ -270,6 +273,8 @@ class _Run:
             "prior": None if self.prior is None else self.prior.recorded(),
             "like": None if self.like is None else {"pixel_sha256": self.like.pixel_sha256},
             "strength": None if self.like is None else self.options["strength"],
+            "device": self.options["device"],  # a seed's film differs a little between devices and versions
+            "versions": {**installed_versions(), "torch": torch.__version__},
             "copies_looked_for": self.descriptors is not None,
             "images": films,
         }
