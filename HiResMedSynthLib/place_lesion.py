@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -51,69 +51,20 @@ def place_shape(
             "a CNR says nothing on a radiograph: anatomy hides a lesion there, not the noise",
             remedy="Give the contrast in stored values (--contrast), or leave it to the lesion.",
         )
-    image = ground.image
     corner = shape.corner_at(anchor)
-    surroundings, noise, between = _surroundings(shape, ground, corner)
-    details = dict(shape.details, surroundings=surroundings, noise=noise)
-    values: NDArray[np.float64] = shape.density.astype(np.float64)
-    level, base = (0.0 if ground.is_projection else surroundings), 0
+    here = _Here(corner, *_surroundings(shape, ground, corner))
     asked = request.contrast or request.cnr
-    wanted = 0.0 if asked is None else asked[0] + shape.contrast_share * (asked[1] - asked[0])
-    wanted *= max(noise, 1e-6) if request.cnr is not None else 1.0
-    if ground.is_projection and fusion == "better":
-        values, told = cast(
-            shape.density, corner, ground, lesion_type=shape.type, diameter_mm=shape.diameter_mm,
-            share=shape.contrast_share,
-        )  # fmt: skip
-        details |= told
-    elif ground.is_projection:
-        values = values * ground.grey_per_mm_water
-        details["grey_per_mm_water"] = ground.grey_per_mm_water
-        details["contrast_is"] = "model-derived from the film's grey range"
+    wanted = None if asked is None else asked[0] + shape.contrast_share * (asked[1] - asked[0])
+    if wanted is not None and request.cnr is not None:
+        wanted *= max(here.noise, 1e-6)
+    if ground.is_projection:
+        found = _on_film(shape, ground, here, fusion, wanted)
     elif ground.domain == "mr":
-        values, told = signal(
-            values, shape.alpha, corner, ground, wanted=wanted, level=level, noise=noise, joined_by=fusion,
-            rng=noise_rng,
-        )  # fmt: skip
-        details |= {**told, "surroundings_from_to": between}
-        base = round(surroundings)  # an MR may hold values beyond those of int16
-        values, level = values - base, level - base
+        found = _in_mr(shape, ground, here, fusion, wanted or 0.0, noise_rng)
     else:
-        values = _with_own_parenchyma(values, shape, surroundings)
-    lowest = level - GRAIN_SDS * noise
-    # Eq. 17 replaces and films add, only the matte blends
-    weights = shape.alpha[shape.mask] / ALPHA_ONE if not ground.is_projection and fusion != "paper" else 1.0
-    if asked is not None and ground.domain != "mr":
-        contrast = _contrast(values, shape.mask, weights, level)
-        if ground.is_projection:
-            values = values * (wanted * (1.0 if image.bright_is_dense else -1.0) / contrast)
-        else:
-            values = _moved(values, shape.mask, weights, wanted - contrast, lowest=lowest)
-    values = _within_range(values, image, base=base, added=ground.is_projection)
-    if fusion == "better" and ground.domain == "lung-ct":
-        before = _contrast(values, shape.mask, weights, level)
-        values, details["noise_carried"] = fitted(
-            values, shape.alpha, corner, ground, source_noise_hu=shape.source_noise_hu, noise_hu=noise, rng=noise_rng
-        )
-        if asked is not None:  # vessels that stay at its rim, and chance, must not move a contrast that was asked for
-            drift = before - _contrast(values, shape.mask, weights, level)
-            values = _moved(values, shape.mask, weights, drift, lowest=lowest)
-        int16 = np.iinfo(np.int16)
-        values = np.clip(values, int16.min, int16.max)  # where little of it shows, noise may pass the image's own range
-    intensity = np.floor(values + 0.5).astype(np.int16)
-    if ground.domain == "mr":
-        contrast = composed_contrast(
-            intensity, shape.alpha, corner, ground, base=base, level=surroundings, joined_by=fusion
-        )
-    else:
-        contrast = _contrast(values, shape.mask, weights, level)
-    if ground.is_projection and not image.bright_is_dense:  # dense is positive, as contrasts are asked for
-        contrast = -contrast
-    mode: Mode = "add" if ground.is_projection else "blend"
-    if ground.is_projection and fusion == "paper":
-        mode, base = "blend", round(surroundings)  # Eq. 17 replaces: the lesion stands on its surroundings' level
+        found = _in_ct(shape, ground, here, fusion, wanted, noise_rng)
     center = shape.center_at(anchor)
-    x, y, z = image.index_to_lps([center])[0]
+    x, y, z = ground.image.index_to_lps([center])[0]
     return PlacedLesion(
         number=number,
         request=replace(request, place=center, **_model_of(shape)),
@@ -123,15 +74,115 @@ def place_shape(
         center=center,
         center_lps_mm=(float(x), float(y), float(z)),
         diameter_mm=shape.diameter_mm,
-        contrast=contrast,
-        cnr=contrast / noise if noise > 0 else 0.0,
-        mode=mode,
+        contrast=found.contrast,
+        cnr=found.contrast / here.noise if here.noise > 0 else 0.0,
+        mode=found.mode,
         corner=corner,
-        intensity=intensity,
-        intensity_base=base,
+        intensity=found.intensity,
+        intensity_base=found.base,
         alpha=shape.alpha,
-        details=details,
+        details={**shape.details, "surroundings": here.level, "noise": here.noise, **found.details},
     )
+
+
+@dataclass(frozen=True)
+class _Here:
+    """A place: first voxel of the patch, and of the background around it median, noise, 10th and 90th percentile."""
+
+    corner: Index
+    level: float
+    noise: float
+    between: tuple[float, float]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Values:
+    """What a lesion is stored as: whole numbers above `base`, how they are joined, and the contrast that this makes."""
+
+    intensity: NDArray[np.int16]
+    base: int = 0
+    mode: Mode = "blend"
+    contrast: float
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+def _on_film(shape: DrawnShape, ground: Ground, here: _Here, fusion: FusionName, wanted: float | None) -> _Values:
+    """Line integrals, added to the film; by the paper's way they replace it (Eq. 17). Dense is positive."""
+    image = ground.image
+    if fusion == "better":
+        values, details = cast(
+            shape.density, here.corner, ground, lesion_type=shape.type, diameter_mm=shape.diameter_mm,
+            share=shape.contrast_share,
+        )  # fmt: skip
+    else:
+        values = shape.density.astype(np.float64) * ground.grey_per_mm_water
+        details = {
+            "grey_per_mm_water": ground.grey_per_mm_water,
+            "contrast_is": "model-derived from the film's grey range",
+        }
+    sign = 1.0 if image.bright_is_dense else -1.0
+    if wanted is not None:
+        values = values * (wanted * sign / _contrast(values, shape.mask, 1.0, 0.0))
+    values = _within_range(values, image, base=0, added=True)
+    replaces = fusion == "paper"  # the lesion then stands on its surroundings' level
+    return _Values(
+        intensity=_whole(values), base=round(here.level) if replaces else 0, mode="blend" if replaces else "add",
+        contrast=sign * _contrast(values, shape.mask, 1.0, 0.0), details=details,
+    )  # fmt: skip
+
+
+def _in_mr(
+    shape: DrawnShape, ground: Ground, here: _Here, fusion: FusionName, wanted: float, noise_rng: np.random.Generator
+) -> _Values:
+    """Signal that differs from its surroundings by what was asked for."""
+    values, details = signal(
+        shape.density.astype(np.float64), shape.alpha, here.corner, ground, wanted=wanted, level=here.level,
+        noise=here.noise, joined_by=fusion, rng=noise_rng,
+    )  # fmt: skip
+    base = round(here.level)  # an MR may hold values beyond those of int16
+    intensity = _whole(_within_range(values - base, ground.image, base=base, added=False))
+    contrast = composed_contrast(
+        intensity, shape.alpha, here.corner, ground, base=base, level=here.level, joined_by=fusion
+    )
+    return _Values(
+        intensity=intensity, base=base, contrast=contrast, details={**details, "surroundings_from_to": here.between}
+    )
+
+
+def _in_ct(
+    shape: DrawnShape,
+    ground: Ground,
+    here: _Here,
+    fusion: FusionName,
+    wanted: float | None,
+    noise_rng: np.random.Generator,
+) -> _Values:
+    """HU of the lesion in this lung, moved to the contrast asked for, with this scan's noise where fusion is better."""
+    values, details = _with_own_parenchyma(shape.density.astype(np.float64), shape, here.level), {}
+    lowest = here.level - GRAIN_SDS * here.noise
+    weights = 1.0 if fusion == "paper" else shape.alpha[shape.mask] / ALPHA_ONE  # Eq. 17 replaces, the matte blends
+    if wanted is not None:
+        drift = wanted - _contrast(values, shape.mask, weights, here.level)
+        values = _moved(values, shape.mask, weights, drift, lowest=lowest)
+    values = _within_range(values, ground.image, base=0, added=False)
+    if fusion == "better":
+        before = _contrast(values, shape.mask, weights, here.level)
+        values, details["noise_carried"] = fitted(
+            values, shape.alpha, here.corner, ground, source_noise_hu=shape.source_noise_hu, noise_hu=here.noise,
+            rng=noise_rng,
+        )  # fmt: skip
+        if wanted is not None:  # vessels that stay at its rim, and chance, must not move a contrast that was asked for
+            drift = before - _contrast(values, shape.mask, weights, here.level)
+            values = _moved(values, shape.mask, weights, drift, lowest=lowest)
+        int16 = np.iinfo(np.int16)
+        values = np.clip(values, int16.min, int16.max)  # where little of it shows, noise may pass the image's own range
+    return _Values(
+        intensity=_whole(values), contrast=_contrast(values, shape.mask, weights, here.level), details=details
+    )
+
+
+def _whole(values: NDArray[np.float64]) -> NDArray[np.int16]:
+    return np.floor(values + 0.5).astype(np.int16)
 
 
 def _with_own_parenchyma(values: NDArray[np.float64], shape: DrawnShape, surroundings: float) -> NDArray[np.float64]:
