@@ -19,6 +19,7 @@ __all__ = [
     "class_table",
     "is_anatomy",
     "is_lesion",
+    "is_nodule",
     "plain_name",
 ]
 IGNORE, IGNORED = 255, ("ignore", "unknown", "void")  # label of pixels that teach nothing, and how folders call them
@@ -52,11 +53,11 @@ KNOWN: dict[str, tuple[str, ...]] = {
     LUNG_CT: LUNGS,
     "lungs": LUNGS,
 }  # fmt: skip
-LESIONS = (
+NODULES = (
     "nodule", "nodules", "lung nodule", "pulmonary nodule", "mass", "lesion", "lesions", "tumour", "tumor", "cancer",
-    "metastasis", "metastases", "stone", "stones", "calculus", "calculi", "kidney stone", "granuloma", "opacity",
-    "cyst",
+    "metastasis", "metastases", "granuloma",
 )  # fmt: skip
+LESIONS = (*NODULES, "stone", "stones", "calculus", "calculi", "kidney stone", "opacity", "cyst")
 SIDES = {"left", "right", "l", "r", "upper", "middle", "lower", "lobe", "nos"}
 
 
@@ -94,6 +95,11 @@ def class_table(found: Sequence[str], classes: Sequence[str], names: Mapping[str
 def is_lesion(name: str) -> bool:
     """Whether a class is a lesion by its name."""
     return plain_name(name) in LESIONS
+
+
+def is_nodule(name: str) -> bool:
+    """Whether a class is, by its name, a lesion as nodules and masses in the lung are."""
+    return plain_name(name) in NODULES
 
 
 def is_anatomy(name: str) -> bool:

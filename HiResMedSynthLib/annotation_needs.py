@@ -15,6 +15,7 @@ from HiResMedSynthLib.annotation_classes import (
     class_table,
     is_anatomy,
     is_lesion,
+    is_nodule,
 )
 from HiResMedSynthLib.annotation_facts import ImageFacts
 from HiResMedSynthLib.errors import HiResMedSynthError, ReadError, SettingsError
@@ -47,6 +48,8 @@ def trainers_for(check: FolderCheck) -> tuple[tuple[str, ...], tuple[str, ...]]:
                 table_of_structures(check, kind, CLASSES[kind], {}, where="")
             elif (needs, kind) in TRAINERS:
                 refuse_without_sites(check, where="")
+                if kind == "film":
+                    _refuse_without_nodules(check)
             taken += TRAINERS.get((needs, kind), ())
         except HiResMedSynthError as error:
             reasons.append(f"{error.what}. {error.remedy}".strip())
@@ -147,6 +150,13 @@ def refuse_without_sites(check: FolderCheck, *, where: str) -> None:
         raise ReadError("a point without a diameter has no size", where=unsized[0].name,
                         remedy="Give its diameter in the panel, or draw a box.")  # fmt: skip
     _refuse_one_sided(check, holds, where)
+
+
+def _refuse_without_nodules(check: FolderCheck) -> None:
+    if not any(is_nodule(name) for one in check.images for name in (*one.marks, *one.voxels)):
+        raise ReadError("no nodule or mass is labelled on these films",
+                        remedy="Training.train_density learns from those; name other lesions of the lung by its "
+                        "--class.")  # fmt: skip
 
 
 def _refuse_one_sided(check: FolderCheck, holds: Callable[[ImageFacts], bool], where: str) -> None:

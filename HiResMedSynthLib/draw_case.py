@@ -93,8 +93,8 @@ def draw_case(
     def looking(done: int, of: int, what: str) -> None:
         report(0, total, f"{what}, slice {done} of {of}")
 
-    if any(request.place is None for request in settings.requests):
-        ground.look_everywhere(looking)  # a place is drawn from all slices
+    if any(request.place is None or request.zone is not None for request in settings.requests):
+        ground.look_everywhere(looking)  # a place is drawn from all slices, a zone told by them
     if ground.domain == "mr":
         check_settings(settings, ground)
     elif ground.is_projection and ground.signal_range[1] - ground.signal_range[0] < FILM_NARROWEST:
@@ -250,6 +250,7 @@ class _Drawing:
             there = min(max(round(request.place[0]), 0), self.ground.image.slices - 1)
             if self.ground.room_in_slice_mm(there) >= needed_mm:
                 return  # the other slices need not be looked at
+        self.ground.look_everywhere(self.looking)
         room_mm = self.ground.room_mm
         if room_mm < needed_mm:
             raise PlacementError(

@@ -13,19 +13,21 @@ import json
 import os
 import re
 import sys
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from HiResMedSynthLib.aside import new_name_beside, written_aside
 from HiResMedSynthLib.card_texts import names_a_place, texts_in
 from HiResMedSynthLib.choices import use_of
 from HiResMedSynthLib.errors import HiResMedSynthError
+from HiResMedSynthLib.one_at_a_time import one_at_a_time
 from HiResMedSynthLib.whole_tensors import save_tensors
 
 STORE_VARIABLE = "HIRESMEDSYNTH_MODELS"
 SUFFIX, RECORD_SUFFIX = ".safetensors", ".json"
 RELEASE_FILE = "release.json"  # beside the shipped models: file name -> sha256
+TURN = ".turn"  # in the store while a model is added or removed
 RUNS = "training"  # folder of the store, a folder a name: trainings that were cut off, reports of those that ended
 LARGEST_BYTES = 512 * 2**20
 LARGEST_HEADER = 8 * 2**20
@@ -33,6 +35,7 @@ LARGEST_CARD = 64 * 2**10
 NAME_PATTERN = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,58}[A-Za-z0-9])?")
 KIND_PATTERN = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # names that Windows keeps for devices
+WORDS = ("auto", "rule", "density", "distances")  # what --danger and --prior take beside models
 TEXT_FIELDS = ("name", "kind", "data", "licence", "attribution", "limits", "created")
 ADVICE = "See: hiresmedsynth models list."
 
@@ -111,6 +114,9 @@ def check_name(name: str) -> str:
     Raises:
         ModelError: it is empty, too long, or holds path parts or signs.
     """
+    if name in WORDS:
+        raise ModelError(f"'{name}' can't name a model: --danger or --prior mean something by it",
+                         remedy="Choose another name.")  # fmt: skip
     if not NAME_PATTERN.fullmatch(name) or ".." in name or RESERVED.fullmatch(name):
         raise ModelError(
             f"'{name[:60]}' can't name a model",
@@ -186,7 +192,7 @@ def find(name: str, kind: str | None = None, *, words: tuple[str, ...] = ()) -> 
 
 
 def add(path: str | Path, name: str | None = None) -> Model:
-    """Copies a model file into the store, all or nothing, and keeps its hash.
+    """Copies a model file into the store, all or nothing, and keeps its hash; of two of one name the first stays.
 
     Args:
         path: safetensors file with a card.
@@ -199,39 +205,27 @@ def add(path: str | Path, name: str | None = None) -> Model:
     if name is not None:
         check_name(name)
     folder = store_folder()
+    aside = new_name_beside(folder / "new", ".part")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=folder, prefix=".new-", suffix=".part", delete=False) as copy:
-            aside = Path(copy.name)
-            try:
-                digest, size = _copied(path, copy)
-            except BaseException:
-                copy.close()
-                aside.unlink(missing_ok=True)
-                raise
-    except OSError as error:
-        raise _unwritable(folder, error) from error
-    try:
+        with aside.open("xb") as copy:
+            digest, size = _copied(path, copy)
         card = read_card(aside, where=path)
         name = name or card.name
-        if any(other.stem.lower() == name.lower() for other, _ in _files()):
-            raise ModelError(
-                f"there is a model '{name}' already", remedy="Give another --name, or remove that one first."
-            )
         target = folder / f"{name}{SUFFIX}"
-        record = json.dumps({"sha256": digest, "bytes": size})
-        fresh = aside.with_suffix(".record")
-        fresh.write_text(record + "\n", encoding="utf-8")
-        fresh.replace(target.with_suffix(RECORD_SUFFIX))
-        mask = os.umask(0o077)  # the only way to read it is to set it
-        os.umask(mask)
-        aside.chmod(0o644 & ~mask)  # a temporary file is for its owner only
-        aside.replace(target)
+        with one_at_a_time(folder / TURN):  # two of one name would leave the file of one with the hash of the other
+            if any(other.stem.lower() == name.lower() for other, _ in _files()):
+                raise ModelError(
+                    f"there is a model '{name}' already", remedy="Give another --name, or remove that one first."
+                )
+            with written_aside(target.with_suffix(RECORD_SUFFIX)) as record:
+                record.write_text(json.dumps({"sha256": digest, "bytes": size}) + "\n", encoding="utf-8")
+            aside.replace(target)
     except OSError as error:
         raise _unwritable(folder, error) from error
     finally:
-        aside.unlink(missing_ok=True)
-        aside.with_suffix(".record").unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            aside.unlink()
     return Model(card=dataclasses.replace(card, name=name, sha256=digest, bytes=size), path=target, shipped=False)
 
 
@@ -248,8 +242,9 @@ def remove(name: str) -> None:
         what = "came with the release and stays" if shipped else "isn't in the model store"
         raise ModelError(f"the model '{name}' {what}", remedy=ADVICE)
     try:
-        own.unlink()
-        own.with_suffix(RECORD_SUFFIX).unlink(missing_ok=True)
+        with one_at_a_time(own.parent / TURN):
+            own.unlink()
+            own.with_suffix(RECORD_SUFFIX).unlink(missing_ok=True)
         for report in (own.parent / RUNS / name).glob("report.*"):
             report.unlink(missing_ok=True)
         with contextlib.suppress(OSError):  # not empty: a training of that name that was cut off

@@ -16,7 +16,7 @@ HEAVY = {"torch", "torchvision", "SimpleITK", "pydicom", "cv2", "highdicom", "gd
 
 FOUNDATION = {
     "aside", "bounding_box", "card_texts", "choices", "detection_formats", "errors", "flow", "free_memory", "layers",
-    "patient_split", "synthetic_words", "torchvision_guard", "versions",
+    "one_at_a_time", "patient_split", "synthetic_words", "torchvision_guard", "versions",
 }  # fmt: skip
 IMAGE = {"image"}
 PIXELS = {"write_volume", "read", "read_dicom", "inpaint", "project", "edge_profile", "measure", "annotations", "mark"}

@@ -6,6 +6,8 @@ import json
 import os
 import pickle
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -74,6 +76,37 @@ def test_a_model_may_be_kept_under_another_name_once(tmp_path: Path) -> None:
     for name in ("ours", "OURS"):
         with pytest.raises(ModelError, match="already"):
             weights.add(file, name)
+
+
+def test_of_two_that_add_one_name_at_the_same_time_the_second_is_refused(
+    tmp_path: Path, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = []
+    for data in ("6 films", "12 films"):
+        (tmp_path / data).mkdir()
+        made.append(written(tmp_path / data, data=data))
+    looked = weights._files
+
+    def looks_long() -> list[tuple[Path, bool]]:
+        """Both have looked, and found the name free, before either has taken it."""
+        found = looked()
+        time.sleep(0.3)
+        return found
+
+    def add(file: Path) -> weights.Model | ModelError:
+        try:
+            return weights.add(file)
+        except ModelError as error:
+            return error
+
+    monkeypatch.setattr(weights, "_files", looks_long)
+    with ThreadPoolExecutor(2) as pool:
+        added = list(pool.map(add, made))
+    refused = [one for one in added if isinstance(one, ModelError)]
+    assert len(refused) == 1 and "already" in refused[0].what
+    (first,) = [one for one in added if isinstance(one, weights.Model)]
+    assert weights.find("lungs").card == first.card
+    assert sorted(path.name for path in store.iterdir()) == ["lungs.json", "lungs.safetensors"]
 
 
 @pytest.mark.parametrize("at", [-1, 20])

@@ -32,7 +32,7 @@ from HiResMedSynthLib.errors import HiResMedSynthError, ReadError
 from HiResMedSynthLib.image import MedicalImage
 from HiResMedSynthLib.patient_split import held_out_by_rule
 from Training.film_data import Film, FilmSet
-from Training.folder_of_images import FORMATS, DicomFile, dicom_files, files_below, identity, tell_damaged
+from Training.folder_of_images import FORMATS, UNREADABLE, DicomFile, dicom_files, files_below, identity, tell_damaged
 
 LOW_HU, HIGH_HU = -1200.0, 600.0  # the window: -1 and 1
 NO_TISSUE_HU = -1500.0  # nothing in a scan is less dense; scanners fill what they didn't see with -2048 or -3024
@@ -112,13 +112,16 @@ def read_slices(path: Path) -> FilmSet:
             pixels = (arrays["pixels"] / np.float32(32767.5) - 1).astype(np.float32)
             inside = np.unpackbits(arrays["masks"], axis=-1, count=pixels.shape[-1]).astype(bool)
             facts = [arrays[name].tolist() for name in ("name", "patient", "held_out", "spacing_mm")]
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as problem:
+        count, rows, columns = pixels.shape
+        field = (0, 0, rows, columns)
+        films = tuple(
+            Film(name=name, patient=patient, label=0, held_out=held_out, field=field, spacing_mm=spacing)
+            for name, patient, held_out, spacing in zip(*facts, strict=True)
+        )
+        if inside.shape != pixels.shape or not 0 < count == len(films):
+            raise ValueError("its arrays are of different lengths")
+    except UNREADABLE as problem:
         raise ReadError(f"It holds no packed slices ({problem})", where=path, remedy="Prepare them anew.") from None
-    field = (0, 0, *pixels.shape[1:])
-    films = tuple(
-        Film(name=name, patient=patient, label=0, held_out=held_out, field=field, spacing_mm=spacing)
-        for name, patient, held_out, spacing in zip(*facts, strict=True)
-    )
     median = float(np.median([film.spacing_mm for film in films]))
     return FilmSet(pixels=pixels, films=films, spacing_mm=median, inside=inside)
 
@@ -278,7 +281,7 @@ def _packed(folder: Path, canvas_px: int, left_out: Counter[str]) -> Iterator[St
         steps = (zigzag >> 1) ^ -(zigzag & 1)
         slices = np.cumsum(steps, axis=2).astype(np.float32)
         facts = [(row["patient_id"], float(row["pixel_spacing_mm"])) for row, _ in zip(rows, slices, strict=True)]
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as problem:
+    except UNREADABLE as problem:
         yield ReadError(f"its slices.npz or slices.csv can't be read ({problem})", where=folder, remedy="Replace it.")
         return
     if slices.shape[1:] != (canvas_px, canvas_px):

@@ -34,7 +34,7 @@ from HiResMedSynthLib.read import read_image
 from Training.danger_ct_labels import AIRWAY, ANY, BONE, LUNG, MEDIASTINUM, SOFT, SOLID, WALL, rule_labels
 from Training.danger_ct_nodules import crop_slices
 from Training.danger_ct_outlines import SBU
-from Training.folder_of_images import FORMATS
+from Training.folder_of_images import FORMATS, UNREADABLE
 
 UNKNOWN = 255
 LEFT_OUT = ("labels", "readers", "slab", "_danger")
@@ -269,13 +269,23 @@ def edge_of(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def stored_slices(file: Path) -> Iterator[tuple[int, str, NDArray[np.int16], float]]:
-    """(index, patient, HU, pixel in mm) of each slice of `slices.npz`."""
-    with np.load(file, allow_pickle=False) as packed:
-        steps = packed["lo"].astype(np.int32) | (packed["hi"].astype(np.int32) << 8)
-    hu = np.cumsum((steps >> 1) ^ -(steps & 1), axis=2).astype(np.int16)
-    with file.with_suffix(".csv").open(newline="") as stream:
-        for index, row in enumerate(csv.DictReader(stream)):
-            yield index, row["patient_id"], np.maximum(hu[index], -1024), float(row["pixel_spacing_mm"])
+    """(index, patient, HU, pixel in mm) of each slice of `slices.npz`.
+
+    Raises:
+        ReadError: it or its slices.csv is missing, damaged, or of something else.
+    """
+    try:
+        with np.load(file, allow_pickle=False) as packed:
+            steps = packed["lo"].astype(np.int32) | (packed["hi"].astype(np.int32) << 8)
+        hu = np.cumsum((steps >> 1) ^ -(steps & 1), axis=2).astype(np.int16)
+        with file.with_suffix(".csv").open(newline="", encoding="utf-8-sig") as stream:
+            rows = [(row["patient_id"], float(row["pixel_spacing_mm"])) for row in csv.DictReader(stream)]
+        told = [(index, patient, hu[index], mm) for index, (patient, mm) in enumerate(rows)]
+    except UNREADABLE as problem:
+        what = f"its slices.npz or slices.csv can't be read ({problem})"
+        raise ReadError(what, where=file.parent, remedy="Replace it.") from None
+    for index, patient, slice_hu, mm in told:
+        yield index, patient, np.maximum(slice_hu, -1024), mm
 
 
 def _abdomen(file: Path) -> LabelledStack:

@@ -1,7 +1,8 @@
 """Learns where lesions lie on a site's films: its own smoothed histogram mixed with the density that ships.
 
-How much of it is its own, and how smooth, is what tells places of patients best that were left out. Few films can't
-outvote a thousand nodules of others, and needn't.
+How much of it is its own, and how smooth, is what tells places of patients best that were left out in turn. Patients
+weigh alike, however many lesions they have. Few patients can't outvote a thousand nodules of others: their share is
+capped, which also keeps a model of few lesions from being a list of their places.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ from HiResMedSynthLib.patient_split import fold_of
 from HiResMedSynthLib.placement.film_density import BINS
 from HiResMedSynthLib.placement.location import FLOOR
 
-OWN_SHARES = (0.1, 0.25, 0.5, 0.75, 1.0)
+OWN_SHARES = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)
 BLUR_BINS = (1.0, 1.5, 2.5, 4.0)
+PATIENTS_FOR_ALL = 100  # of fewer patients the own share is at most their number over this
 FOLDS = 5
 BOOTSTRAPS = 2000
 Grid = NDArray[np.float64]
@@ -25,7 +27,7 @@ Grid = NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FilmSites:
-    """Lesions of one film in the box around its lungs.
+    """Lesions of one film in the box around its lungs; all of them in lung.
 
     Args:
         patient: whose film it is.
@@ -54,27 +56,51 @@ def learn(films: Sequence[FilmSites], shipped: Grid) -> Learned:
         films: with lesions, of two patients or more.
         shipped: `[32, 32]`, mean 1.
     """
-    folds = np.array([fold_of(film.patient, FOLDS) for film in films])
-    if len(np.unique(folds)) < 2:  # two patients of one fold
-        folds = np.unique([film.patient for film in films], return_inverse=True)[1]
+    folds = folds_of(films)
+    most = len({film.patient for film in films}) / PATIENTS_FOR_ALL
     told = {}
     for blur in BLUR_BINS:
-        own = {int(fold): histogram([f for f, at in zip(films, folds, strict=True) if at != fold], blur)
-               for fold in np.unique(folds)}  # fmt: skip
-        for share in OWN_SHARES:
-            nats = [nats_over_even(mixed(own[int(at)], shipped, share), [film])
-                    for film, at in zip(films, folds, strict=True)]  # fmt: skip
-            told[share, blur] = float(np.concatenate(nats).mean())
-    share, blur = max(told, key=lambda choice: told[choice])
+        own = {fold: histogram(part(films, folds != fold), blur) for fold in np.unique(folds)}
+        for share in dict.fromkeys(min(share, most) for share in OWN_SHARES):
+            told[share, blur] = np.mean([
+                nats_by_patient(mixed(own[fold], shipped, share), part(films, folds == fold)).mean()
+                for fold in np.unique(folds)
+            ])  # fmt: skip
+    share, blur = max(told, key=lambda choice: told[choice])  # the first of equals: the smaller share
     return Learned(density=mixed(histogram(films, blur), shipped, share), own_share=share, blur_bins=blur)
 
 
+def cross_fitted(films: Sequence[FilmSites], shipped: Grid) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """`[patient]` nats over even by the shipped density, and by one that was learned without that patient."""
+    folds = folds_of(films)
+    before, learned = [], []
+    for fold in np.unique(folds):
+        tested = part(films, folds == fold)
+        before.append(nats_by_patient(shipped, tested))
+        learned.append(nats_by_patient(learn(part(films, folds != fold), shipped).density, tested))
+    return np.concatenate(before), np.concatenate(learned)
+
+
+def folds_of(films: Sequence[FilmSites]) -> NDArray[np.int64]:
+    """`[film]` part of five that a film's patient falls into; few patients are dealt out, so that none are alone."""
+    patients = sorted({film.patient for film in films}, key=lambda patient: (fold_of(patient, 2**31), patient))
+    dealt = {patient: index % FOLDS for index, patient in enumerate(patients)}
+    return np.array([dealt[film.patient] for film in films])
+
+
+def part(films: Sequence[FilmSites], chosen: NDArray[np.bool_]) -> list[FilmSites]:
+    """The films that are chosen."""
+    return [film for film, taken in zip(films, chosen, strict=True) if taken]
+
+
 def histogram(films: Sequence[FilmSites], blur_bins: float) -> Grid:
-    """`[32, 32]` smoothed histogram of the films' lesions, mean 1."""
+    """`[32, 32]` smoothed histogram of the films' lesions, those of a patient counting one together; mean 1."""
     from scipy.ndimage import gaussian_filter
 
+    of = np.array([film.patient for film in films for _ in film.shares])
+    _, patient, lesions = np.unique(of, return_inverse=True, return_counts=True)
     shares = np.concatenate([film.shares for film in films])
-    counts, _ = np.histogramdd(shares, bins=BINS, range=[(0, 1)] * 2)
+    counts, _ = np.histogramdd(shares, bins=BINS, range=[(0, 1)] * 2, weights=1 / lesions[patient])
     smooth = gaussian_filter(counts, blur_bins, mode="nearest")
     return np.asarray(smooth / smooth.mean())
 
@@ -84,21 +110,22 @@ def mixed(own: Grid, shipped: Grid, own_share: float) -> Grid:
     return own_share * own + (1 - own_share) * shipped
 
 
-def nats_over_even(density: Grid, films: Sequence[FilmSites]) -> NDArray[np.float64]:
-    """`[lesion]` log-likelihood of each place over a place drawn evenly in that film's lungs (`location.heatmap`)."""
+def nats_by_patient(density: Grid, films: Sequence[FilmSites]) -> NDArray[np.float64]:
+    """`[patient]` mean log-likelihood of the places over a place drawn evenly in the film's lungs.
+
+    The likelihood is that of `location.heatmap`, its floor included, in the middle of the bins.
+    """
     raised = density / density.mean() + FLOOR
-    nats = []
+    nats: dict[str, list[float]] = {}
     for film in films:
         even = (raised * film.lung).sum() / film.lung.sum()
         at = np.minimum((film.shares * BINS).astype(int), BINS - 1)
-        nats.append(np.log(raised[at[:, 0], at[:, 1]] / even))
-    return np.concatenate(nats)
+        nats.setdefault(film.patient, []).extend(np.log(raised[at[:, 0], at[:, 1]] / even))
+    return np.array([np.mean(found) for found in nats.values()])
 
 
-def interval(values: NDArray[np.float64], patients: Sequence[str]) -> tuple[float, float, float]:
-    """(mean over patients, low, high of its 95 % interval, patients resampled)."""
-    _, group = np.unique(np.asarray(patients), return_inverse=True)
-    means = np.bincount(group, values) / np.bincount(group)
-    draws = np.random.default_rng(1).integers(len(means), size=(BOOTSTRAPS, len(means)))
-    low, high = np.percentile(means[draws].mean(axis=1), [2.5, 97.5])
-    return float(means.mean()), float(low), float(high)
+def interval(values: NDArray[np.float64]) -> tuple[float, float, float]:
+    """(mean, low, high of its 95 % interval) of values of patients, which are resampled."""
+    draws = np.random.default_rng(1).integers(len(values), size=(BOOTSTRAPS, len(values)))
+    low, high = np.percentile(values[draws].mean(axis=1), [2.5, 97.5])
+    return float(values.mean()), float(low), float(high)

@@ -6,8 +6,11 @@ the split, and the sex: both are read here, stay beside the prepared images on t
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import re
+import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +24,9 @@ from HiResMedSynthLib.read_quietly import quietly
 TOLD = (
     "PatientID", "PatientSex", "StudyInstanceUID", "SeriesInstanceUID", "SOPClassUID", "Modality", "ViewPosition",
     "BodyPartExamined", "PresentationIntentType", "ImageType", "NumberOfFrames", "Rows", "Columns",
+)  # fmt: skip
+UNREADABLE = (  # what numpy, zipfile and csv raise at a damaged file, or at one of something else
+    OSError, LookupError, ValueError, TypeError, EOFError, RuntimeError, csv.Error, zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
 FORMATS = "The formats stand in Training/README.md, section 'Folders to train on'."
 

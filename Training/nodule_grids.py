@@ -67,7 +67,7 @@ def nodule_grids(folder: Path) -> dict[str, NDArray[Any]]:
     """The arrays of the output format, in the order of the folder's table.
 
     Raises:
-        ReadError: no nodule is usable.
+        ReadError: the folder can't be read, or no nodule is usable.
     """
     rows: list[dict[str, Any]] = []
     for nodule in nodules(folder):

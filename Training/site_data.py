@@ -111,8 +111,8 @@ def site_pictures(
     return _pictures(opened, check, needs, classes, table)
 
 
-def site_films(folder: str | Path, *, progress: Progress | None = None) -> Iterator[tuple[AnnotatedImage, str, bool]]:
-    """(film as it lies, patient, whether held out) of a folder with lesions on films; checks as in `site_pictures`."""
+def site_films(folder: str | Path, *, progress: Progress | None = None) -> Iterator[tuple[AnnotatedImage, str]]:
+    """(film as it lies, patient) of a folder with lesions on films; checks as in `site_pictures`."""
     opened = open_annotations(folder)
     check = check_annotations(opened, progress=progress)
     refuse_problems(check, folder)
@@ -120,7 +120,7 @@ def site_films(folder: str | Path, *, progress: Progress | None = None) -> Itera
     refuse_without_sites(check, where=opened.folder.name)
     patients = {one.number: one.patient for one in check.images}
     for number, read in enumerate(opened.readers, start=1):
-        yield read(), patients[number], patients[number] in check.held_out
+        yield read(), patients[number]
 
 
 def _pictures(

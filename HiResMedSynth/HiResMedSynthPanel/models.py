@@ -11,6 +11,10 @@ MORE_LESIONS = _(
 )
 MORE_BACKGROUNDS = _("More: 'hiresmedsynth models add FILE', where the backend runs.")
 AUTO, DEFORM, DISTANCES = "auto", "deform", "distances"
+TASKS = {  # of placement models, by what is asked and the picture's domain: as the backend takes them
+    "danger": {"lung-ct": ("danger-ct",), "cxr": ("danger-film",), "kub": ("danger-film",), "mr": ()},
+    "location": {"lung-ct": ("location-ct", "yolo-ct"), "cxr": ("location-film",), "kub": (), "mr": ()},
+}
 
 
 class Models:
@@ -68,17 +72,18 @@ class Models:
         auto = _("best available")
         if best is not None:
             auto += f" ({words.get(best, best)})"
-        names = self._of("placement", task=f"{what}-{'ct' if is_ct else 'film'}")
-        if what == "location" and is_ct:
-            names += self._of("placement", task="yolo-ct")
+        tasks = TASKS[what]["lung-ct" if is_ct else domain if domain in TASKS[what] else "cxr"]
+        names = [name for task in tasks for name in self._of("placement", task=task)]
         return [(auto, AUTO), *((words[value], value) for value in plain), *((name, name) for name in names)]
 
-    def is_for_the_other(self, name, *, is_ct):
-        """Whether a placement model is known to be for CT where this is a film, or the other way round."""
+    def is_for_the_other(self, name, *, is_ct, domain=""):
+        """Whether a placement model is known to be for other pictures: for CT where this is a film, and so on."""
         if name == DISTANCES:
             return not is_ct
-        tasks = [one.get("task") or "" for one in self._models if one["name"] == name and one["kind"] == "placement"]
-        return any(task.endswith("-film" if is_ct else "-ct") for task in tasks)
+        this = "lung-ct" if is_ct else domain or "cxr"
+        known = {one.get("task") for one in self._models if one["name"] == name and one["kind"] == "placement"}
+        fitting = {task for tasks in TASKS.values() for task in tasks.get(this, ())}
+        return bool(known - {None}) and not known & fitting
 
     # -- lesions ---------------------------------------------------------------------------------------------------
     def makers(self):

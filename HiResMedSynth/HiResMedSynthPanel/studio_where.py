@@ -39,9 +39,9 @@ class StudioWhere:
 
     def _drop_unfit_models(self):
         """A placement model for CT is left out on a film, and the other way round."""
-        is_ct = self.image.header.units == "HU"
+        is_ct, domain = self.image.header.units == "HU", self.domain or self.parameters.domain
         for name in ("dangerModel", "priorModel"):
-            if self.models.is_for_the_other(getattr(self.parameters, name), is_ct=is_ct):
+            if self.models.is_for_the_other(getattr(self.parameters, name), is_ct=is_ct, domain=domain):
                 setattr(self.parameters, name, AUTO)
 
     def _ask_where(self):

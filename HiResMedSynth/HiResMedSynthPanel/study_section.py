@@ -9,6 +9,7 @@ from slicer.i18n import tr as _
 from HiResMedSynthPanel import form
 from HiResMedSynthPanel.exporter import free_folder
 from HiResMedSynthPanel.study_process import StudyProcess
+from HiResMedSynthPanel.study_rows import StudyRows
 from HiResMedSynthPanel.words import in_panel_words
 
 MOST_TRIALS = 2000
@@ -42,6 +43,7 @@ class StudySection:
         self.count.setValue(100)
         layout.addRow(_("Question:"), self.task)
         layout.addRow(_("Trials:"), form.row(self.count))
+        self.rows = StudyRows(layout)
         self.readers = qt.QLineEdit()
         self.readers.setPlaceholderText(_("their names, with commas between"))
         self.readers.connect("textChanged(QString)", lambda _text: self.refresh())
@@ -97,7 +99,7 @@ class StudySection:
         self._made = free_folder(parent, "study")
         arguments = ["new", self.real.currentPath.strip(), self.synthetic.currentPath.strip(), "--out", self._made]
         arguments += ["--design", self.task.itemData(self.task.currentIndex), "--count", int(self.count.value)]
-        self._start([*arguments, "--readers", self.readers.text.strip()])
+        self._start([*arguments, *self.rows.arguments(), "--readers", self.readers.text.strip()])
         self._say(_("Making the study: reading and comparing the images..."))
 
     def _score(self):

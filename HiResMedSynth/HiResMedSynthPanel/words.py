@@ -24,6 +24,8 @@ def in_panel_words(text):
         "--type": _("the field Type"),
         "--contrast": _("the field Contrast"),
         "--cnr": _("the field Contrast (CNR)"),
+        "--window": _("the field Window"),
+        "--crop": _("the field Crop"),
         "--out": _("the field Into"),
         "--count": _("number"),
         "--slices": _("slices"),
@@ -34,7 +36,7 @@ def in_panel_words(text):
         command, option, value = found.groups()
         if command:
             return command
-        number = value if value and value[0].isdigit() else ""
+        number = value if value and value.lstrip("-")[:1].isdigit() else ""
         if option in fields:
             return f"{fields[option]} {number}".strip()
         return f"{elsewhere.format(option=option)} {value or ''}".strip()
@@ -43,9 +45,11 @@ def in_panel_words(text):
     text = text.replace("hiresmedsynth lesion list", _("the section Bank"))
     text = text.replace("hiresmedsynth lesion train IMAGE --mask MASK", "hiresmedsynth lesion train")
     text = text.replace("--generator deform", _("'a bank lesion, deformed'"))
+    text = text.replace("say --danger rule", _("choose 'rule' in the field Danger mask"))
     command = r"((?:python -m|hiresmedsynth) (?:[\w ]|\.(?=\w))+(?: --\S+(?: \w\S*)?)+)"  # its options are no fields
     text = re.sub(
-        command + r"|(--[a-z-]+)(?: ([A-Z]+(?:\[,?[A-Z]+\]|:[A-Z]+)?|[a-z]+-[a-z]+|cxr|kub|mr\b|-?\d[\d:.,-]*\d|\d))?",
+        command
+        + r"|(--[a-z-]+)(?: ([A-Z]+(?:\[,?[A-Z]+\]|[:,][A-Z]+)?|[a-z]+-[a-z]+|cxr|kub|mr\b|-?\d[\d:.,-]*\d|\d))?",
         field,
         text,
     )

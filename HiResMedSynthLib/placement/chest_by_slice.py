@@ -56,7 +56,7 @@ class ChestBySlice:
         self._holds_lung = False
 
     def regions(self, first: int, last: int, progress: Progress | None = None) -> ChestRegions:
-        """What slices `first` to `last` (exclusive) show; `progress`: called with (slices done, slices to look at).
+        """What slices `first` to `last` (exclusive) show; `progress`: called with (slices done, slices asked for).
 
         Raises:
             PlacementError: the network finds no lung in the whole stack.
@@ -65,14 +65,32 @@ class ChestBySlice:
         if not self._holds_lung:
             self._look(0, len(self._seen), progress)
         if not self._holds_lung:
-            raise no_lung()
+            raise self._no_lung()
         return self._found.slices(first, last)
+
+    def require_lung(self) -> None:
+        """Looks where lung is surest, at the slice with most of the rule's, and wherever else it has to.
+
+        Raises:
+            PlacementError: the network finds no lung in the whole stack.
+        """
+        areas = None if self._ruled is None else self._ruled.lungs.sum(axis=(1, 2))
+        surest = len(self._hu) // 2 if areas is None else int(areas.argmax())
+        self.regions(surest, surest + 1)
+
+    def _no_lung(self) -> PlacementError:
+        if not self._network.own or self._ruled is None:
+            return no_lung(self._network.name if self._network.own else "")
+        return PlacementError(
+            f"the model '{self._network.name}' found no lung in this image, the rule did",
+            remedy="Check the model on another picture, or say --danger rule.",
+        )
 
     def _look(self, first: int, last: int, progress: Progress | None) -> None:
         """Looks at chunks `first` to `last` (exclusive) that were not looked at yet."""
+        total = min(last * CHUNK, len(self._hu)) - first * CHUNK
         chunks = [chunk for chunk in range(first, last) if not self._seen[chunk]]
-        total = sum(len(self._hu[self._slices(chunk)]) for chunk in chunks)
-        done = 0
+        done = total - sum(len(self._hu[self._slices(chunk)]) for chunk in chunks)
         for chunk in chunks:
             some = self._slices(chunk)
             self._name(some)

@@ -47,6 +47,9 @@ class DangerBySlice(DangerMap):
         self._labels = np.zeros(image.shape, dtype=np.uint8)
         self._known = np.zeros(image.slices, dtype=bool)
 
+    def __repr__(self) -> str:  # that of the base class would look at all slices
+        return f"DangerBySlice(shape={self.shape}, looked at {int(self._known.sum())} slices, method={self.method!r})"
+
     @property
     def labels(self) -> NDArray[np.uint8]:
         """uint8 `[slice, row, column]`, read-only; looks at all slices."""
@@ -61,12 +64,13 @@ class DangerBySlice(DangerMap):
 
     def part(self, region: tuple[slice, ...]) -> NDArray[np.uint8]:
         """The labels of a region, read-only; looks at its slices."""
-        first, last, _ = region[0].indices(len(self._known))
-        self._look(first, last)
+        asked = range(len(self._known))[region[0]]
+        if asked:
+            self._look(min(asked), max(asked) + 1)
         return self._readable[region]
 
     def look_everywhere(self, progress: Progress | None = None) -> None:
-        """Looks at all slices; `progress`: called with (slices done, slices to look at)."""
+        """Looks at all slices; `progress`: called with (slices done, slices in all)."""
         self._look(0, len(self._known), progress)
         self._regions = None  # the masks that it holds are needed no more
 
@@ -107,7 +111,7 @@ def danger_network_ct(
         margins: distances added to the forbidden structures.
         network: of task "danger-ct".
         progress: called with (slices done, slices in all).
-        by_slice: slices are looked at when they are asked for; the map then raises what is raised here.
+        by_slice: slices are looked at when they are asked for, now only those that tell that there is lung.
 
     Raises:
         GeometryError: the spacing is unknown.
@@ -117,6 +121,8 @@ def danger_network_ct(
     if image.units != "HU":
         raise PlacementError("this image is not in Hounsfield units", remedy="Give a CT, or say what it shows.")
     chest = chest_by_both(image.pixels, spacing_mm=spacing_mm, network=network)
+    if by_slice:
+        chest.require_lung()
     method = f"network {network.name}, with the rule's lungs; vessels by HU"
     return _made(
         DangerBySlice(chest.regions, image, margins=margins, names=LABELS_OF_NETWORK, method=method),

@@ -63,10 +63,12 @@ def find_chest_regions(hu: NDArray[Any], *, spacing_mm: tuple[float, float, floa
     return ChestRegions(smooth_hu=smooth, body=full_body, lungs=full_lungs, airways=full_airways)
 
 
-def no_lung() -> PlacementError:
-    """The error of an image without lung."""
+def no_lung(own_model: str = "") -> PlacementError:
+    """The error of an image without lung; `own_model`: the user's own one that found none either."""
     return PlacementError(
-        "no lung was found in this image",
+        f"no lung was found in this image, by the model '{own_model}' or by the rule"
+        if own_model
+        else "no lung was found in this image",
         remedy="Is it a chest CT in HU, with the lungs in view? Take another slice, or say what it shows with "
         "--domain.",
     )

@@ -7,6 +7,9 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+TOLERANCE_MM = 1e-4
+FEW_COLUMNS = 40  # of a radius: up to here runs are faster than distances
+
 
 def within_mm(
     mask: NDArray[np.bool_], distance_mm: float, *, spacing_mm: tuple[float, float, float]
@@ -16,24 +19,44 @@ def within_mm(
     Anisotropic spacing is honoured; where slices are farther apart than the distance only their own plane counts.
     Nothing is assumed beyond the first and last slice.
     """
-    import cv2
-    from scipy.ndimage import distance_transform_edt
-
     grown = mask.copy()
     if distance_mm <= 0:
         return grown
     slice_mm, row_mm, column_mm = spacing_mm
-    reach = int(distance_mm // slice_mm)
-    square = abs(row_mm - column_mm) < 1e-3 * row_mm
+    reach = min(int(distance_mm // slice_mm), len(mask) - 1)
     for index in range(len(mask)):
         if not mask[index].any():
             continue
-        free = ~mask[index]
-        if square:
-            distance = cv2.distanceTransform(free.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE) * row_mm
-        else:
-            distance = distance_transform_edt(free, sampling=(row_mm, column_mm))
+        if reach == 0 and distance_mm < FEW_COLUMNS * column_mm:
+            grown[index] = _grown_by_runs(mask[index], distance_mm + TOLERANCE_MM, row_mm, column_mm)
+            continue
+        distance = _distance_mm(mask[index], row_mm, column_mm)
         for other in range(max(0, index - reach), min(len(mask), index + reach + 1)):
             radius = math.sqrt(max(distance_mm**2 - ((other - index) * slice_mm) ** 2, 0.0))
-            grown[other] |= distance <= radius + 1e-4
+            grown[other] |= distance <= radius + TOLERANCE_MM
     return grown
+
+
+def _distance_mm(mask: NDArray[np.bool_], row_mm: float, column_mm: float) -> NDArray[np.float32]:
+    """Distance of each pixel of a slice from the mask."""
+    import cv2
+    from scipy.ndimage import distance_transform_edt
+
+    if abs(row_mm - column_mm) < 1e-3 * row_mm:
+        free = (~mask).astype(np.uint8)
+        return np.asarray(cv2.distanceTransform(free, cv2.DIST_L2, cv2.DIST_MASK_PRECISE) * row_mm)
+    return np.asarray(distance_transform_edt(~mask, sampling=(row_mm, column_mm)))
+
+
+def _grown_by_runs(mask: NDArray[np.bool_], radius_mm: float, row_mm: float, column_mm: float) -> NDArray[np.bool_]:
+    """One slice grown by an ellipse of pixels, column by column of it: much faster than distances where it is small."""
+    import cv2
+
+    seen = mask.view(np.uint8) if mask.flags.c_contiguous else mask.astype(np.uint8)
+    grown = np.zeros_like(seen)
+    for aside in range(min(int(radius_mm / column_mm) + 1, mask.shape[1])):
+        tall = 2 * int(math.sqrt(radius_mm**2 - (aside * column_mm) ** 2) / row_mm) + 1
+        run = cv2.dilate(seen, np.ones((tall, 1), np.uint8)) if tall > 1 else seen
+        grown[:, aside:] |= run[:, : run.shape[1] - aside]
+        grown[:, : run.shape[1] - aside] |= run[:, aside:]
+    return grown.view(np.bool_)

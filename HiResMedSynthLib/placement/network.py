@@ -151,13 +151,16 @@ class PlacementNetwork:
         run: `[n, channels, rows, columns] -> [n, classes, rows, columns]` for sides that are multiples of 32.
         name: under which it was found, for the record.
         engine: what runs it.
+        own: whether it is a model of the user's own: then it may be the model's fault that nothing is found.
     """
 
-    def __init__(self, plan: NetworkPlan, run: Run, *, name: str, engine: Engine) -> None:
-        self.plan, self.name, self.engine, self._run = plan, name, engine, run
+    def __init__(self, plan: NetworkPlan, run: Run, *, name: str, engine: Engine, own: bool = False) -> None:
+        self.plan, self.name, self.engine, self.own, self._run = plan, name, engine, own, run
 
     @classmethod
-    def of(cls, plan: NetworkPlan, module: nn.Module, *, name: str = "in training") -> PlacementNetwork:
+    def of(
+        cls, plan: NetworkPlan, module: nn.Module, *, name: str = "in training", own: bool = False
+    ) -> PlacementNetwork:
         """The network of a torch module; it answers in evaluation mode and is left in the mode it was in."""
         import torch
 
@@ -172,7 +175,7 @@ class PlacementNetwork:
             finally:
                 module.train(was_training)
 
-        return cls(plan, run, name=name, engine="torch")
+        return cls(plan, run, name=name, engine="torch", own=own)
 
     def logits(self, pictures: NDArray[np.float32]) -> NDArray[np.float32]:
         """`[n, classes, rows, columns]` for `[n, channels, rows, columns]` of any size (its edges are repeated).
@@ -205,7 +208,7 @@ def load_network(name: str, *, engine: Engine | None = None) -> PlacementNetwork
     if engine is None:
         fast = model.shipped and importlib.util.find_spec("onnxruntime") is not None
         engine = "onnxruntime" if fast else "torch"
-    return _loaded(model.path, model.card.name, model.card.sha256, engine)
+    return _loaded(model.path, model.card.name, model.card.sha256, engine, own=not model.shipped)
 
 
 def stored_task(name: str, *, words: tuple[str, ...]) -> str:
@@ -221,7 +224,7 @@ def stored_task(name: str, *, words: tuple[str, ...]) -> str:
 
 
 @lru_cache(maxsize=8)
-def _loaded(path: Path, name: str, _sha256: str, engine: Engine) -> PlacementNetwork:
+def _loaded(path: Path, name: str, _sha256: str, engine: Engine, *, own: bool) -> PlacementNetwork:
     try:
         arrays, told = read_tensors(path, ENTRY, "np")
         plan = NetworkPlan.from_json(told)
@@ -233,8 +236,8 @@ def _loaded(path: Path, name: str, _sha256: str, engine: Engine) -> PlacementNet
     graph = arrays.pop(GRAPH, None)
     full = {key: value.astype(np.float32) for key, value in arrays.items()}
     if engine == "onnxruntime" and graph is not None:
-        return PlacementNetwork(plan, _onnx_run(name, graph, full), name=name, engine="onnxruntime")
-    return PlacementNetwork.of(plan, _module(name, plan, full), name=name)
+        return PlacementNetwork(plan, _onnx_run(name, graph, full), name=name, engine="onnxruntime", own=own)
+    return PlacementNetwork.of(plan, _module(name, plan, full), name=name, own=own)
 
 
 def _module(name: str, plan: NetworkPlan, arrays: dict[str, NDArray[np.float32]]) -> nn.Module:

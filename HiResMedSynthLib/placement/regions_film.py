@@ -7,6 +7,7 @@ and grey with the local mean and contrast taken out. Its answer is enlarged to t
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -99,10 +100,12 @@ class FilmRegions:
     Args:
         logits: float32 `[structure, row, column]` at working size, in the order of `STRUCTURES`.
         shape: (rows, columns) of the film.
+        own_model: name of the network, where it is a model of the user's own; else empty.
     """
 
     logits: NDArray[np.float32]
     shape: tuple[int, int]
+    own_model: str = ""
 
     def seen(self, structure: str, *, above: float = 0.5) -> NDArray[np.bool_]:
         """bool `[row, column]` of the film: where the structure is more probable than `above`."""
@@ -114,6 +117,10 @@ class FilmRegions:
 
     def heart(self) -> NDArray[np.bool_]:
         """bool `[row, column]` of the film: heart and mediastinum."""
+        return self._heart
+
+    @cached_property
+    def _heart(self) -> NDArray[np.bool_]:
         return self.seen("mediastinum and heart", above=HEART_ABOVE)
 
     def near_heart(self, lungs: NDArray[np.bool_], spacing_mm: tuple[float, float]) -> NDArray[np.bool_]:
@@ -136,7 +143,7 @@ class FilmRegions:
         largest = 1 + np.argsort(-areas)[:2]
         kept = float(areas[largest - 1].sum()) if count > 1 else 0.0
         if kept < SMALLEST_LUNGS or kept < LARGEST_PIECES * float(areas.sum()):
-            raise _no_chest(f"lung on {kept:.0%} of it, in {count - 1} pieces")
+            raise _no_chest(f"lung on {kept:.0%} of it, in {count - 1} pieces", self.own_model)
         piece = [part for part in largest if areas[part - 1] > SMALLEST_LUNG]
         sure = self.logits[0] - np.float32(_logit(above))
         kept_sure = (np.isin(parts, piece) & (sure > 0)).astype(np.uint8)
@@ -144,7 +151,7 @@ class FilmRegions:
         filled = np.zeros_like(found)
         cv2.drawContours(filled, outlines, -1, 1, thickness=cv2.FILLED)
         if filled.mean() < SMALLEST_LUNG:
-            raise _no_chest(f"lung on {kept:.0%} of it, hardly any of it sure")
+            raise _no_chest(f"lung on {kept:.0%} of it, hardly any of it sure", self.own_model)
         inside = np.where(filled > 0, np.maximum(sure, 1e-3), np.minimum(sure, -1e-3))
         wide = cv2.resize(inside, (self.shape[1], self.shape[0]), interpolation=cv2.INTER_LINEAR)
         return np.asarray(wide > 0)
@@ -169,7 +176,8 @@ def find_film_regions(image: MedicalImage, network: PlacementNetwork) -> FilmReg
     film = image.pixels[0].astype(np.float32)
     channels = film_channels(at_work_size(film if image.bright_is_dense else -film, (row_mm, column_mm)))
     right, left = network.logits(channels[np.newaxis])[0], network.logits(channels[np.newaxis, :, :, ::-1].copy())[0]
-    return FilmRegions(logits=(right + left[:, :, ::-1]) / 2, shape=(image.rows, image.columns))
+    mean = (right + left[:, :, ::-1]) / 2
+    return FilmRegions(logits=mean, shape=(image.rows, image.columns), own_model=network.name if network.own else "")
 
 
 def chest_lungs(image: MedicalImage, regions: FilmRegions) -> NDArray[np.bool_]:
@@ -188,7 +196,7 @@ def chest_lungs(image: MedicalImage, regions: FilmRegions) -> NDArray[np.bool_]:
     likely, shape = regions.lungs(above=0.5), fit.lungs > 0.5
     shared = 2 * float((likely & shape).sum()) / float(likely.sum() + shape.sum())
     if shared < LEAST_SHARED:
-        raise _no_chest(f"network and mean lung shape share {shared:.0%}")
+        raise _no_chest(f"network and mean lung shape share {shared:.0%}", regions.own_model)
     return regions.lungs()
 
 
@@ -196,7 +204,12 @@ def _logit(probability: float) -> float:
     return float(np.log(probability / (1 - probability)))
 
 
-def _no_chest(why: str) -> PlacementError:
+def _no_chest(why: str, own_model: str) -> PlacementError:
+    if own_model:  # the rule was asked before, and took the film for a chest
+        return PlacementError(
+            f"the model '{own_model}' recognised no lungs on this film ({why})",
+            remedy="Check the model on another picture, or say --danger rule.",
+        )
     return PlacementError(
         f"no lungs were recognised on this film ({why})",
         remedy="Is it a frontal chest film, upright, with MONOCHROME1 or 2 told rightly? Say what it shows with "
@@ -228,19 +241,28 @@ def danger_network_film(
         return _kub(image, margins, regions, network)
     lungs = chest_lungs(image, regions)
     heart, near_heart = regions.heart(), regions.near_heart(lungs, image.spacing_mm[1:])
-    labels = np.full(image.shape, 1, dtype=np.uint8)
-    left = np.logical_or.accumulate(lungs, axis=1)
-    right = np.logical_or.accumulate(lungs[:, ::-1], axis=1)[:, ::-1]
     columns = np.flatnonzero(lungs.any(axis=0))
     middle, width = (columns[0] + columns[-1]) / 2, columns[-1] - columns[0]
     aside = np.abs(np.arange(image.columns) - middle) < MEDIASTINUM_SHARE * width
-    labels[:, (left & right & ~lungs & aside) | heart] = 2
-    labels[:, lungs & ~heart] = 0
+    free = lungs & ~heart
     names = {1: OUTSIDE_LUNGS, 2: MEDIASTINUM, 3: PLEURA_MARGIN, 4: BESIDE_HEART}
     margin = within_mm(~lungs[np.newaxis], margins.pleura_mm, spacing_mm=image.spacing_mm)[0]
-    labels[:, margin & lungs & ~heart] = 3
-    labels[:, near_heart & lungs & ~heart] = 4
-    return DangerMap(labels=labels, names=names, method=f"network {network.name}: lungs and heart of a chest film")
+    labels = np.ones(lungs.shape, dtype=np.uint8)
+    for label, mask in (
+        (2, (_between(lungs) & aside & ~lungs) | heart), (0, free), (3, margin & free), (4, near_heart & free),
+    ):  # fmt: skip
+        np.copyto(labels, label, where=mask)
+    return DangerMap(
+        labels=labels[np.newaxis], names=names, method=f"network {network.name}: lungs and heart of a chest film"
+    )
+
+
+def _between(lungs: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """From the first to the last pixel of lung in each row."""
+    column, width = np.arange(lungs.shape[1]), lungs.shape[1]
+    first, last = lungs.argmax(axis=1), width - 1 - lungs[:, ::-1].argmax(axis=1)
+    spanned = (column >= first[:, np.newaxis]) & (column <= last[:, np.newaxis])
+    return np.asarray(spanned & np.asarray(lungs.any(axis=1))[:, np.newaxis])
 
 
 def _kub(image: MedicalImage, margins: Margins, regions: FilmRegions, network: PlacementNetwork) -> DangerMap:

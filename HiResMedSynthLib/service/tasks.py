@@ -30,6 +30,8 @@ from HiResMedSynthLib.service.jobs import Result, Step
 from HiResMedSynthLib.service.messages import LengthMm, Seed, arrays_result, parameters_of, zip_result
 from HiResMedSynthLib.service.store import Store
 
+HALF_LOOKED = 12  # bytes a voxel: labels, and of a CT that is looked at in part its regions
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Work:
@@ -58,23 +60,25 @@ class Work:
         """The background prepared for drawing, kept for the next job; `by_slice`: slices of a CT when needed."""
         image = self.background()
         of = f"{self.image_name} {domain} {margins}"
+        mask_name = f"danger {of} {placement.danger}"
 
         def progress(done: int, total: int, what: str) -> None:
             step.progress(done, total, f"{what}, slice {done} of {total}" if total > 1 else what)
 
         def looked() -> tuple[Ground, int]:
             found = prepare_ground(image, domain=domain, margins=margins, placement=placement, by_slice=True)
-            return found, 12 * image.pixels.size  # labels; of a CT that is half looked at its regions too
+            return found, HALF_LOOKED * image.pixels.size
 
         def made() -> tuple[Ground, int]:
             # another prior or temperature leaves the danger map as it is: a network need not look at all slices again
-            mask: Ground = self.store.get_or_make(f"danger {of} {placement.danger}", looked)
+            mask: Ground = self.store.get_or_make(mask_name, looked)
             # labels, forbidden mask, heatmap and its sampler: about 20 bytes a voxel
             return dataclasses.replace(mask, placement=placement), 20 * image.pixels.size
 
         ground: Ground = self.store.get_or_make(f"ground {of} {placement}", made)
         if not by_slice:
             ground.look_everywhere(progress)
+            self.store.put(mask_name, ground, 2 * image.pixels.size)  # nothing but its labels is left
         return ground
 
 

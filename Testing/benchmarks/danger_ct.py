@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 
 from HiResMedSynthLib.aside import written_aside
-from HiResMedSynthLib.errors import PlacementError
+from HiResMedSynthLib.errors import PlacementError, ReadError
 from HiResMedSynthLib.placement.chest_by_slice import find_regions_by_both, find_regions_by_network
 from HiResMedSynthLib.placement.danger import danger
 from HiResMedSynthLib.placement.danger_ct import danger_network_ct
@@ -37,7 +37,10 @@ from Testing.benchmarks.danger_ct_sites import moved, veto
 from Training.checkpoint import CHECKPOINT, load_average
 from Training.danger_ct_labels import AIRWAY, ANY, BONE, LUNG, MEDIASTINUM, OUTSIDE, WALL
 from Training.danger_ct_sources import LabelledStack, read_stacks
+from Training.options import told_plainly
 
+PARTS = ("agreement", "simulated", "diseased", "veto", "moved", "speed")
+NEEDS = {"diseased": ("A",), "veto": ("A", "B")}  # the others measure whichever networks are there
 TESTED = {"A": ("dicom_ct_lung_dx_a0001", "covid_sbu_slices"), "B": ("lidc_0001_ct", "ct_abdomen_kub_totalseg")}
 
 
@@ -48,6 +51,25 @@ def load_run(run: Path) -> PlacementNetwork:
     module = build(plan)
     module.load_state_dict(state)
     return PlacementNetwork.of(plan, module.to(memory_format=torch.channels_last), name=run.name)
+
+
+def load_runs(runs: Path, parts: tuple[str, ...]) -> dict[str, PlacementNetwork]:
+    """The networks that lie in `runs`, by fold.
+
+    Raises:
+        ReadError: there is none, or not one that a part needs.
+    """
+    there = [fold for fold in TESTED if (runs / f"fold{fold}" / CHECKPOINT).is_file()]
+    train = "Train as docs/results/danger_ct.md says"
+    if not there:
+        what = f"there is no trained network: neither foldA/{CHECKPOINT} nor foldB/{CHECKPOINT}"
+        raise ReadError(what, where=runs, remedy=f"{train}.")
+    for part in parts:
+        if missing := [f"fold{fold}/{CHECKPOINT}" for fold in NEEDS.get(part, ()) if fold not in there]:
+            others = [f"--only {other}" for other in parts if set(NEEDS.get(other, ())) <= set(there)]
+            advice = f", or say {' '.join(others)}" if others else ""
+            raise ReadError(f"{part} needs {' and '.join(missing)}", where=runs, remedy=f"{train}{advice}.")
+    return {fold: load_run(runs / f"fold{fold}") for fold in there}
 
 
 def agreement(
@@ -170,14 +192,15 @@ def speed(network: PlacementNetwork) -> dict[str, Any]:
 @click.option("--data", type=click.Path(path_type=Path, exists=True), required=True, help="The shared data's folder.")
 @click.option("--runs", type=click.Path(path_type=Path, exists=True), required=True, help="Holds foldA and foldB.")
 @click.option("--out", type=click.Path(path_type=Path), help="JSON to write, after each part.")
-@click.option("--only", multiple=True, help="Parts: agreement, simulated, diseased, veto, moved, speed.")
+@click.option("--only", multiple=True, type=click.Choice(PARTS), help="A part, repeatable [default: all].")
 @click.option("--threads", type=int, default=1, show_default=True)
 def main(data: Path, runs: Path, out: Path | None, only: tuple[str, ...], threads: int) -> None:
     """Prints what was measured as JSON."""
     torch.set_num_threads(threads)
     cv2.setNumThreads(threads)
-    networks = {fold: load_run(runs / f"fold{fold}") for fold in TESTED if (runs / f"fold{fold}" / CHECKPOINT).exists()}
-    wanted = only or ("agreement", "simulated", "diseased", "veto", "moved", "speed")
+    wanted = only or PARTS
+    with told_plainly():
+        networks = load_runs(runs, wanted)
     results: dict[str, Any] = {}
 
     def keep(name: str, part: Any) -> None:

@@ -42,7 +42,7 @@ from Training.build_location_prior import (
     stone_places,
     stone_rows,
 )
-from Training.film_density import FOLDS, FilmSites, interval, learn, nats_over_even
+from Training.film_density import FilmSites, cross_fitted, interval
 
 BOOTSTRAPS = 2000
 LUNG_LABELS = (4, 5, 6)  # of the map of LIDC-IDRI-0001
@@ -160,34 +160,28 @@ def film_scores(tables: Path) -> dict[str, Any]:
 
 
 def site_scores(tables: Path) -> dict[str, Any]:
-    """A table of film boxes as a site's own (`Training/train_density.py`), the density of the other one as shipped.
+    """A table of film boxes as a site's own films (`Training/train_density.py`), the other table's density as shipped.
 
-    Nats over even in the mean lungs at the places of patients left out, five folds; the mixture is chosen within them.
+    Nats over even in the mean lungs at the places of films (of NIH's boxes: patients) left out, five folds; share and
+    smoothing are chosen within them.
     """
     (top, bottom, left, right), rows = mean_lung_box(), film_rows(tables)
     shares = (film_nodules(tables) - (top, left)) / (bottom - top, right - left)
-    lung = template_lungs()
-    films = [
-        FilmSites(patient=row.get("patient_id") or f"film {row['image']}", shares=share[np.newaxis], lung=lung)
-        for row, share in zip(rows, shares, strict=True)
-    ]
-    inside = ((shares >= 0) & (shares < 1)).all(axis=1)
+    lung = np.where(template_lungs() > 0.5, 1.0, 0.0)
+    at = np.clip((shares * CXR_BINS).astype(int), 0, CXR_BINS - 1)
+    held = ((shares >= 0) & (shares < 1)).all(axis=1) & (lung[at[:, 0], at[:, 1]] > 0)
     found = {}
     for name in FILM_TABLES:
-        own = [film for film, row, held in zip(films, rows, inside, strict=True) if held and row["table"] == name]
-        other = np.array([row["table"] != name for row in rows]) & inside
+        own = [
+            FilmSites(patient=row.get("patient_id") or f"film {row['image']}", shares=share[np.newaxis], lung=lung)
+            for row, share, inside in zip(rows, shares, held, strict=True)
+            if inside and row["table"] == name
+        ]
+        other = np.array([row["table"] != name for row in rows])
         shipped = density(shares[other], CXR_BINS, CXR_BLUR_BINS).astype(np.float64)
-        folds = np.array([fold_of(film.patient, FOLDS) for film in own])
-        nats = {"shipped": np.zeros(len(own)), "learned": np.zeros(len(own))}
-        for fold in range(FOLDS):
-            tested = [film for film, at in zip(own, folds, strict=True) if at == fold]
-            learned = learn([film for film, at in zip(own, folds, strict=True) if at != fold], shipped)
-            for which, grid in (("shipped", shipped), ("learned", learned.density)):
-                nats[which][folds == fold] = nats_over_even(grid, tested)
-        people = [film.patient for film in own]
-        told = {which: interval(values, people) for which, values in nats.items()}
-        told["gained"] = interval(nats["learned"] - nats["shipped"], people)
-        found[name] = {"lesions": len(own), "patients": len(set(people))} | told
+        before, learned = cross_fitted(own, shipped)
+        told = {"shipped": interval(before), "learned": interval(learned), "gained": interval(learned - before)}
+        found[name] = {"lesions": len(own), "patients or films": len(before)} | told
     return found
 
 
@@ -262,11 +256,13 @@ def main(data: Path, out: Path) -> None:
     out.write_text(json.dumps(found | {"a site's own": sites}, indent=1), encoding="utf-8")
     click.echo(as_table(found))
     click.echo(
-        "\n| a site's own films | lesions | patients | shipped, over even | learned | gained |\n" + "|---" * 6 + "|"
+        "\n| a site's own films | lesions | patients or films | shipped, over even | learned | gained |\n"
+        + "|---" * 6
+        + "|"
     )
     for name, told in sites.items():
         shown = ["{:+.3f} ({:+.3f} to {:+.3f})".format(*told[which]) for which in ("shipped", "learned", "gained")]
-        click.echo(f"| {name} | {told['lesions']} | {told['patients']} | {' | '.join(shown)} |")
+        click.echo(f"| {name} | {told['lesions']} | {told['patients or films']} | {' | '.join(shown)} |")
 
 
 if __name__ == "__main__":

@@ -74,16 +74,24 @@ def test_each_slice_is_what_it_is_in_the_whole_map(order: tuple[int, ...], *, by
 def test_only_slices_that_are_asked_for_are_looked_at_each_once() -> None:
     watched, told = Watched(), list[tuple[int, int]]()
     found = danger(dense_ends(), domain="lung-ct", margins=MARGINS, network=watched.network, by_slice=True)
-    assert watched.seen == 0
+    assert watched.seen == 8  # where the rule saw most lung
     everywhere = slice(None)
-    found.part((slice(42, 43), everywhere, everywhere))
-    assert watched.seen == 24  # chunks 40-48 and those that the margin of 9 mm reaches
-    found.part((slice(42, 43), everywhere, everywhere))
-    assert watched.seen == 24
+    for _ in range(2):
+        found.part((slice(42, 43), everywhere, everywhere))
+        assert watched.seen == 8 + 24  # chunks 40-48 and those that the margin of 9 mm reaches
+    assert "looked at 8 slices" in repr(found)
     found.look_everywhere(lambda done, total: told.append((done, total)))
     assert watched.seen == SLICES
-    assert told[0] == (8, SLICES - 24)
-    assert told[-1] == (SLICES - 24, SLICES - 24)
+    assert told[0] == (40, SLICES)
+    assert told[-1] == (SLICES, SLICES)
+
+
+def test_slices_that_are_asked_for_backwards_are_looked_at_too() -> None:
+    whole = danger(dense_ends(), domain="lung-ct", margins=MARGINS)
+    found = danger(dense_ends(), domain="lung-ct", margins=MARGINS, by_slice=True)
+    for rows in (slice(20, 10, -1), slice(None, None, -7), slice(50, 50), slice(-3, None)):
+        here = (rows, slice(None), slice(None))
+        assert np.array_equal(found.part(here), whole.labels[here])
 
 
 def test_a_look_that_was_broken_off_goes_on_where_it_stopped() -> None:
@@ -100,16 +108,28 @@ def test_a_look_that_was_broken_off_goes_on_where_it_stopped() -> None:
     assert watched.seen == SLICES
 
 
-def test_a_picture_in_which_the_network_sees_no_lung_is_refused_though_the_rule_finds_one() -> None:
+@pytest.mark.parametrize(
+    ("own", "rule_finds", "told"),
+    [
+        (False, True, r"no lung was found in this image\..*--domain"),
+        (True, True, r"the model 'blind' found no lung in this image, the rule did.*--danger rule"),
+        (True, False, r"no lung was found in this image, by the model 'blind' or by the rule.*--domain"),
+    ],
+)
+def test_a_picture_in_which_the_network_sees_no_lung_is_refused_and_the_model_named_where_it_may_err(
+    own: bool, rule_finds: bool, told: str
+) -> None:
     def blind(pictures: NDArray[np.float32]) -> NDArray[np.float32]:
         logits = np.full((len(pictures), len(PLAN.classes), *pictures.shape[2:]), -4.0, dtype=np.float32)
         logits[:, 1] = 4.0  # wall
         return logits
 
-    network = PlacementNetwork(PLAN, blind, name="blind", engine="torch")
-    found = danger(chest_ct(20), domain="lung-ct", margins=MARGINS, network=network, by_slice=True)
-    with pytest.raises(PlacementError, match="no lung was found"):
-        found.part((slice(3, 4), slice(None), slice(None)))
+    network = PlacementNetwork(PLAN, blind, name="blind", engine="torch", own=own)
+    image = chest_ct(20)
+    image = image if rule_finds else image.with_pixels(np.full_like(image.pixels, 40))
+    for by_slice in (True, False):
+        with pytest.raises(PlacementError, match=told):
+            danger(image, domain="lung-ct", margins=MARGINS, network=network, by_slice=by_slice)
 
 
 def settings(*places: tuple[float, float, float] | None, size_mm: tuple[float, float] = (8, 10)) -> CaseSettings:
@@ -125,7 +145,7 @@ def test_a_case_at_given_places_costs_the_slices_around_them_and_is_the_same(wat
     image = chest_ct(SLICES, slice_mm=2.0, noise_hu=20)
     wanted = settings((40.0, 78.0, 36.0))
     case = draw_case(image, wanted, 5)
-    assert 0 < watched.seen <= 32
+    assert 0 < watched.seen <= 40
     again = draw_case(image, wanted, 5, ground=whole_ground(image, wanted))
     assert case_bytes(case) == case_bytes(again)
 
@@ -135,7 +155,17 @@ def test_a_drawn_place_needs_all_slices_and_tells_of_them(watched: Watched) -> N
     image = chest_ct(SLICES, slice_mm=2.0, noise_hu=20)
     draw_case(image, settings((40.0, 78.0, 36.0), None), 5, progress=lambda _done, _total, what: told.append(what))
     assert watched.seen == SLICES
-    assert "looking where lesions may go, slice 8 of 60" in told
+    assert "looking where lesions may go, slice 16 of 60" in told
+
+
+def test_a_place_in_a_zone_needs_all_slices_and_is_the_same(watched: Watched) -> None:
+    image = chest_ct(SLICES, slice_mm=5.0, noise_hu=20)
+    wanted = settings((40.0, 78.0, 36.0))
+    wanted = replace(wanted, requests=(replace(wanted.requests[0], zone="right"),))
+    case = draw_case(image, wanted, 5)
+    assert watched.seen == SLICES
+    again = draw_case(image, wanted, 5, ground=whole_ground(image, wanted))
+    assert case_bytes(case) == case_bytes(again)
 
 
 def test_a_place_that_is_forbidden_is_refused_with_the_same_advice(watched: Watched) -> None:

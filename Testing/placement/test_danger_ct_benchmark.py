@@ -86,8 +86,9 @@ def test_each_part_is_kept_as_soon_as_it_is_there(monkeypatch: pytest.MonkeyPatc
     def dies(*_: object) -> None:
         raise MemoryError
 
-    (tmp_path / "foldA").mkdir()
-    (tmp_path / "foldA" / CHECKPOINT).touch()
+    for fold in ("foldA", "foldB"):
+        (tmp_path / fold).mkdir()
+        (tmp_path / fold / CHECKPOINT).touch()
     monkeypatch.setattr(danger_ct, "load_run", lambda _: NETWORK)
     monkeypatch.setattr(danger_ct, "diseased", lambda *_: [{"patient": "one"}])
     monkeypatch.setattr(danger_ct, "veto", dies)
@@ -95,3 +96,25 @@ def test_each_part_is_kept_as_soon_as_it_is_there(monkeypatch: pytest.MonkeyPatc
     result = CliRunner().invoke(danger_ct.main, [str(part) for part in (*line, "--only", "veto")])
     assert isinstance(result.exception, MemoryError)
     assert json.loads((tmp_path / "out.json").read_text()) == {"diseased": [{"patient": "one"}]}
+
+
+@pytest.mark.parametrize(
+    ("there", "parts", "told"),
+    [
+        ("A", (), "veto needs foldB/checkpoint.safetensors"),
+        ("B", (), "diseased needs foldA/checkpoint.safetensors"),
+        ("B", ("veto", "speed"), "or say --only speed."),
+        ("", ("speed",), "neither foldA/checkpoint.safetensors nor foldB/checkpoint.safetensors"),
+    ],
+)
+def test_a_fold_that_is_missing_is_told_before_anything_is_measured(
+    there: str, parts: tuple[str, ...], told: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for fold in there:
+        (tmp_path / f"fold{fold}").mkdir()
+        (tmp_path / f"fold{fold}" / CHECKPOINT).touch()
+    monkeypatch.setattr(danger_ct, "load_run", lambda _: NETWORK)
+    line = ["--data", str(tmp_path), "--runs", str(tmp_path), *(f"--only={part}" for part in parts)]
+    result = CliRunner().invoke(danger_ct.main, line)
+    assert isinstance(result.exception, SystemExit)
+    assert told in result.output

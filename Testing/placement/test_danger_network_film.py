@@ -65,8 +65,8 @@ def by_grey(pictures: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.stack([lungs, heart, near(RIB_GREY), nothing, nothing, nothing, nothing + 18], axis=1)
 
 
-def told(run: Callable[[NDArray[np.float32]], NDArray[np.float32]] = by_grey) -> PlacementNetwork:
-    return PlacementNetwork(PLAN, run, name="danger-film", engine="torch")
+def told(run: Callable[[NDArray[np.float32]], NDArray[np.float32]] = by_grey, *, own: bool = False) -> PlacementNetwork:
+    return PlacementNetwork(PLAN, run, name="danger-film", engine="torch", own=own)
 
 
 def chest_film(rows: int = 384, columns: int = 384) -> MedicalImage:
@@ -171,8 +171,18 @@ def test_what_is_no_chest_film_is_refused(case: str) -> None:
         logits[:, 0] = -5.0 if case == "none" else np.where(noise.random(logits[:, 0].shape) < 0.3, 4.0, -4.0)
         return logits
 
-    with pytest.raises(PlacementError, match="recognised on this film"):
+    of_film = r"recognised on this film.*(--domain|spacing)"
+    with pytest.raises(PlacementError, match=of_film):
         danger_network_film(image, domain="cxr", margins=NO_MARGIN, network=told(run))
+    told_of_own = of_film if case == "strip" else r"the model 'danger-film'.*on this film.*--danger rule"
+    with pytest.raises(PlacementError, match=told_of_own):
+        danger_network_film(image, domain="cxr", margins=NO_MARGIN, network=told(run, own=True))
+
+
+def test_a_model_of_the_users_own_is_named_where_its_lungs_lie_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("HiResMedSynthLib.placement.regions_film.LEAST_SHARED", 1.1)
+    with pytest.raises(PlacementError, match=r"the model 'danger-film'.*mean lung shape share.*--danger rule"):
+        danger_network_film(chest_film(), domain="cxr", margins=NO_MARGIN, network=told(own=True))
 
 
 def test_another_network_a_ct_and_an_unknown_spacing_are_refused() -> None:

@@ -68,6 +68,8 @@ def test_the_list_of_models_says_what_it_is_for(stored: str) -> None:
 
 
 def test_a_model_of_the_users_own_runs_in_torch(stored: str) -> None:
+    assert load_network(stored).own
+    assert not load_network("danger-ct").own
     assert load_network(stored).engine == "torch"  # a graph from elsewhere is code that nobody has looked at
 
 

@@ -120,7 +120,7 @@ def test_another_prior_or_temperature_looks_at_the_image_once(monkeypatch: pytes
     assert grounds[1].heat().max() < grounds[0].heat().max(), "more even"
     work.ground("lung-ct", Margins(), dataclasses.replace(one, danger="rule"), Told())  # type: ignore[arg-type]
     assert len(looks) == 2
-    assert (8, 12, "looking where lesions may go, slice 8 of 12") in seen
+    assert (12, 12, "looking where lesions may go, slice 12 of 12") in seen
 
 
 def test_a_case_at_a_given_place_leaves_the_other_slices_until_they_are_asked_for(
@@ -143,11 +143,30 @@ def test_a_case_at_a_given_place_leaves_the_other_slices_until_they_are_asked_fo
         store=store,
     )  # fmt: skip
     compose_job(compose, step)  # type: ignore[arg-type]
-    assert 0 < len(looked) <= 4
+    assert 0 < len(looked) <= 5
+    used = store.used_bytes
     danger(dataclasses.replace(compose, parameters={"domain": "lung-ct"}), step)  # type: ignore[arg-type]
     assert len(looked) == 8
+    assert store.used_bytes < used  # the regions are let go
     compose_job(compose, step)  # type: ignore[arg-type]
     assert len(looked) == 8
+
+
+def test_a_ct_without_lung_fails_the_job_and_not_each_lesion() -> None:
+    from HiResMedSynthLib.errors import PlacementError
+    from HiResMedSynthLib.service.tasks import compose_job
+    from Testing.placement.phantoms import chest_ct
+
+    class Silent:
+        def progress(self, done: int, total: int, message: str) -> None: ...
+
+    image = chest_ct(8)
+    image = image.with_pixels(np.full_like(image.pixels, 40))
+    settings = {"requests": [{"place": [4.0, 60.0, 36.0]}], "domain": "lung-ct"}
+    parameters = {"settings": settings, "leave_out_forbidden": True}
+    work = Work(image=image, image_name="0" * 64, parameters=parameters, store=Store(2**30))
+    with pytest.raises(PlacementError, match="no lung"):
+        compose_job(work, Silent())  # type: ignore[arg-type]
 
 
 def test_candidates_keep_to_a_zone(stocked: Backend) -> None:

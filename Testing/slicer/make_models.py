@@ -1,7 +1,8 @@
 """Fills the model store with small models; run by the backend's Python: `python -m Testing.slicer.make_models FOLDER`.
 
 ours-lungs (danger mask) is the shipped network under another name; ours-likely (prior) is untrained; ours-films and
-many say what they are and hold nothing; nodule-a is a SinGAN of one bank lesion; slices makes CT slices, untrained.
+many say what they are and hold nothing; ours-places is an even density of films; nodule-a is a SinGAN of one bank
+lesion; slices makes CT slices, untrained.
 """
 
 from __future__ import annotations
@@ -43,6 +44,8 @@ def main(folder: Path) -> None:
     weights.add(weights.find("danger-ct").path, "ours-lungs")
     add_placement(folder, "ours-likely", location_plan(decoder=(16, 8, 8, 8)))
     add(folder, "ours-films", KIND, {"x": np.zeros(1, np.float16)}, {ENTRY: json.dumps({"task": "danger-film"})})
+    even = {"density": np.ones((32, 32), np.float32)}
+    add(folder, "ours-places", KIND, even, {ENTRY: json.dumps({"task": "location-film"})})
     add(folder, "many", "lesion-flow", {"x": np.zeros(1, np.float16)}, {})
     add_singan(folder, "nodule-a")
     weights.add(write_tiny(folder, name="slices", domain="lung-ct"))

@@ -133,6 +133,25 @@ def test_a_model_for_ct_is_left_out_on_a_film(stocked: Workbench) -> None:
     assert stocked.studio.domain == "cxr"
 
 
+def test_models_are_offered_for_the_pictures_that_the_backend_takes_them_for(stocked: Workbench) -> None:
+    from HiResMedSynthPanel import models
+
+    from HiResMedSynthLib.placement import method
+
+    assert models.TASKS == {"danger": method.DANGER_TASKS, "location": method.PRIOR_TASKS}
+    stocked.load("film")
+    ask(stocked)
+    rows, ours = stocked.panel.where.method_rows, stocked.studio.models
+    choose(rows.prior, "ours-places")
+    stocked.until(lambda: "ours-places" in stocked.studio.method)
+    assert not ours.is_for_the_other("ours-places", is_ct=False, domain="cxr")
+    for domain in ("kub", "mr"):
+        assert ours.is_for_the_other("ours-places", is_ct=False, domain=domain)
+        assert "ours-places" not in dict(ours.ways("location", is_ct=False, domain=domain))
+    assert "ours-films" in dict(ours.ways("danger", is_ct=False, domain="kub"))
+    assert "ours-films" not in dict(ours.ways("danger", is_ct=False, domain="mr"))
+
+
 def test_a_model_that_is_not_here_is_shown_and_told(bench: Workbench) -> None:
     bench.load("film")
     bench.studio.parameters.dangerModel = "of-another-clinic"

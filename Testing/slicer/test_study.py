@@ -75,3 +75,36 @@ def test_a_study_is_made_shown_answered_and_scored(
     bench.until(lambda: "changed since" in section.told.text)
     assert section.serve.text == "Show to readers"
     section.widget.collapsed = True
+
+
+def test_window_crop_slices_and_ring_are_told_to_the_program(bench: Workbench, tmp_path: Path) -> None:
+    section = bench.panel.study
+    section.widget.collapsed = False
+    rows = section.rows
+    assert rows.arguments() == ["--slices", 1]
+    assert rows.crop.text == "whole image"
+    rows.window.setCurrentIndex(rows.window.findData("lungs"))
+    assert (rows.center.value, rows.width.value, rows.center.enabled) == (-600, 1500, False)
+    assert "--window=-600,1500" in rows.arguments()
+    rows.window.setCurrentIndex(rows.window.findData("own"))
+    assert rows.center.enabled
+    rows.width.setValue(1200)
+    rows.slices.setValue(3)
+    rows.ring.setChecked(False)
+    rows.crop.setValue(32)
+    assert rows.arguments() == ["--slices", 3, "--window=-600,1200", "--crop", 32, "--no-ring"]
+
+    section.real.setCurrentPath(str(pictures(tmp_path / "real", 0, 3)))
+    section.synthetic.setCurrentPath(str(pictures(tmp_path / "made", 100, 3)))
+    section.into.setCurrentPath(str(tmp_path))
+    section.readers.setText("A")
+    section.count.setValue(6)
+    bench.click(section.make)
+    bench.until(lambda: not section.is_busy)
+    assert "Leave the field Window out; it is for CT." in section.told.text, section.told.text
+    rows.window.setCurrentIndex(rows.window.findData("told"))
+    bench.click(section.make)
+    bench.until(lambda: not section.is_busy)
+    design = json.loads((tmp_path / "study-0001" / "design.json").read_text(encoding="utf-8"))
+    assert (design["rows"], design["columns"]) == (32, 32)
+    section.widget.collapsed = True

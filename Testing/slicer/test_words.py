@@ -25,7 +25,11 @@ def test_remedies_name_fields_not_options() -> None:
     told = in_panel_words("Ask for larger lesions here: --size-mm 7:13 or more.")
     assert told == "Ask for larger lesions here: the field Diameter 7:13 or more."
     told = in_panel_words("Give one window for all, centre and width in HU: --window -600,1500 for lungs.")
-    assert told == ("Give one window for all, centre and width in HU: the command line's --window -600,1500 for lungs.")
+    assert told == ("Give one window for all, centre and width in HU: the field Window -600,1500 for lungs.")
+    assert in_panel_words("Give one: --window CENTER,WIDTH.") == "Give one: the field Window."
+    assert in_panel_words("Take --crop 128 or more.") == "Take the field Crop 128 or more."
+    told = in_panel_words("Check the model on another picture, or say --danger rule.")
+    assert told == "Check the model on another picture, or choose 'rule' in the field Danger mask."
     for told in (
         "Give one trained by python -m Training.train_danger --domain film.",
         "See: hiresmedsynth models list --kind background.",

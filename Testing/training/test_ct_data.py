@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from HiResMedSynthLib.errors import ReadError
 from HiResMedSynthLib.patient_split import held_out_by_rule
 from Testing.slices import write_stack
 from Training.ct_data import load_slices, lung_share, read_slices, scan_mask, to_hu, write_slices
+from Training.danger_ct_sources import stored_slices
 from Training.film_data import FilmSet
 
 SIZE = 64
@@ -217,9 +219,55 @@ def test_packed_set_reads_back_the_same(tmp_path: Path) -> None:
     assert again.films == slices.films
     np.testing.assert_array_equal(again.pixels, slices.pixels)
     np.testing.assert_array_equal(again.masks(), slices.masks())
-    (tmp_path / "packed.npz").write_bytes(b"PK no archive")
-    with pytest.raises(ReadError, match="no packed slices"):
+
+
+def wrong_archives(folder: Path, whole: Path) -> Iterator[Path]:
+    """Files that are no archive of these arrays, each in the place of an .npz."""
+    path = folder / "wrong.npz"
+    content = whole.read_bytes()
+    for wrong in (b"", b"PK no archive", content[:200], content[:150] + bytes(20) + content[170:]):
+        path.write_bytes(wrong)
+        yield path
+    np.savez(path, other=np.zeros(3))
+    yield path
+    np.savez(path, **{name: np.zeros((2, 3)) for name in ("lo", "hi", "pixels", "masks")}, name=["a"], patient=["a"])
+    yield path
+    with path.open("wb") as stream:
+        np.save(stream, np.zeros((2, 3, 3)))
+    yield path
+
+
+def test_what_is_no_packed_set_is_told(tmp_path: Path) -> None:
+    for patient in (TRAINING[0], HELD_OUT[0]):
+        series(tmp_path / "scans" / patient, patient, [chest()])
+    slices = load(tmp_path)
+    write_slices(slices, tmp_path / "packed.npz")
+    for wrong in wrong_archives(tmp_path, tmp_path / "packed.npz"):
+        with pytest.raises(ReadError, match="no packed slices"):
+            read_slices(wrong)
+    one_less = FilmSet(
+        pixels=slices.pixels, films=slices.films[1:], spacing_mm=slices.spacing_mm, inside=slices.masks()
+    )
+    write_slices(one_less, tmp_path / "packed.npz")
+    with pytest.raises(ReadError, match="different lengths"):
         read_slices(tmp_path / "packed.npz")
+
+
+def test_packed_slices_that_cant_be_read_are_told(tmp_path: Path) -> None:
+    packed, whole = tmp_path / "packed", tmp_path / "whole.npz"
+    packed.mkdir()
+    np.savez(whole, lo=np.zeros((1, SIZE, SIZE), np.uint8), hi=np.zeros((1, SIZE, SIZE), np.uint8))
+    (packed / "slices.csv").write_text("patient_id,pixel_spacing_mm\nx,0.9\n")
+    for wrong in wrong_archives(tmp_path, whole):
+        (packed / "slices.npz").write_bytes(wrong.read_bytes())
+        with pytest.raises(ReadError, match=r"slices.npz or slices.csv can't be read"):
+            load(tmp_path, packed)
+        with pytest.raises(ReadError, match=r"slices.npz or slices.csv can't be read"):
+            list(stored_slices(packed / "slices.npz"))
+    (packed / "slices.npz").write_bytes(whole.read_bytes())
+    (packed / "slices.csv").write_text("patient_id,pixel_spacing_mm\nx\n")
+    with pytest.raises(ReadError, match=r"slices.npz or slices.csv can't be read"):
+        load(tmp_path, packed)
 
 
 def test_scan_circle_is_found_where_the_padding_has_the_value_of_air() -> None:
