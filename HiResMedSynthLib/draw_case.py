@@ -56,6 +56,7 @@ def draw_case(
     ground: Ground | None = None,
     source_slice: int | None = None,
     progress: Progress | None = None,
+    device: str = "cpu",
 ) -> Case:
     """A case for this background: all choices made, lesions rendered on its grid.
 
@@ -67,6 +68,7 @@ def draw_case(
         ground: the background already prepared (`prepare_ground`); None: prepared here.
         source_slice: slice of the source series that `background` is, for the record.
         progress: called with (done, total, what).
+        device: where networks prepare the background: "cpu", or a GPU of torch's.
 
     Raises:
         PlacementError: a place that was asked for is forbidden, or there is no room left.
@@ -79,7 +81,8 @@ def draw_case(
     report(0, total, "looking where lesions may go")
     if ground is None:
         ground = prepare_ground(
-            background, domain=settings.domain, margins=settings.margins, placement=settings.placement, by_slice=True
+            background, domain=settings.domain, margins=settings.margins, placement=settings.placement, by_slice=True,
+            device=device,
         )  # fmt: skip
     elif (ground.margins, ground.placement) != (settings.margins, settings.placement) or settings.domain not in (
         None,

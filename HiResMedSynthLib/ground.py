@@ -54,6 +54,7 @@ class Ground:
         margins: distances kept, part of the danger map.
         danger_map: forbidden classes per voxel.
         placement: how places are found.
+        device: where their networks run: "cpu", or a GPU of torch's.
     """
 
     image: MedicalImage
@@ -61,6 +62,7 @@ class Ground:
     margins: Margins
     danger_map: DangerMap
     placement: PlacementMethod = field(default_factory=PlacementMethod)
+    device: str = "cpu"
 
     def forbidden(self, allow: Collection[str] = ()) -> NDArray[np.bool_]:
         """`[slice, row, column]`, True = forbidden; classes named in `allow` count as permitted. Cached."""
@@ -170,7 +172,7 @@ class Ground:
 
     @cached_property
     def _local_factor(self) -> LocalFactor | None:
-        return self.placement.local_factor(self.domain)
+        return self.placement.local_factor(self.domain, device=self.device)
 
     @cached_property
     def _local(self) -> NDArray[np.float32] | None:
@@ -321,6 +323,7 @@ def prepare_ground(
     placement: PlacementMethod | None = None,
     progress: Progress | None = None,
     by_slice: bool = False,
+    device: str = "cpu",
 ) -> Ground:
     """The background with its danger map.
 
@@ -331,6 +334,7 @@ def prepare_ground(
         placement: how places are found; None: the best shipped way.
         progress: called with (slices done, slices, what).
         by_slice: a CT's slices are looked at when a lesion needs them (`Ground.look_everywhere`: all), not now.
+        device: where networks run: "cpu", or a GPU of torch's.
 
     Raises:
         GeometryError: the spacing is unknown, or the stack is no regular volume.
@@ -363,10 +367,10 @@ def prepare_ground(
         )
     margins, placement = margins or Margins(), placement or PlacementMethod()
     placement.prior_task(domain)  # refuses a prior that can't be before the map is made
-    network = placement.danger_network(domain)
+    network = placement.danger_network(domain, device=device)
     told = None if progress is None else partial(_tell, progress)
     found = danger(image, domain=domain, margins=margins, network=network, progress=told, by_slice=by_slice)
-    return Ground(image=image, domain=domain, margins=margins, danger_map=found, placement=placement)
+    return Ground(image=image, domain=domain, margins=margins, danger_map=found, placement=placement, device=device)
 
 
 def _tell(progress: Progress, done: int, total: int) -> None:

@@ -23,6 +23,7 @@ from HiResMedSynthLib.background.token_layers import PriorShape
 from HiResMedSynthLib.background.token_prior import TokenPrior, build_prior, encoder_fingerprint
 from HiResMedSynthLib.background.vqgan import Vqgan, preset_shape
 from HiResMedSynthLib.errors import SettingsError
+from HiResMedSynthLib.ground import prepare_ground
 from HiResMedSynthLib.image import MedicalImage
 from HiResMedSynthLib.lesion.flow_net import LesionFlowNet, LesionNetShape
 from HiResMedSynthLib.lesion.learned import LearnedGenerator
@@ -30,6 +31,7 @@ from HiResMedSynthLib.lesion.singan_merged import MergedScale
 from HiResMedSynthLib.lesion.singan_timing import seconds_on_gpu
 from HiResMedSynthLib.lesion.singan_train import _Run, train_singan
 from HiResMedSynthLib.placement.network import NetworkPlan, PlacementNetwork
+from HiResMedSynthLib.read import read_image
 from Testing.background.tiny_cascade import add_tiny
 from Testing.elsewhere import elsewhere
 from Testing.lesion.singan_runs import SMALL_PAPER, TINY, assert_same
@@ -229,3 +231,17 @@ def test_graphs_and_clocks_are_of_the_device_asked_for(monkeypatch: pytest.Monke
     second.asked.clear()
     faster_precision(lambda _: None, "cuda:1")
     assert set(second.asked) == {"cuda:1"}
+
+
+def test_places_are_found_with_the_networks_elsewhere_as_on_the_cpu(ct_series_folder: Path, cxr_file: Path) -> None:
+    for image, domain in (
+        (read_image(ct_series_folder, slice_index=6), "lung-ct"),
+        (read_image(cxr_file, spacing_mm=(0.342, 0.4175)), "cxr"),
+    ):
+        here = prepare_ground(image, domain=domain)  # type: ignore[arg-type]
+        with elsewhere() as device:
+            there = prepare_ground(image, domain=domain, device=device)  # type: ignore[arg-type]
+            method = there.method
+        assert (there.danger_map.labels == here.danger_map.labels).mean() > 0.9999
+        assert f" on {device}" in method
+        assert here.method == method.replace(f" on {device}", "")

@@ -16,6 +16,7 @@ from HiResMedSynthLib.cli.options import (
     Quota,
     image_options,
     margins_of,
+    networks_device,
     placement_of,
     prior_options,
     progress_line,
@@ -191,7 +192,7 @@ def _refuse_ignored(replays: bool, has_requests: bool) -> None:
     )
     drawing = (
         *("seed", "fusion", "domain", "pleura_margin_mm", "vessel_margin_mm", "min_distance_mm", "request_file"),
-        *("danger", "prior", "temperature", "mask_boxes", "watermark", "modality"),
+        *("danger", "prior", "temperature", "mask_boxes", "watermark", "modality", "device"),
     )
     ignored = (*per_lesion, *drawing) if replays else per_lesion if has_requests else ()
     given = [name for name in ignored if source(name) == ParameterSource.COMMANDLINE]
@@ -212,6 +213,7 @@ def _draw(background: Path | None, options: dict[str, Any]) -> tuple[MedicalImag
 
     if background is None:
         raise click.UsageError("BACKGROUND is missing: the image that the lesions go into.")
+    device = networks_device(options)
     accepted = check_background(background, accepted=options["accept_near_copy"])
     settings = CaseSettings(
         requests=requests_of(options),
@@ -252,6 +254,7 @@ def _draw(background: Path | None, options: dict[str, Any]) -> tuple[MedicalImag
         bank=_bank(settings),
         source_slice=options["slice_index"],
         progress=progress_line,
+        device=device,
     )
     return image, replace(case, log=(*accepted, *case.log))
 

@@ -112,8 +112,14 @@ def check_device(device: str) -> None:
 
 
 def where_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds the options that say where lesions may go; `placement_of` and `margins_of` read them."""
+    """Adds the options that say where lesions may go; `placement_of`, `margins_of`, `networks_device` read them."""
     for option in (
+        click.option(
+            "--device",
+            default="cpu",
+            show_default=True,
+            help="Where networks look at the image: cpu, or cuda for a GPU.",
+        ),
         click.option(
             "--danger",
             default="auto",
@@ -156,6 +162,18 @@ def placement_of(options: Mapping[str, Any]) -> PlacementMethod:
 
     prior, temperature = options.get("prior", "auto"), options.get("temperature", 1.0)
     return PlacementMethod(danger=options["danger"], prior=prior, temperature=temperature)
+
+
+def networks_device(options: Mapping[str, Any]) -> str:
+    """The device that the options ask for; "cpu" is not looked for, since that needs torch.
+
+    Raises:
+        SettingsError: it isn't there.
+    """
+    device: str = options["device"]
+    if device != "cpu":
+        check_device(device)
+    return device
 
 
 def margins_of(options: Mapping[str, Any]) -> Margins:

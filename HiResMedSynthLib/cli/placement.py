@@ -14,6 +14,7 @@ from HiResMedSynthLib.cli.options import (
     Quota,
     image_options,
     margins_of,
+    networks_device,
     placement_of,
     prior_options,
     progress_line,
@@ -199,7 +200,7 @@ def _ground(image: MedicalImage, options: dict[str, Any]) -> Ground:
 
     ground = prepare_ground(
         image, domain=options["domain"], margins=margins_of(options), placement=placement_of(options),
-        progress=progress_line,
+        progress=progress_line, device=networks_device(options),
     )  # fmt: skip
     for text in ground.warnings:
         warn(text)

@@ -76,7 +76,7 @@ class DangerMap:
         table = np.zeros(256, dtype=bool)
         for label, name in self.names.items():
             table[label] = name not in allow
-        return np.asarray(table[self.labels if within is None else self.part(within)])
+        return np.take(table, self.labels if within is None else self.part(within))
 
     def region(self, names: Collection[str]) -> NDArray[np.bool_]:
         """`[slice, row, column]`, True where the class is one of `names`, or permitted."""

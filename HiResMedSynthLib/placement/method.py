@@ -77,8 +77,8 @@ class PlacementMethod:
                 f"a temperature of {self.temperature} can't be", remedy="Give 0.05 to 100; 1 is as measured."
             )
 
-    def danger_network(self, domain: Domain) -> PlacementNetwork | None:
-        """The network that names what is forbidden; None: the rule does.
+    def danger_network(self, domain: Domain, *, device: str = "cpu") -> PlacementNetwork | None:
+        """The network that names what is forbidden, on that device; None: the rule does.
 
         Raises:
             ModelError: there is no such model.
@@ -92,7 +92,7 @@ class PlacementMethod:
         chosen = shipped if self.danger == AUTO and shipped is not None else self.danger
         task = stored_task(chosen, words=(AUTO, RULE))
         _refuse_other_task(chosen, task, DANGER_TASKS[domain], f"{FORBIDDEN} on {PICTURES[domain]}", without=RULE)
-        return load_network(chosen)
+        return load_network(chosen, device=device)
 
     def fallback(self, domain: Domain) -> str:
         """What the record should say where "auto" can't mean the best way on this machine; empty: it does."""
@@ -130,8 +130,8 @@ class PlacementMethod:
             )
         return task
 
-    def local_factor(self, domain: Domain) -> LocalFactor | None:
-        """What multiplies the density of real lesions; None: nothing does.
+    def local_factor(self, domain: Domain, *, device: str = "cpu") -> LocalFactor | None:
+        """What multiplies the density of real lesions, its network (but YOLO's) on that device; None: nothing does.
 
         Raises:
             HiResMedSynthError: as for `prior_task`.
@@ -151,7 +151,7 @@ class PlacementMethod:
 
             model = load_detector(chosen)
         else:
-            model = network_likeness(load_network(chosen))
+            model = network_likeness(load_network(chosen, device=device))
         return LocalFactor(name=f"model {chosen}", heat=lambda image, lungs: learned_heat(image, lungs, model=model))
 
     def film_density(self, domain: Domain) -> NDArray[np.float32] | None:

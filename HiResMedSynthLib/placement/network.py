@@ -23,6 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from HiResMedSynthLib import weights
+from HiResMedSynthLib.errors import SettingsError
+from HiResMedSynthLib.free_memory import is_short_of_memory
 from HiResMedSynthLib.weights import ModelError
 from HiResMedSynthLib.whole_tensors import header_entry, read_tensors
 
@@ -161,14 +163,17 @@ class PlacementNetwork:
     def of(
         cls, plan: NetworkPlan, module: nn.Module, *, name: str = "in training", own: bool = False
     ) -> PlacementNetwork:
-        """The network of a torch module; it answers in evaluation mode and is left in the mode it was in."""
+        """The network of a torch module, where that lies; it answers in evaluation mode and is left as it was.
+
+        A GPU computes in full float32, so that it names what the CPU names, but for pixels on a border.
+        """
         import torch
 
         def run(pictures: NDArray[np.float32]) -> NDArray[np.float32]:
             was_training = module.training
             module.eval()
             try:
-                with torch.inference_mode():
+                with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
                     placed = torch.from_numpy(pictures).to(next(module.parameters()).device)
                     answer = module(placed.contiguous(memory_format=torch.channels_last))
                     return np.asarray(answer.float().cpu().numpy(), dtype=np.float32)
@@ -194,21 +199,22 @@ class PlacementNetwork:
         return self._run(np.ascontiguousarray(padded))[:, :, :rows, :columns]
 
 
-def load_network(name: str, *, engine: Engine | None = None) -> PlacementNetwork:
+def load_network(name: str, *, engine: Engine | None = None, device: str = "cpu") -> PlacementNetwork:
     """The network of a model by name, kept for the next call.
 
     Args:
         name: of a shipped model or of one in the user's store.
         engine: what runs it; None: ONNX Runtime for a shipped model where it is installed, else torch.
+        device: of torch; a GPU is named in the network's name, for the record.
 
     Raises:
         ModelError: there is none, or it is damaged or of another architecture.
     """
     model = weights.find(name, KIND)
     if engine is None:
-        fast = model.shipped and importlib.util.find_spec("onnxruntime") is not None
+        fast = device == "cpu" and model.shipped and importlib.util.find_spec("onnxruntime") is not None
         engine = "onnxruntime" if fast else "torch"
-    return _loaded(model.path, model.card.name, model.card.sha256, engine, own=not model.shipped)
+    return _loaded(model.path, model.card.name, model.card.sha256, engine, device, own=not model.shipped)
 
 
 def stored_task(name: str, *, words: tuple[str, ...]) -> str:
@@ -224,7 +230,7 @@ def stored_task(name: str, *, words: tuple[str, ...]) -> str:
 
 
 @lru_cache(maxsize=8)
-def _loaded(path: Path, name: str, _sha256: str, engine: Engine, *, own: bool) -> PlacementNetwork:
+def _loaded(path: Path, name: str, _sha256: str, engine: Engine, device: str, *, own: bool) -> PlacementNetwork:
     try:
         arrays, told = read_tensors(path, ENTRY, "np")
         plan = NetworkPlan.from_json(told)
@@ -237,7 +243,16 @@ def _loaded(path: Path, name: str, _sha256: str, engine: Engine, *, own: bool) -
     full = {key: value.astype(np.float32) for key, value in arrays.items()}
     if engine == "onnxruntime" and graph is not None:
         return PlacementNetwork(plan, _onnx_run(name, graph, full), name=name, engine="onnxruntime", own=own)
-    return PlacementNetwork.of(plan, _module(name, plan, full), name=name, own=own)
+    module = _module(name, plan, full)
+    if device == "cpu":
+        return PlacementNetwork.of(plan, module, name=name, own=own)
+    try:
+        return PlacementNetwork.of(plan, module.to(device), name=f"{name} on {device}", own=own)
+    except (RuntimeError, AssertionError) as problem:  # a GPU is full or not there; a build for the CPU
+        if is_short_of_memory(problem):
+            raise MemoryError from problem
+        what = f"the device '{device}' can't be used ({str(problem).splitlines()[0][:120]})"
+        raise SettingsError(what, remedy="Use --device cpu.") from problem
 
 
 def _module(name: str, plan: NetworkPlan, arrays: dict[str, NDArray[np.float32]]) -> nn.Module:

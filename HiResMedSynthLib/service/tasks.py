@@ -59,14 +59,17 @@ class Work:
     ) -> Ground:
         """The background prepared for drawing, kept for the next job; `by_slice`: slices of a CT when needed."""
         image = self.background()
-        of = f"{self.image_name} {domain} {margins}"
+        device = "cpu" if step.device == "auto" else step.device  # places are the same with and without a GPU
+        of = f"{self.image_name} {domain} {margins} {device}"
         mask_name = f"danger {of} {placement.danger}"
 
         def progress(done: int, total: int, what: str) -> None:
             step.progress(done, total, f"{what}, slice {done} of {total}" if total > 1 else what)
 
         def looked() -> tuple[Ground, int]:
-            found = prepare_ground(image, domain=domain, margins=margins, placement=placement, by_slice=True)
+            found = prepare_ground(
+                image, domain=domain, margins=margins, placement=placement, by_slice=True, device=device
+            )
             return found, HALF_LOOKED * image.pixels.size
 
         def made() -> tuple[Ground, int]:

@@ -41,7 +41,7 @@ class Watched:
 def watched(monkeypatch: pytest.MonkeyPatch) -> Watched:
     """The network that `prepare_ground` takes."""
     watched = Watched()
-    monkeypatch.setattr(PlacementMethod, "danger_network", lambda _method, _domain: watched.network)
+    monkeypatch.setattr(PlacementMethod, "danger_network", lambda *_asked, **_how: watched.network)
     return watched
 
 

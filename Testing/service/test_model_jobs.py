@@ -99,6 +99,8 @@ def test_another_prior_or_temperature_looks_at_the_image_once(monkeypatch: pytes
     seen: list[tuple[int, int, str]] = []
 
     class Told:
+        device = "auto"
+
         def progress(self, done: int, total: int, message: str) -> None:
             seen.append((done, total, message))
 
@@ -131,6 +133,8 @@ def test_a_case_at_a_given_place_leaves_the_other_slices_until_they_are_asked_fo
     from Testing.placement.phantoms import chest_ct
 
     class Silent:
+        device = "cpu"
+
         def progress(self, done: int, total: int, message: str) -> None: ...
 
     looked: list[slice] = []
@@ -158,6 +162,8 @@ def test_a_ct_without_lung_fails_the_job_and_not_each_lesion() -> None:
     from Testing.placement.phantoms import chest_ct
 
     class Silent:
+        device = "cpu"
+
         def progress(self, done: int, total: int, message: str) -> None: ...
 
     image = chest_ct(8)
