@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from HiResMedSynthLib.bounding_box import bounding_box
 from HiResMedSynthLib.errors import PlacementError
 from HiResMedSynthLib.image import MedicalImage
 from HiResMedSynthLib.placement.danger_map import (
@@ -124,10 +125,10 @@ class FilmRegions:
         return self.seen("mediastinum and heart", above=HEART_ABOVE)
 
     def near_heart(self, lungs: NDArray[np.bool_], spacing_mm: tuple[float, float]) -> NDArray[np.bool_]:
-        """bool `[row, column]` of the film: heart and mediastinum with a margin; the `lungs` give the scale."""
+        """bool `[row, column]` of the film: what of the lungs lies in heart or mediastinum or beside them."""
         columns = np.flatnonzero(lungs.any(axis=0))
         reach_mm = HEART_DISTANCE * float(columns[-1] - columns[0] + 1) * spacing_mm[1]
-        return np.asarray(within_mm(self.heart()[np.newaxis], reach_mm, spacing_mm=(1.0, *spacing_mm))[0])
+        return _near_in_lungs(self.heart(), reach_mm, lungs, spacing_mm)
 
     def lungs(self, *, above: float = LUNGS_ABOVE) -> NDArray[np.bool_]:
         """bool `[row, column]` of the film: the two lungs, without holes, where they are more probable than `above`.
@@ -246,7 +247,7 @@ def danger_network_film(
     aside = np.abs(np.arange(image.columns) - middle) < MEDIASTINUM_SHARE * width
     free = lungs & ~heart
     names = {1: OUTSIDE_LUNGS, 2: MEDIASTINUM, 3: PLEURA_MARGIN, 4: BESIDE_HEART}
-    margin = within_mm(~lungs[np.newaxis], margins.pleura_mm, spacing_mm=image.spacing_mm)[0]
+    margin = _near_in_lungs(~lungs, margins.pleura_mm, lungs, image.spacing_mm[1:])
     labels = np.ones(lungs.shape, dtype=np.uint8)
     for label, mask in (
         (2, (_between(lungs) & aside & ~lungs) | heart), (0, free), (3, margin & free), (4, near_heart & free),
@@ -255,6 +256,16 @@ def danger_network_film(
     return DangerMap(
         labels=labels[np.newaxis], names=names, method=f"network {network.name}: lungs and heart of a chest film"
     )
+
+
+def _near_in_lungs(
+    mask: NDArray[np.bool_], distance_mm: float, lungs: NDArray[np.bool_], spacing_mm: tuple[float, float]
+) -> NDArray[np.bool_]:
+    """What of the lungs lies within a distance of the mask; only their box is looked at."""
+    box = bounding_box(lungs, [int(distance_mm / mm) + 1 for mm in spacing_mm])
+    near = np.zeros_like(lungs)
+    near[box] = within_mm(mask[box][np.newaxis], distance_mm, spacing_mm=(1.0, *spacing_mm))[0]
+    return near & lungs
 
 
 def _between(lungs: NDArray[np.bool_]) -> NDArray[np.bool_]:
