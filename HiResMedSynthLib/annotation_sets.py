@@ -11,6 +11,7 @@ from HiResMedSynthLib.annotation_facts import Finding, ImageFacts, spacing_oddit
 
 NEAR_COPY = 0.95  # of the product of two thumbnails
 RARE = 0.05  # share of the patients below which a class can hardly be learned
+FEWEST_FOR_RARE = 3  # patients; with fewer no class is rare or common
 NO_CLASS = ("ignore", "unknown", "void")  # names of pixels that teach nothing
 BLOCK = 1024  # thumbnails compared at once
 
@@ -65,7 +66,7 @@ def _labels(images: Sequence[ImageFacts], classes: Collection[str]) -> Iterator[
             yield Finding(
                 severity="warning", what=f"class '{name}' occurs in no image", remedy="Remove it, or label it."
             )
-        elif len(holders) < max(2, RARE * labelled):
+        elif labelled >= FEWEST_FOR_RARE and len(holders) < max(2, RARE * labelled):
             yield Finding(severity="warning", what=f"class '{name}' is rare: in {len(holders)} of {labelled} patients",
                           remedy="Label more of it, or join it with another class.")  # fmt: skip
 

@@ -329,7 +329,7 @@ class _Drawing:
         nearest = nearest_permitted(forbidden, shape.footprint, corner, spacing_mm=self.ground.image.spacing_mm)
         moved = None
         if nearest is None:
-            advice = "No place near it is permitted for a lesion of this size: choose another, or a smaller lesion."
+            advice = "None near it is permitted at this size: choose another; inside tissue a smaller lesion may fit."
         else:
             step = [new - old for new, old in zip(nearest, corner, strict=True)]
             moved = shape.center_at((anchor[0] + step[0], anchor[1] + step[1], anchor[2] + step[2]))

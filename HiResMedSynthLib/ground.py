@@ -126,14 +126,19 @@ class Ground:
     @property
     def method(self) -> str:
         """How the danger map and the prior were found, for case.json."""
+        seen = "" if self.domain != "lung-ct" or is_axial(self.image) else f"; {NOT_AXIAL}"
+        return f"{self.danger_map.method}; prior: {self.prior_method}{seen}"
+
+    @property
+    def prior_method(self) -> str:
+        """How the prior was found."""
         factor = self._local_factor
         if self.domain == "mr":
-            return f"{self.danger_map.method}; prior: the same everywhere in the body"
+            return "the same everywhere in the body"
         words = "density of real lesions" if factor is None else f"density of real lesions x {factor.name}"
         if self.placement.prior_task(self.domain) == OF_FILMS:
             words = f"density of the lesions of model {self.placement.prior}"
-        seen = "" if self.domain != "lung-ct" or is_axial(self.image) else f"; {NOT_AXIAL}"
-        return f"{self.danger_map.method}; prior: {words}{seen}"
+        return words
 
     def _forbidden_by_allowance(self, allow: tuple[str, ...]) -> NDArray[np.bool_]:
         if allow not in self._forbidden_cache:

@@ -203,6 +203,9 @@ def test_rare_classes_are_told(tmp_path: Path) -> None:
     for number in range(3):
         put(folder / "masks" / f"f{number}.png", np.ones(SIZE, np.uint8))
     assert "class 'heart' is rare: in 1 of 4 patients" in texts(check_annotations(folder), "warning")
+    for kept in (1, 2):  # so few say nothing of it
+        few = masks(tmp_path / f"few{kept}", kept)
+        assert "is rare" not in texts(check_annotations(few), "warning")
 
 
 def test_two_series_of_a_patient_are_one_patient(tmp_path: Path) -> None:

@@ -192,6 +192,9 @@ def bad_inputs(folder: Path, series: Path, film: Path) -> dict[str, list[object]
         "lesion bigger than the lungs": [*one, "--size-mm", "400:400"],
         "place without slice": [series, "--at", "250,150"],
         "place with a slice on a film": [film, *FILM, "--at", "250,150,6"],
+        "place in another slice": [*one, "--at", "250,150,5"],
+        "more in zones than lesions": [*one, "--zone", "left=3", "--lesions", "2"],
+        "more places and zones than lesions": [*one, "--at", "2,3", "--zone", "left=2", "--lesions", "2"],
         "row outside": [series, "--at", "999,150,6", "--size-mm", "10:12"],
         "rotation that is no number": [*one, "--rotation", "nan"],
         "case with other wishes": [series, "--case", folder / "case", "--fusion", "paper"],
@@ -204,6 +207,7 @@ def bad_inputs(folder: Path, series: Path, film: Path) -> dict[str, list[object]
     "lesion bigger than the image", "slice that is not there", "stone in a lung", "CT as film", "bad request file",
     "contrast and CNR", "point in the heart", "too many", "case of another image", "negative margin",
     "lesion bigger than the lungs", "place without slice", "place with a slice on a film", "row outside",
+    "place in another slice", "more in zones than lesions", "more places and zones than lesions",
     "rotation that is no number", "case with other wishes", "requests with other wishes",
 ])  # fmt: skip
 def test_bad_input_is_refused_in_one_paragraph(

@@ -72,6 +72,50 @@ def test_choices_of_candidates_are_kept(
     assert "outside the body" in outside
 
 
+def test_a_place_may_name_the_slice_that_was_chosen(
+    ct_series_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = (ct_series_folder, "--slice", 6, "--danger", "rule")
+    check = ("candidates", *asked, "-k", 1, "--out", tmp_path / "one.json")
+    assert run(monkeypatch, *check) == 0
+    _, row, column = json.loads((tmp_path / "one.json").read_text())[0]["place"]
+    capsys.readouterr()
+    for place in (f"{row},{column}", f"{row},{column},6"):
+        assert run(monkeypatch, "candidates", *asked, "--check", place) == 0
+    first, second = capsys.readouterr().out.splitlines()
+    assert first == second
+    compose = ("compose", *asked, "--size-mm", "8:8", "--at", f"{row},{column},6", "--out", tmp_path / "case")
+    assert run(monkeypatch, *compose) == 0
+    assert read_case(tmp_path / "case" / "case.json").lesions[0].request.place == (0, row, column)
+
+
+@pytest.mark.parametrize(
+    ("wishes", "said"),
+    [
+        (("--zone", "left"), "Write --zone left=2"),
+        (("--zone", "left=3", "--lesions", 2), "--zone asks for 3 lesions, --lesions for 2. Raise --lesions"),
+        (("--zone", "left=2", "--at", "9,9,6", "--lesions", 2), "--zone asks for 2 and --at for 1 lesions"),
+    ],
+)
+def test_zones_that_cant_be_are_refused_with_what_to_write(
+    wishes: tuple[Any, ...], said: str, ct_series_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    assert run(monkeypatch, "compose", ct_series_folder, *wishes, "--out", tmp_path / "no") > 0
+    assert said in capsys.readouterr().err
+
+
+def test_few_grey_levels_are_told_where_lesions_are_drawn_alone(
+    cxr_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    film = (cxr_file, "--domain", "cxr", "--spacing-mm", 1, "--danger", "rule")
+    told = {}
+    for name, ending in (("danger", ".nrrd"), ("candidates", ".json"), ("compose", "")):
+        assert run(monkeypatch, name, *film, "--out", tmp_path / f"{name}{ending}") == 0
+        told[name] = "few grey levels" in capsys.readouterr().err
+    assert told == {"danger": False, "candidates": False, "compose": True}
+
+
 def test_a_volume_without_a_header_is_a_ct_on_the_users_word(
     ct_series_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -242,10 +242,20 @@ def test_a_lesion_beyond_64_voxels_is_refused_with_what_fits(
 
 
 def test_an_interrupted_training_resumes_to_the_weights_of_an_uncut_one(
-    chest: Path, store: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    chest: Path, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert train(monkeypatch, chest, "--time-limit", 0) == 1
-    assert "--resume" in capsys.readouterr().err
+    assert "Stopped at the time limit. What was learned is kept" in (told := capsys.readouterr().err)
+    assert "--name mine --resume" in told
+    assert "Error" not in told
+    compose = ("compose", chest / "ct.nrrd", "--out", tmp_path / "no")
+    for line in (
+        ("lesion", "sample", "mine", "--out", tmp_path / "no"),
+        (*compose, "--bank-entry", "mine"),
+        (*compose, "--generator", "singan", "--model", "mine"),
+    ):
+        assert run(monkeypatch, *line) == 1
+        assert "the training of 'mine' isn't finished" in capsys.readouterr().err
     assert all(model.shipped for model in weights.models())
     assert train(monkeypatch, chest) == 1
     assert "interrupted training of that name is kept" in capsys.readouterr().err

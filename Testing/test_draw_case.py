@@ -135,6 +135,12 @@ def test_a_forbidden_point_is_refused_with_reason_and_the_nearest_permitted_one(
     assert draw(ct_ground, requests(1, place=(index, row, column))).lesions[0].center == (index, row, column)
 
 
+def test_far_outside_the_body_another_place_is_advised_before_a_smaller_lesion(ct_ground: Ground) -> None:
+    with pytest.raises(PlacementError, match="outside the body") as refused:
+        draw(ct_ground, requests(1, place=(ct_ground.image.slices // 2, 20.0, 20.0)))
+    assert "choose another; inside tissue a smaller lesion may fit" in refused.value.remedy
+
+
 @pytest.mark.parametrize("place", [(5.0, -20.0, 100.0), (5.0, 100.0, 5000.0), (400.0, 100.0, 100.0)])
 def test_a_point_outside_the_image_is_refused(ct_ground: Ground, place: tuple[float, float, float]) -> None:
     with pytest.raises(PlacementError, match="outside the image"):

@@ -254,7 +254,9 @@ def read_volumes(folder: Path) -> list[LabelledVolume]:
         volumes = [label_volume(image, patient=patient) for image, patient in images() if _long_enough(image)]
     if not volumes:
         raise ReadError(
-            "No CT volume of 10 cm or more was found", where=folder, remedy="Give chest or abdominal CT in HU."
+            "No film with labels was found, nor a CT volume of 10 cm or more",
+            where=folder,
+            remedy="Give masks/ with classes.json, or index.csv with lung_mask (docs/annotations.md), or CT in HU.",
         )
     return volumes
 

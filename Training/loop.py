@@ -151,7 +151,8 @@ def run(
     `ranks`: this process among those that train together, its device in place of `device`; None: it trains alone.
 
     Raises:
-        SettingsError: `out` holds a run and `resume` wasn't asked, or its checkpoint is of other layers.
+        SettingsError: `out` holds a run and `resume` wasn't asked, its checkpoint is of other layers, or the time was
+            over before the first step.
         HiResMedSynthError: the loss stayed NaN or infinite, or the processes' weights drifted apart.
     """
     check_precision(settings.precision)
@@ -236,6 +237,8 @@ def run(
         save()  # so that --resume goes on from here
     if came or interrupts.came:
         raise KeyboardInterrupt
+    if not progress.step and settings.steps:
+        raise SettingsError("No step was done", where=out, remedy="Give a longer --time-limit, and --resume.")
     if ranks.first:
         write_sheet(network, average, lesson, out / "sheet-last.png")
     network.load_state_dict(average)

@@ -34,6 +34,8 @@ def pack(run: Path, target: Path, *, name: str, data: str, licence: str, attribu
         measured = report["last" if last else "best_held_out"]
     except (OSError, KeyError, TypeError, ValueError) as problem:
         raise SettingsError(f"No finished run ({str(problem)[:80]})", where=run, remedy="Train it first.") from None
+    if not measured["step"]:
+        raise SettingsError("This run was measured after no step", where=run, remedy="Go on: --resume, more time.")
     card = Card(
         name=name,
         kind=LEARNED_KIND,

@@ -11,13 +11,13 @@ import json
 from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 import numpy as np
-from numpy.typing import NDArray
 
 from HiResMedSynthLib.annotated_image import AnnotatedImage
-from HiResMedSynthLib.annotation_classes import is_nodule
+from HiResMedSynthLib.annotation_classes import is_anatomy, is_nodule
 from HiResMedSynthLib.aside import written_aside
 from HiResMedSynthLib.errors import PlacementError, ReadError, SettingsError
 from HiResMedSynthLib.placement.danger import danger
@@ -33,24 +33,28 @@ from Training.options import told_plainly
 from Training.site_data import site_films
 from Training.site_labels import lesion_sites
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
 LEAST_PATIENTS = 5  # to learn from
 LEAST_TO_TELL = 20  # patients: of fewer an interval over patients says nothing
 SHEET_PX = 384
+NAMED = 5  # films of which something was left out
 
 
-def read_films(folder: Path, classes: Collection[str] = ()) -> tuple[list[FilmSites], dict[str, int]]:
-    """(films with lesions in recognised lungs, what was left out and how often).
+def read_films(folder: Path, classes: Collection[str] = ()) -> tuple[list[FilmSites], dict[str, list[str]]]:
+    """(films with lesions in recognised lungs, films by why they or lesions of theirs were left out).
 
     Args:
         folder: in any format of docs/annotations.md.
         classes: lesions that count; none: all that are called nodule, mass, tumour ... (`is_nodule`).
 
     Raises:
-        ReadError, SettingsError: as Training/site_data.py says, or a class that no film has.
+        ReadError, SettingsError: as Training/site_data.py says, or no film has lesions of these classes.
     """
     films: list[FilmSites] = []
     seen: set[str] = set()
-    left_out = {"films without recognised lungs": 0, "lesions outside the lungs": 0}
+    left_out: dict[str, list[str]] = {"lungs not recognised": [], "lesions outside the recognised lungs": []}
     network = PlacementMethod().danger_network("cxr")
     for one, patient in site_films(folder, progress=_progress):
         seen |= _names(one)
@@ -60,17 +64,20 @@ def read_films(folder: Path, classes: Collection[str] = ()) -> tuple[list[FilmSi
         try:
             lungs = danger(one.image, domain="cxr", margins=Margins(), network=network).region(LUNG_CLASSES)[0]
         except PlacementError:
-            left_out["films without recognised lungs"] += 1
+            left_out["lungs not recognised"].append(one.name)
             continue
         inside = lungs[tuple(np.rint(places).astype(int).T)]
-        left_out["lesions outside the lungs"] += int((~inside).sum())
+        left_out["lesions outside the recognised lungs"] += [one.name] * int((~inside).sum())
         if inside.any():
             shares = box_shares(one.image, lungs, places[inside])
             films.append(FilmSites(patient=patient, shares=shares, lung=lung_bins(one.image, lungs)))
+    told = ", ".join(sorted(name for name in seen if not is_anatomy(name)))
     unknown = sorted(set(classes) - seen)
     if unknown:
-        told = ", ".join(sorted(seen))
         raise SettingsError(f"no film has a '{unknown[0]}'", where=folder.name, remedy=f"Give some of: {told}.")
+    if not classes and not any(map(is_nodule, seen)):
+        raise SettingsError(f"no nodule or mass is labelled on these films, but: {told}", where=folder.name,
+                            remedy="Say by --class which of them to learn from.")  # fmt: skip
     return films, left_out
 
 
@@ -92,13 +99,15 @@ def _of_classes(one: AnnotatedImage, classes: Collection[str]) -> AnnotatedImage
     return replace(one, marks=tuple(mark for mark in one.marks if counts(mark.class_name)), class_map=painted)
 
 
-def _progress(done: int, total: int, name: str) -> None:
+def _progress(done: int, total: int, _name: str) -> None:
     if done == total or done % 50 == 0:
-        click.echo(f"{done} of {total} films read: {name}")
+        click.echo(f"{done} of {total} films read")
 
 
-def sheet(learned: Grid, shipped: Grid, films: list[FilmSites]) -> NDArray[np.uint8]:
-    """RGB `[384, 772, 3]`: the shipped and the learned density over the mean lungs of the films."""
+def sheet(learned: Grid, shipped: Grid, films: list[FilmSites]) -> Image:
+    """RGB, 772 x 404: the shipped and the learned density over the mean lungs of the films (blue)."""
+    from PIL import Image, ImageDraw, ImageFont
+
     lungs = np.mean([film.lung / film.lung.max() for film in films], axis=0)
     panels = []
     for density in (shipped, learned):
@@ -106,7 +115,12 @@ def sheet(learned: Grid, shipped: Grid, films: list[FilmSites]) -> NDArray[np.ui
         picture = np.stack([warm, 0.25 * lungs + 0.5 * warm, 0.5 * lungs * (1 - warm)], axis=-1)
         cell = np.ones((SHEET_PX // BINS, SHEET_PX // BINS, 1), np.uint8)
         panels.append(np.kron((255 * np.clip(picture, 0, 1)).astype(np.uint8), cell))
-    return np.concatenate([panels[0], np.full((SHEET_PX, 4, 3), 255, np.uint8), panels[1]], axis=1)
+    drawn = Image.new("RGB", (2 * SHEET_PX + 4, SHEET_PX + 20), "white")
+    for left, panel, caption in zip((0, SHEET_PX + 4), panels, ("shipped prior", "with these films"), strict=True):
+        drawn.paste(Image.fromarray(panel), (left, 20))
+        words = f"{caption}: yellow where lesions are likely, lungs blue; R at the left"
+        ImageDraw.Draw(drawn).text((left + 4, 4), words, fill="black", font=ImageFont.load_default(11))
+    return drawn
 
 
 @click.command(epilog="Example: python -m Training.train_density --data films --out runs/density --name our-films")
@@ -116,13 +130,18 @@ def sheet(learned: Grid, shipped: Grid, films: list[FilmSites]) -> NDArray[np.ui
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the run.")
 @click.option("--name", default="film-density", show_default=True, help="Of the model, for --prior.")
 @click.option("--class", "classes", multiple=True, help="Lesions that count; repeatable [default: nodules and masses].")
+@click.option("--licence", default="as the films allow", show_default=True, help="For the model's card.")
+@click.option("--attribution", default="see the data", show_default=True, help="For the model's card: whom to name.")
 @told_plainly()
-def main(data: Path, out: Path, name: str, classes: tuple[str, ...]) -> None:
+def main(data: Path, out: Path, name: str, classes: tuple[str, ...], licence: str, attribution: str) -> None:
     """Learns where lesions lie on chest films, from boxes, points, segments or masks of them.
 
     It takes a second a film and needs no GPU: there is nothing to resume.
     """
     check_name(name)
+    target = out / "best.safetensors"
+    if target.exists():
+        raise SettingsError("This folder holds a run", where=out, remedy="Give another folder.")
     films, left_out = read_films(data, classes)
     patients = {film.patient for film in films}
     if len(patients) < LEAST_PATIENTS:
@@ -135,51 +154,54 @@ def main(data: Path, out: Path, name: str, classes: tuple[str, ...]) -> None:
     shipped /= shipped.mean()
     found = learn(films, shipped)
     told = measures(films, shipped)
+    card = _card(name, films, found, told, licence=licence, attribution=attribution)
     out.mkdir(parents=True, exist_ok=True)
-    target = out / "best.safetensors"
     density = {TENSOR: found.density.astype(np.float32)}
     header = json.dumps({"version": VERSION, "task": TASK})
-    write_model(target, density, _card(name, films, found, told), metadata={ENTRY: header})
-    _save_picture(sheet(found.density, shipped, films), out / "density.png")
-    for what, number in left_out.items():
-        if number:
-            click.echo(f"left out: {number} {what}")
-    click.echo(f"{found.own_share:.0%} of the density is these films', smoothed by {found.blur_bins:g} bins of {BINS}")
+    write_model(target, density, card, metadata={ENTRY: header})
+    with written_aside(out / "density.png") as aside:
+        sheet(found.density, shipped, films).save(aside, format="PNG")
+    for why, names in left_out.items():
+        if names:
+            some = ", ".join(list(dict.fromkeys(names))[:NAMED]) + (" ..." if len(set(names)) > NAMED else "")
+            click.echo(f"left out, {why}: {len(names)} ({some})")
+    click.echo(f"{card.data}; smoothed by {found.blur_bins:g} of {BINS} bins")
     for what, value in told.items():
         click.echo(f"{what}: {value}")
     click.echo(f"{target}, {out / 'density.png'}: --prior {name} once added (hiresmedsynth models add {target})")
 
 
 def measures(films: list[FilmSites], shipped: Grid) -> dict[str, float | str]:
-    """What such a density is worth on patients that it wasn't learned from, in nats over a place drawn evenly."""
+    """What such a density is worth on patients that it wasn't learned from, in nats (log-likelihood) a lesion."""
     before, learned = cross_fitted(films, shipped)
-    told: dict[str, float | str] = {
-        "patients": len(before),
-        "nats over even, patients left out in turn": "{:+.3f} ({:+.3f} to {:+.3f})".format(*interval(learned)),
-        "shipped density, nats over even": "{:+.3f} ({:+.3f} to {:+.3f})".format(*interval(before)),
-    }
     if len(before) < LEAST_TO_TELL:
-        return {"patients": len(before), "verdict": f"not measurable with fewer than {LEAST_TO_TELL} patients"}
+        return {"verdict": f"not measurable with fewer than {LEAST_TO_TELL} patients", "patients": len(before)}
     gained = interval(learned - before)
-    verdict = "better than the shipped density" if gained[1] > 0 else "not shown to be better than the shipped one"
-    return {**told, "gained": "{:+.3f} ({:+.3f} to {:+.3f})".format(*gained), "verdict": verdict}
+    return {
+        "verdict": "better than the shipped prior"
+        if gained[1] > 0
+        else "not shown to be better than the shipped prior; keep that one unless your lesions lie elsewhere",
+        "gained over the shipped prior (above 0 is better; 95 %)": _told(gained),
+        "likelihood over a place drawn evenly": _told(interval(learned)),
+        "the shipped prior's": _told(interval(before)),
+        "patients, left out in turn": len(before),
+    }
 
 
-def _card(name: str, films: list[FilmSites], found: Learned, told: dict[str, float | str]) -> Card:
+def _told(found: tuple[float, float, float]) -> str:
+    return "{:+.3f} nats a lesion ({:+.3f} to {:+.3f})".format(*found)
+
+
+def _card(
+    name: str, films: list[FilmSites], found: Learned, told: dict[str, float | str], *, licence: str, attribution: str
+) -> Card:
     lesions, patients = sum(len(film.shares) for film in films), len({film.patient for film in films})
     return Card(
-        name=name, kind=KIND, licence="as the films allow", attribution="see the data", metrics=told,
+        name=name, kind=KIND, licence=licence, attribution=attribution, metrics=told,
         data=f"places of {lesions} lesions on {len(films)} chest films of {patients} patients; {found.own_share:.0%} "
         "of the density is theirs, the rest the shipped one's",
         limits="chest films; knows no picture, only the box around the lungs", details={"task": TASK},
     )  # fmt: skip
-
-
-def _save_picture(picture: NDArray[np.uint8], target: Path) -> None:
-    from PIL import Image
-
-    with written_aside(target) as aside:
-        Image.fromarray(picture).save(aside, format="PNG")
 
 
 if __name__ == "__main__":

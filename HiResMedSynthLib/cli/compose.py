@@ -15,6 +15,7 @@ from HiResMedSynthLib.cli.options import (
     Numbers,
     Quota,
     image_options,
+    in_chosen_slice,
     margins_of,
     networks_device,
     placement_of,
@@ -215,6 +216,7 @@ def _draw(background: Path | None, options: dict[str, Any]) -> tuple[MedicalImag
         raise click.UsageError("BACKGROUND is missing: the image that the lesions go into.")
     device = networks_device(options)
     accepted = check_background(background, accepted=options["accept_near_copy"])
+    options = {**options, "places": in_chosen_slice(options["places"], options["slice_index"])}
     settings = CaseSettings(
         requests=requests_of(options),
         domain=options["domain"],
@@ -278,10 +280,14 @@ def _bank(settings: CaseSettings) -> Bank:
     """The shipped bank, and those of the user's own lesions that are asked for by name."""
     from HiResMedSynthLib import weights
     from HiResMedSynthLib.lesion.bank import load_bank
-    from HiResMedSynthLib.lesion.trained import KIND, own_bank
+    from HiResMedSynthLib.lesion.trained import KIND, own_bank, refuse_unfinished
 
     bank = load_bank()
     asked = sorted({request.bank_entry for request in settings.requests if request.bank_entry is not None})
+    named_models = {request.model for request in settings.requests if request.model is not None}
+    there = {model.card.name for model in weights.models()} if asked or named_models else set()
+    for name in (named_models | set(asked)) - there - set(bank.cards):
+        refuse_unfinished(name)
     own = {model.card.name for model in weights.models(KIND)} if asked else set()
     named = tuple(name for name in asked if name not in bank.cards and name in own)
     return bank.with_own(own_bank(named)) if named else bank

@@ -116,7 +116,7 @@ def _source(name: str, options: dict[str, Any]) -> tuple[Bank, Generator, Wish, 
     from HiResMedSynthLib import weights
     from HiResMedSynthLib.lesion.bank import load_bank
     from HiResMedSynthLib.lesion.generators import LEARNED_KIND, Wish, generator_for
-    from HiResMedSynthLib.lesion.trained import KIND, own_bank
+    from HiResMedSynthLib.lesion.trained import KIND, own_bank, refuse_unfinished
 
     bank, asked, model = load_bank(), options["generator"], options["model"]
     if name in bank.cards:
@@ -125,6 +125,7 @@ def _source(name: str, options: dict[str, Any]) -> tuple[Bank, Generator, Wish, 
         try:
             kind = weights.find(name).card.kind
         except weights.NoModelError as error:
+            refuse_unfinished(name)
             raise BankError(
                 f"neither the bank nor your models hold '{name}'", remedy="See: hiresmedsynth lesion list, models list."
             ) from error

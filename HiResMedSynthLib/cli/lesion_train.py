@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from HiResMedSynthLib.choices import LESION_TYPES, REQUEST_TYPES
-from HiResMedSynthLib.cli.exit_codes import EXIT_CANCELLED
+from HiResMedSynthLib.cli.exit_codes import EXIT_CANCELLED, EXIT_ERROR
 from HiResMedSynthLib.cli.options import NumberRange, Numbers, check_device, device_option, image_options, warn
 from HiResMedSynthLib.errors import BankError, SettingsError
 
@@ -319,20 +319,17 @@ def _trained(values: Any, preset: str, seed: int, folder: Path, options: dict[st
         signal.signal(signal.SIGINT, before)
         if sys.stderr.isatty():
             click.echo(err=True)
-    if interrupted and not networks[0].finished:
-        _end_kept(name)
     if not networks[0].finished:
-        raise SettingsError(
-            "the time limit came before the end; what was learned is kept",
-            remedy=f"Go on with the same command and --name {name} --resume.",
-        )
+        _end_kept(name, in_time=interrupted)
     return networks[0]
 
 
-def _end_kept(name: str) -> NoReturn:
-    """Ends a cancelled command whose training can go on."""
-    click.echo(f"Cancelled. Kept; go on with the same command and --name {name} --resume.", err=True)
-    click.get_current_context().exit(EXIT_CANCELLED)
+def _end_kept(name: str, *, in_time: bool = True) -> NoReturn:
+    """Ends a command that was cancelled, or whose time was over, and whose training can go on."""
+    how = "Cancelled" if in_time else "Stopped at the time limit"
+    kept = f"{how}. What was learned is kept; go on with the same command and --name {name} --resume."
+    click.echo(kept, err=True)
+    click.get_current_context().exit(EXIT_CANCELLED if in_time else EXIT_ERROR)
 
 
 def _progress() -> Callable[[dict[str, Any]], None]:

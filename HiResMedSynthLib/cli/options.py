@@ -194,8 +194,14 @@ class Quota(click.ParamType[tuple[str, int]]):
             return value
         zone, _, count = str(value).partition("=")
         if zone not in ZONES or not count.isdigit() or int(count) < 1:
-            self.fail(f"'{value}' is not ZONE=COUNT with a zone of {', '.join(ZONES)}", param, ctx)
+            advice = f". Write --zone {zone}=2" if zone in ZONES else ""
+            self.fail(f"'{value}' is not ZONE=COUNT with a zone of {', '.join(ZONES)}{advice}", param, ctx)
         return zone, int(count)
+
+
+def in_chosen_slice(places: tuple[tuple[float, ...], ...], slice_index: int | None) -> tuple[tuple[float, ...], ...]:
+    """Places (row, column[, slice]), without their slice where it is the one of --slice."""
+    return tuple(place[:2] if place[2:] == (slice_index,) else place for place in places)
 
 
 def warn(text: str) -> None:

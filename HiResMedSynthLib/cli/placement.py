@@ -13,6 +13,7 @@ from HiResMedSynthLib.cli.options import (
     Numbers,
     Quota,
     image_options,
+    in_chosen_slice,
     margins_of,
     networks_device,
     placement_of,
@@ -94,7 +95,9 @@ def prior_command(path: Path, out: Path, preview: Path | None, overwrite: bool, 
     if preview is not None:
         from HiResMedSynthLib.placement.picture import prior_picture
 
-        picture = prior_picture(ground.image, heat, ground.danger_map, index=options["preview_slice"])
+        picture = prior_picture(
+            ground.image, heat, ground.danger_map, index=options["preview_slice"], method=ground.prior_method
+        )
         _write_picture(picture, preview, ground)
     click.echo(ground.method)
     click.echo(f"Written: {out}" + ("" if preview is None else f" and {preview}"))
@@ -147,6 +150,7 @@ def candidates_command(
     wish = {name: options[name] for name in ("count", "diameter_mm", "min_distance_mm")} | {"quotas": quotas}
     check_wish(**wish)
     image = _image(path, options)
+    checked = in_chosen_slice(checked, options["slice_index"])
     check_slices(image, checked)
     ground = _ground(image, options)
     if checked:
@@ -173,6 +177,7 @@ def candidates_command(
 
         picture = prior_picture(
             ground.image, ground.heat(), ground.danger_map, places=[one.place for one in found],
+            method=ground.prior_method,
             index=options["preview_slice"],
         )  # fmt: skip
         _write_picture(picture, preview, ground)
@@ -202,7 +207,7 @@ def _ground(image: MedicalImage, options: dict[str, Any]) -> Ground:
         image, domain=options["domain"], margins=margins_of(options), placement=placement_of(options),
         progress=progress_line, device=networks_device(options),
     )  # fmt: skip
-    for text in ground.warnings:
+    for text in ground.view_warnings:  # the others are about drawing lesions
         warn(text)
     return ground
 

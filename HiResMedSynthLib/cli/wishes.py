@@ -32,9 +32,8 @@ def requests_of(options: Mapping[str, Any]) -> tuple[LesionRequest, ...]:
         )
     zones = [zone for zone, number in options["zones"] for _ in range(number)]
     if len(places) + len(zones) > count:
-        raise SettingsError(
-            f"{len(places)} places and {len(zones)} in zones are given for {count} lesions", remedy="Raise --lesions."
-        )
+        asked = f"--zone asks for {len(zones)}" + (f" and --at for {len(places)}" if places else "")
+        raise SettingsError(f"{asked} lesions, --lesions for {count}", remedy="Raise --lesions, or leave it out.")
     if options["contrast"] is not None and options["contrast_hu"] is not None:
         raise SettingsError("--contrast and --contrast-hu are both given", remedy="Give one of them.")
     one = LesionRequest(

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from HiResMedSynthLib.lesion.singan import SinGan
 
 KIND = "lesion-singan"
+RUN_CHECKPOINT = "checkpoint.safetensors"  # of a training that was cut off
 ORIGIN = "SinGAN sample of a real lesion"
 SYNTHETIC_ORIGIN = "SinGAN sample of a lesion cut out of a synthetic image"
 SAMPLES_TRIED = 4  # an empty sample is drawn again, from the same stream
@@ -63,6 +64,21 @@ class TrainedLesion:
                 if attempt == SAMPLES_TRIED - 1:
                     raise
         raise AssertionError
+
+
+def refuse_unfinished(name: str) -> None:
+    """Refuses a lesion, of which there is no model yet, where its training was cut off and can go on.
+
+    Raises:
+        BankError.
+    """
+    if not weights.NAME_PATTERN.fullmatch(name):
+        return
+    if (weights.store_folder() / weights.RUNS / name / RUN_CHECKPOINT).is_file():
+        raise BankError(
+            f"the training of '{name}' isn't finished",
+            remedy=f"Go on with the same hiresmedsynth lesion train ... --name {name} --resume.",
+        )
 
 
 def as_lesion(values: NDArray[np.floating], voxel_mm: float, card: LesionCard) -> Lesion:

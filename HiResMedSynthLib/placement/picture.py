@@ -47,6 +47,7 @@ def prior_picture(
     *,
     places: Sequence[Index] = (),
     index: int | None = None,
+    method: str = "where lesions occurred",
 ) -> Image:
     """An RGB picture of a slice, None: that of `danger_picture`: the prior from blue to yellow, what is forbidden in
     grey-blue, places as crosses (those of other slices smaller).
@@ -58,7 +59,7 @@ def prior_picture(
     forbidden = danger_map.labels[index] > 0
     colour[forbidden], strength[forbidden] = FORBIDDEN, 0.3
     legend.append((FORBIDDEN, "forbidden"))
-    title = "prior: where lesions occurred"
+    title = f"prior: {method}"
     if places:
         legend.append((CROSS, "proposed place"))
     return _picture(image, index, colour, strength.astype(np.float32), legend, title, places=places)

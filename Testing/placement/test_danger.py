@@ -25,7 +25,7 @@ from HiResMedSynthLib.placement.danger_map import (
 )
 from HiResMedSynthLib.placement.margins import Margins
 from HiResMedSynthLib.placement.near import within_mm
-from HiResMedSynthLib.placement.regions_ct import ChestRegions, danger_of_regions
+from HiResMedSynthLib.placement.regions_ct import MASKS, ChestRegions, components, danger_of_regions
 from HiResMedSynthLib.read import read_image
 from Testing.placement.phantoms import chest_ct
 
@@ -80,6 +80,33 @@ def test_a_consolidation_at_the_pleura_is_one_up_to_the_wall() -> None:
     found = danger_of_regions(regions, spacing_mm=(5.0, 0.8, 0.8), margins=margins, method="")
     assert {name_at(found, 0, row, 11) for row in range(32, 48)} == {CONSOLIDATION}
     assert name_at(found, 0, 24, 10) == PLEURA_MARGIN
+
+
+@pytest.mark.parametrize("spacing", [(0.4, 0.7, 0.9), (3.0, 0.8, 0.8)])
+def test_what_lies_far_from_the_lungs_changes_nothing_within_them(spacing: tuple[float, float, float]) -> None:
+    rng = np.random.default_rng(4)
+    lung = np.zeros((3, 40, 50), bool)
+    lung[:, 8:32, 8:42] = rng.random((24, 34)) < 0.995
+    hu = np.where(rng.random(lung.shape) < 0.05, 30, -990).astype(np.int16)
+    none = np.zeros_like(lung)
+    near = ChestRegions(smooth_hu=hu, body=np.ones_like(lung), lungs=lung, airways=none, bone=none, mediastinum=none)
+    held = {name: np.pad(getattr(near, name), ((2, 3), (20, 0), (9, 30))) for name in ("smooth_hu", *MASKS)}
+    margins = Margins(pleura_mm=2.0, vessel_mm=1.0)
+    small, large = (
+        danger_of_regions(regions, spacing_mm=spacing, margins=margins, method="").labels
+        for regions in (near.part((slice(1, 2),)), ChestRegions(**held).part((slice(3, 4),)))
+    )
+    assert np.array_equal(small, large[:, 20:, 9:-30])
+    assert len(np.unique(small)) > 3
+
+
+def test_components_come_with_the_box_around_them_within_the_slice() -> None:
+    mask = np.zeros((9, 12), bool)
+    mask[0:2, 0:3] = mask[2, 3] = mask[5:7, 8] = True
+    found = list(components(mask, connectivity=4, around_px=1))
+    assert [box for box, _, _ in found] == [np.s_[0:3, 0:4], np.s_[1:4, 2:5], np.s_[4:8, 7:10]]
+    assert [area for _, _, area in found] == [6, 1, 2] == [int(piece.sum()) for _, piece, _ in found]
+    assert [area for _, _, area in components(mask, connectivity=8)] == [7, 2]
 
 
 def test_margins_are_millimetres_and_can_be_turned_off() -> None:

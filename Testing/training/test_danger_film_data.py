@@ -249,3 +249,6 @@ def test_the_trainer_takes_films_and_ct(tmp_path: Path, monkeypatch: pytest.Monk
     result = CliRunner().invoke(main, [*arguments, "--preset", "danger_tiny", "--out", str(tmp_path / "run")])
     assert result.exit_code == 0, result.output
     assert (tmp_path / "run" / "report.html").is_file()
+    (tmp_path / "bare").mkdir()
+    with pytest.raises(ReadError, match=r"No film with labels was found.*classes\.json.*lung_mask"):
+        read_sources([tmp_path / "bare"])

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 
 from HiResMedSynthLib import weights
-from HiResMedSynthLib.errors import BankError, ReadError
+from HiResMedSynthLib.errors import BankError, ReadError, SettingsError
 from HiResMedSynthLib.flow import guided, sample, sampling_times
 from HiResMedSynthLib.lesion.flow_net import LesionFlowNet, LesionNetShape
 from HiResMedSynthLib.lesion.generators import Wish, generator_for
@@ -29,6 +29,7 @@ from HiResMedSynthLib.lesion.learned import (
 )
 from Training.draws import Draws
 from Training.pack_lesion_generator import pack
+from Training.report import write_report
 from Training.train_lesion_generator import load_arrays, main, mirrored, warp
 
 
@@ -99,6 +100,17 @@ def test_a_run_becomes_a_model_of_the_store(nodules: Path, tmp_path: Path, monke
     monkeypatch.setattr("HiResMedSynthLib.lesion.learned.is_whole", lambda _: False)
     with pytest.raises(BankError, match="no usable lesion"):
         generator_for("learned").draw(wish, bank, np.random.default_rng(0))
+
+
+def test_a_run_without_a_step_fails_and_is_no_model(nodules: Path, tmp_path: Path) -> None:
+    cut = run(nodules, tmp_path / "cut", "--time-limit", "0.0000001")
+    assert cut.exit_code == 1
+    assert "No step was done" in cut.output
+    assert "longer --time-limit" in cut.output
+    write_report(tmp_path / "cut", {"stage": "lesion"})
+    with pytest.raises(SettingsError, match="after no step"):
+        pack(tmp_path / "cut", tmp_path / "m.safetensors", name="m", data="", licence="CC0", attribution="us")
+    assert run(nodules, tmp_path / "cut", "--resume").exit_code == 0
 
 
 def test_untaught_layers_leave_the_guess_from_each_voxels_mean_and_spread() -> None:
