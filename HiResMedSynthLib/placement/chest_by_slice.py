@@ -11,7 +11,7 @@ from HiResMedSynthLib.errors import PlacementError
 from HiResMedSynthLib.placement.danger_map import Progress
 from HiResMedSynthLib.placement.lungs_ct import find_chest_regions, no_lung, smoothed
 from HiResMedSynthLib.placement.network_ct import AIR_HU, name_slices, refuse_other_task
-from HiResMedSynthLib.placement.regions_ct import MASKS, ChestRegions
+from HiResMedSynthLib.placement.regions_ct import MASKS, ChestRegions, components
 
 if TYPE_CHECKING:
     from HiResMedSynthLib.placement.network import PlacementNetwork
@@ -74,8 +74,7 @@ class ChestBySlice:
         Raises:
             PlacementError: the network finds no lung in the whole stack.
         """
-        areas = None if self._ruled is None else self._ruled.lungs.sum(axis=(1, 2))
-        surest = len(self._hu) // 2 if areas is None else int(areas.argmax())
+        surest = len(self._hu) // 2 if self._ruled is None else int(np.argmax(_areas(self._ruled.lungs)))
         self.regions(surest, surest + 1)
 
     def _no_lung(self) -> PlacementError:
@@ -108,7 +107,7 @@ class ChestBySlice:
             for offset, picture in enumerate(self._hu[some]):
                 smooth[offset] = np.rint(smoothed(picture, self._mm))
         named = name_slices(self._hu[some], smooth, mm=self._mm, network=self._network)
-        largest_mm2 = named.lungs.sum(axis=(1, 2)).max() * self._mm[0] * self._mm[1]
+        largest_mm2 = max(_areas(named.lungs)) * self._mm[0] * self._mm[1]
         self._holds_lung = self._holds_lung or bool(largest_mm2 >= LEAST_LUNG_MM2)
         if self._ruled is not None:
             named = _with_rule(named, self._ruled.slices(some.start, some.stop))
@@ -172,6 +171,11 @@ def chest_by_both(
     return ChestBySlice(hu, spacing_mm=spacing_mm, network=network, ruled=ruled)
 
 
+def _areas(lungs: NDArray[np.bool_]) -> list[int]:
+    """Pixels of lung in each slice."""
+    return [int(np.count_nonzero(picture)) for picture in lungs]
+
+
 def _with_rule(named: ChestRegions, ruled: ChestRegions) -> ChestRegions:
     """The network's regions with the rule's lungs added, and without air that the rule knows to be no lung."""
     lungs = np.stack([
@@ -197,11 +201,9 @@ def _lungs_of_both(
 
     if not ruled.any():
         return ruled
-    count, parts = cv2.connectedComponents(learned.astype(np.uint8), connectivity=8)
     near = cv2.dilate(ruled.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
     lungs = ruled.copy()
-    for number in range(1, count):
-        piece = parts == number
-        if (piece & near).any() or np.median(smooth_hu[piece]) > AIR_HU:
-            lungs |= piece
+    for box, piece, _ in components(learned, connectivity=8):
+        if (piece & near[box]).any() or np.median(smooth_hu[box][piece]) > AIR_HU:
+            lungs[box] |= piece
     return lungs

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from HiResMedSynthLib.bounding_box import bounding_box
 from HiResMedSynthLib.errors import PlacementError
 from HiResMedSynthLib.placement.regions_ct import ChestRegions
 
@@ -103,9 +104,12 @@ def _close(mask: NDArray[np.bool_], radius_mm: float, row_mm: float, column_mm: 
         return mask
     disc = _disc(radius_mm, row_mm, column_mm)
     pad = max(disc.shape)
-    padded = cv2.copyMakeBorder(mask.astype(np.uint8), pad, pad, pad, pad, cv2.BORDER_CONSTANT, value=0)
-    closed = cv2.morphologyEx(padded, cv2.MORPH_CLOSE, disc)[pad:-pad, pad:-pad]
-    return fill_holes(closed > 0, 600.0 / (row_mm * column_mm))
+    box = bounding_box(mask, 1)  # no closing leaves it, no hole touches it
+    padded = cv2.copyMakeBorder(mask[box].astype(np.uint8), pad, pad, pad, pad, cv2.BORDER_CONSTANT, value=0)
+    closed = np.zeros_like(mask)
+    closed[box] = cv2.morphologyEx(padded, cv2.MORPH_CLOSE, disc)[pad:-pad, pad:-pad]
+    closed[box] = fill_holes(closed[box], 600.0 / (row_mm * column_mm))
+    return closed
 
 
 def fill_holes(mask: NDArray[np.bool_], largest_px: float) -> NDArray[np.bool_]:
@@ -118,7 +122,7 @@ def fill_holes(mask: NDArray[np.bool_], largest_px: float) -> NDArray[np.bool_]:
     touches = (left == 0) | (top == 0) | (left + width == columns) | (top + height == rows)
     hole = ~touches & (area <= largest_px)
     hole[0] = False
-    return mask | hole[labels] if count > 1 else mask
+    return mask | hole.take(labels) if count > 1 else mask
 
 
 def _body(hu: NDArray[np.int16], spacing_mm: tuple[float, float, float]) -> NDArray[np.bool_]:
@@ -168,16 +172,19 @@ def _lungs_and_airways(
                     airways[index][box] |= inside
             elif area_mm2 >= 60:
                 parenchyma[index][box] |= inside
-    labels, count = ndimage.label(parenchyma)
-    if count == 0:
+    if not parenchyma.any():
         return parenchyma, airways
-    sizes = np.bincount(labels.ravel())
+    held = bounding_box(parenchyma)
+    labels, count = ndimage.label(parenchyma[held])
+    sizes = np.sum([np.bincount(picture.ravel(), minlength=count + 1) for picture in labels], axis=0)
     sizes[0] = 0
     thickest = int(np.count_nonzero(parenchyma.any(axis=(1, 2))))
     smallest = max(SMALLEST_LUNG_SHARE * sizes.max(), SMALLEST_LUNG_MM2 / pixel_mm2 * (1 if thickest < 4 else 3))
     keep = sizes >= smallest
     keep[0] = False
-    return keep[labels], airways
+    for picture, numbers in zip(parenchyma[held], labels, strict=True):
+        picture[:] = keep.take(numbers)
+    return parenchyma, airways
 
 
 def _box(stats: NDArray[np.int32]) -> tuple[slice, slice]:

@@ -7,6 +7,8 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from HiResMedSynthLib.bounding_box import bounding_box
+
 TOLERANCE_MM = 1e-4
 FEW_COLUMNS = 40  # of a radius: up to here runs are faster than distances
 
@@ -24,16 +26,20 @@ def within_mm(
         return grown
     slice_mm, row_mm, column_mm = spacing_mm
     reach = min(int(distance_mm // slice_mm), len(mask) - 1)
-    for index in range(len(mask)):
-        if not mask[index].any():
-            continue
+    reach_px = [int(distance_mm / mm) + 1 for mm in (row_mm, column_mm)]
+    for index in np.flatnonzero(mask.any(axis=(1, 2))).tolist():
+        box = bounding_box(mask[index], reach_px)
+        part = mask[index][box]
         if reach == 0 and distance_mm < FEW_COLUMNS * column_mm:
-            grown[index] = _grown_by_runs(mask[index], distance_mm + TOLERANCE_MM, row_mm, column_mm)
+            grown[index][box] = _grown_by_runs(part, distance_mm + TOLERANCE_MM, row_mm, column_mm)
             continue
-        distance = _distance_mm(mask[index], row_mm, column_mm)
-        for other in range(max(0, index - reach), min(len(mask), index + reach + 1)):
-            radius = math.sqrt(max(distance_mm**2 - ((other - index) * slice_mm) ** 2, 0.0))
-            grown[other] |= distance <= radius + TOLERANCE_MM
+        distance = _distance_mm(part, row_mm, column_mm)
+        for away in range(reach + 1):
+            radius = math.sqrt(max(distance_mm**2 - (away * slice_mm) ** 2, 0.0))
+            near = distance <= radius + TOLERANCE_MM
+            for other in {index - away, index + away}:
+                if 0 <= other < len(mask):
+                    grown[other][box] |= near
     return grown
 
 
@@ -43,7 +49,7 @@ def _distance_mm(mask: NDArray[np.bool_], row_mm: float, column_mm: float) -> ND
     from scipy.ndimage import distance_transform_edt
 
     if abs(row_mm - column_mm) < 1e-3 * row_mm:
-        free = (~mask).astype(np.uint8)
+        free = (~mask).view(np.uint8)
         return np.asarray(cv2.distanceTransform(free, cv2.DIST_L2, cv2.DIST_MASK_PRECISE) * row_mm)
     return np.asarray(distance_transform_edt(~mask, sampling=(row_mm, column_mm)))
 

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from HiResMedSynthLib.bounding_box import bounding_box
 from HiResMedSynthLib.errors import PlacementError
 from HiResMedSynthLib.placement.network import to_unit
-from HiResMedSynthLib.placement.regions_ct import MASKS, ChestRegions
+from HiResMedSynthLib.placement.regions_ct import MASKS, ChestRegions, components
 
 if TYPE_CHECKING:
     from HiResMedSynthLib.placement.network import PlacementNetwork
@@ -67,22 +68,33 @@ def name_slices(
     """
     _, rows, columns = hu.shape
     masks = {name: np.zeros(hu.shape, dtype=bool) for name in MASKS}
+    reach_px = [side // 2 + 1 for side in _disc(BORDER_MM, mm).shape]  # beyond it nothing becomes lung or airway
     pictures = [np.clip(picture, -1024, 3071).astype(np.float32) for picture in hu]
     for index, logits in enumerate(_logits(pictures, mm, network)):
         named = _argmax(logits, rows, columns)
         if max(logits.shape[1:]) < MIRRORED_PX:
             _name_lung_by_hu(named, smooth_hu[index])
-        named = _in_patient(named)
-        lungs = _refined_lungs(named, smooth_hu[index], mm)
-        lungs &= ~_fat(lungs, smooth_hu[index], mm)
-        airways, parenchyma = _airways(named, smooth_hu[index], lungs, mm)
-        lungs |= parenchyma
-        masks["lungs"][index] = lungs
-        masks["airways"][index] = airways
+        _name_things_outside(named)
+        inside = _is_one_of(named, LUNG, AIRWAY)
+        lungs = masks["lungs"][index]
+        if inside.any():
+            box = bounding_box(inside, reach_px)
+            _name_foam_outside(named[box])
+            lungs[box], masks["airways"][index][box] = _lungs_and_airways(named[box], smooth_hu[index][box], mm)
         masks["body"][index] = (named != OUTSIDE) | lungs
         masks["bone"][index] = (named == BONE) & ~lungs
         masks["mediastinum"][index] = (named == MEDIASTINUM) & ~lungs
     return ChestRegions(smooth_hu=smooth_hu, **masks)
+
+
+def _lungs_and_airways(
+    named: NDArray[np.uint8], smooth_hu: NDArray[np.int16], mm: tuple[float, float]
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """(lungs, airways) of one slice by its classes and HU."""
+    lungs = _refined_lungs(named, smooth_hu, mm)
+    lungs &= ~_fat(lungs, smooth_hu, mm)
+    airways, parenchyma = _airways(named, smooth_hu, lungs, mm)
+    return lungs | parenchyma, airways
 
 
 def to_grid(hu: NDArray[np.float32], mm: tuple[float, float], pixel_mm: float) -> NDArray[np.float32]:
@@ -121,10 +133,17 @@ def _argmax(logits: NDArray[np.float32], rows: int, columns: int) -> NDArray[np.
     named = np.zeros((rows, columns), dtype=np.uint8)
     for number, layer in enumerate(logits):
         wide = cv2.resize(layer, (columns, rows), interpolation=cv2.INTER_LINEAR)
-        better = wide > best
-        named[better] = number
-        best[better] = wide[better]
+        np.copyto(named, number, where=wide > best)
+        np.maximum(wide, best, out=best)
     return named
+
+
+def _is_one_of(named: NDArray[np.uint8], *classes: int) -> NDArray[np.bool_]:
+    """Pixels of those classes; much faster than numpy's isin."""
+    found = np.zeros(named.shape, dtype=bool)
+    for number in classes:
+        found |= named == number
+    return found
 
 
 def _name_lung_by_hu(named: NDArray[np.uint8], smooth_hu: NDArray[np.int16]) -> None:
@@ -141,29 +160,33 @@ def _name_lung_by_hu(named: NDArray[np.uint8], smooth_hu: NDArray[np.int16]) -> 
             named[piece] = LUNG
 
 
-def _in_patient(named: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The classes with all that is apart from the patient (table, cushions) outside the body, and so is "lung" there.
-
-    No lung borders on the air of the room: where the network says so, it took the table's foam for lung.
-    """
+def _name_things_outside(named: NDArray[np.uint8]) -> None:
+    """Names all that is apart from the patient (table, cushions) outside the body."""
     import cv2
 
     count, parts, stats, _ = cv2.connectedComponentsWithStats((named != OUTSIDE).astype(np.uint8), connectivity=4)
     if count > 2:
         areas = stats[:, cv2.CC_STAT_AREA].copy()
         areas[0] = 0
-        named = np.where((areas >= PATIENT_SHARE * areas.max())[parts], named, OUTSIDE).astype(np.uint8)
-    count, parts, stats, _ = cv2.connectedComponentsWithStats(
-        np.isin(named, (LUNG, AIRWAY)).astype(np.uint8), connectivity=4
-    )
-    for number in range(1, count):
-        left, top, width, height = (int(value) for value in stats[number, :4])
-        box = (slice(max(top - 1, 0), top + height + 1), slice(max(left - 1, 0), left + width + 1))
-        piece = parts[box] == number
-        ring = (cv2.dilate(piece.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0) & ~piece
+        np.copyto(named, OUTSIDE, where=(areas < PATIENT_SHARE * areas.max()).take(parts))
+
+
+def _name_foam_outside(named: NDArray[np.uint8]) -> None:
+    """Names outside the body what the network took for lung though it is the table's foam.
+
+    No lung borders on the air of the room.
+    """
+    for box, piece, _ in components(_is_one_of(named, LUNG, AIRWAY), connectivity=4, around_px=1):
+        ring = _ring(piece)
         if ring.any() and float((named[box][ring] == OUTSIDE).mean()) > OPEN_SHARE:
             named[box][piece] = OUTSIDE
-    return named
+
+
+def _ring(piece: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The pixels next to a piece, corners too."""
+    import cv2
+
+    return np.asarray((cv2.dilate(piece.view(np.uint8), np.ones((3, 3), np.uint8)) > 0) & ~piece)
 
 
 def _disc(radius_mm: float, mm: tuple[float, float]) -> NDArray[np.uint8]:
@@ -182,12 +205,8 @@ def _airways(
     near = cv2.dilate((named == AIRWAY).astype(np.uint8), _disc(BORDER_MM, mm)) > 0
     air = near & (smooth_hu < AIR_HU) & ~lungs
     airways, parenchyma = air.copy(), np.zeros_like(air)
-    count, parts, stats, _ = cv2.connectedComponentsWithStats(air.astype(np.uint8), connectivity=4)
-    for number in range(1, count):
-        left, top, width, height = (int(value) for value in stats[number, :4])
-        box = (slice(max(top - 1, 0), top + height + 1), slice(max(left - 1, 0), left + width + 1))
-        pool = parts[box] == number
-        ring = (cv2.dilate(pool.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0) & ~pool
+    for box, pool, _ in components(air, connectivity=4, around_px=1):
+        ring = _ring(pool)
         if ring.any() and float((smooth_hu[box][ring] < WALL_HU).mean()) > OPEN_SHARE:
             airways[box][pool] = False
             parenchyma[box][pool & (named[box] != OUTSIDE)] = True
@@ -205,7 +224,7 @@ def _fat(lungs: NDArray[np.bool_], smooth_hu: NDArray[np.int16], mm: tuple[float
     _, parts, stats, _ = cv2.connectedComponentsWithStats(fat, connectivity=4)
     large = stats[:, cv2.CC_STAT_AREA] * mm[0] * mm[1] >= LEAST_FAT_MM2
     large[0] = False
-    return np.asarray(large[parts])
+    return np.asarray(large.take(parts))
 
 
 def _refined_lungs(
@@ -227,17 +246,17 @@ def _refined_lungs(
     aerated = cv2.dilate(core & air, _disc(2 * BORDER_MM, mm))
     rim = lungs & (1 - core)
     wall = rim & (1 - air) & aerated
-    taken_in = cv2.dilate(lungs, reach) & air & np.isin(named, (WALL, BONE, MEDIASTINUM)).astype(np.uint8)
+    taken_in = cv2.dilate(lungs, reach) & air & _is_one_of(named, WALL, BONE, MEDIASTINUM)
     refined = (lungs & (1 - wall)) | taken_in
     # what the rim lost of vessels comes back; walls do not, for a closing reaches no outside
     pad = 2 * max(reach.shape)
     padded = cv2.copyMakeBorder(refined, pad, pad, pad, pad, cv2.BORDER_REPLICATE)
     closed = cv2.morphologyEx(padded, cv2.MORPH_CLOSE, _disc(CLOSING_MM, mm))[pad:-pad, pad:-pad]
-    closed &= np.isin(named, (LUNG, WALL, MEDIASTINUM)).astype(np.uint8)
-    count, parts, stats, _ = cv2.connectedComponentsWithStats(closed, connectivity=4)
-    keep = stats[:, cv2.CC_STAT_AREA] * mm[0] * mm[1] >= SMALLEST_LUNG_MM2
-    keep[0] = False
-    for number in range(1, count):
-        inside = smooth_hu[(parts == number) & (air > 0)] if keep[number] else ()
-        keep[number] &= len(inside) == 0 or float(np.median(inside)) > GAS_HU  # bowel, air beside an arm
-    return np.asarray(keep[parts])
+    closed &= _is_one_of(named, LUNG, WALL, MEDIASTINUM)
+    found = np.zeros(lungs.shape, dtype=bool)
+    for box, piece, area in components(closed, connectivity=4):
+        inside = smooth_hu[box][piece & (air[box] > 0)]
+        # free gas: bowel, air beside an arm
+        if area * mm[0] * mm[1] >= SMALLEST_LUNG_MM2 and (len(inside) == 0 or float(np.median(inside)) > GAS_HU):
+            found[box] |= piece
+    return found

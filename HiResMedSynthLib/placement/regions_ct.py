@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from HiResMedSynthLib.bounding_box import bounding_box
 from HiResMedSynthLib.placement.danger_map import (
     CENTRAL_AIRWAYS,
     CHEST_WALL,
@@ -32,6 +35,7 @@ BRONCHUS_MM2 = (6.0, 500.0)  # area of a bronchus cut by a slice
 WALL_HU = -750.0  # median of a bronchus's surroundings: walls, hilum; emphysema lies in parenchyma
 RIM_MM = 1.5  # the blur of a border: what is dense within it and nowhere deeper is wall
 SOLID_HU = -250.0  # on the smoothed picture: consolidation and effusion; ground glass lies below
+AROUND_PX = 4  # about the lungs: as far as the surroundings of bronchi go
 SOLID_RADIUS_MM = 7.0  # a dense region that holds a disc of this radius is no vessel
 MASKS = ("body", "lungs", "airways", "bone", "mediastinum")  # of `ChestRegions`
 LABELS_OF_RULE = {1: OUTSIDE_BODY, 2: CHEST_WALL, 3: MEDIASTINUM, 4: CENTRAL_AIRWAYS, 5: VESSELS, 6: PLEURA_MARGIN}
@@ -59,8 +63,34 @@ class ChestRegions:
 
     def slices(self, first: int, last: int) -> ChestRegions:
         """The same of slices `first` to `last` (exclusive); views."""
+        return self.part((slice(first, last),))
+
+    def part(self, box: tuple[slice, ...]) -> ChestRegions:
+        """The same of a box; views."""
         held = {name: getattr(self, name) for name in ("smooth_hu", *MASKS)}
-        return replace(self, **{name: array[first:last] for name, array in held.items() if array is not None})
+        return replace(self, **{name: array[box] for name, array in held.items() if array is not None})
+
+
+def components(
+    mask: NDArray[Any], *, connectivity: int, around_px: int = 0
+) -> Iterator[tuple[tuple[slice, slice], NDArray[np.bool_], int]]:
+    """The connected components of one slice: of each (box, component within that box, its area in pixels).
+
+    Args:
+        mask: bool or uint8 `[row, column]`.
+        connectivity: 4 or 8.
+        around_px: by which the boxes are wider on each side, as far as the slice goes.
+    """
+    import cv2
+
+    count, parts, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=connectivity)
+    for number in range(1, count):
+        left, top, width, height, area = stats[number].tolist()
+        box = (
+            slice(max(top - around_px, 0), top + height + around_px),
+            slice(max(left - around_px, 0), left + width + around_px),
+        )
+        yield box, parts[box] == number, area
 
 
 def danger_of_regions(
@@ -75,27 +105,44 @@ def danger_of_regions(
     """
     named = regions.mediastinum is not None and regions.bone is not None
     labels = np.full(regions.lungs.shape, 1, dtype=np.uint8)
-    labels[regions.body] = 2
-    for index in range(len(labels)):
+    for index, body in enumerate(regions.body):
         between = regions.mediastinum[index] if regions.mediastinum is not None else _between(regions.lungs[index])
-        labels[index][between & regions.body[index]] = 3
+        np.copyto(labels[index], 2, where=body)
+        np.copyto(labels[index], 3, where=between & body)
         if regions.bone is not None:
-            labels[index][regions.bone[index]] = 7
-    labels[regions.lungs] = 0
-    solid = _solid(regions, spacing_mm) if named else np.zeros((), dtype=bool)
-    vessels = _vessels(regions, spacing_mm) & ~solid
-    pleura = within_mm(~regions.lungs, margins.pleura_mm, spacing_mm=spacing_mm) if margins.pleura_mm else None
-    if pleura is not None:
-        labels[pleura & regions.lungs] = 6
-    if named:
-        labels[within_mm(solid, margins.vessel_mm, spacing_mm=spacing_mm) & regions.lungs] = 8
-    near_vessels = within_mm(vessels, margins.vessel_mm, spacing_mm=spacing_mm) & regions.lungs
-    if pleura is not None:
-        inner = _off_the_rim(vessels, regions.lungs, spacing_mm)
-        near_vessels &= ~pleura | within_mm(inner, margins.vessel_mm, spacing_mm=spacing_mm)
-    labels[near_vessels] = 5
-    labels[within_mm(regions.airways, margins.vessel_mm, spacing_mm=spacing_mm)] = 4
+            np.copyto(labels[index], 7, where=regions.bone[index])
+    if regions.lungs.any():
+        # what lies nearest to a lung voxel of all that isn't lung lies within it
+        box = bounding_box(regions.lungs, (1, AROUND_PX, AROUND_PX))
+        _label_lungs(labels[box], regions.part(box), spacing_mm, margins, find_solid=named)
+    np.copyto(labels, 4, where=within_mm(regions.airways, margins.vessel_mm, spacing_mm=spacing_mm))
     return DangerMap(labels=labels, names=LABELS_OF_NETWORK if named else LABELS_OF_RULE, method=method)
+
+
+def _label_lungs(
+    labels: NDArray[np.uint8],
+    regions: ChestRegions,
+    spacing_mm: tuple[float, float, float],
+    margins: Margins,
+    *,
+    find_solid: bool,
+) -> None:
+    """Writes the classes within the lungs into `labels`."""
+    lungs = regions.lungs
+    np.copyto(labels, 0, where=lungs)
+    vessels = _vessels(regions, spacing_mm)
+    pleura = within_mm(~lungs, margins.pleura_mm, spacing_mm=spacing_mm) if margins.pleura_mm else None
+    if pleura is not None:
+        np.copyto(labels, 6, where=pleura & lungs)
+    if find_solid:
+        solid = _solid(regions, spacing_mm)
+        vessels &= ~solid
+        np.copyto(labels, 8, where=within_mm(solid, margins.vessel_mm, spacing_mm=spacing_mm) & lungs)
+    near_vessels = within_mm(vessels, margins.vessel_mm, spacing_mm=spacing_mm) & lungs
+    if pleura is not None:
+        inner = _off_the_rim(vessels, lungs, spacing_mm)
+        near_vessels &= ~pleura | within_mm(inner, margins.vessel_mm, spacing_mm=spacing_mm)
+    np.copyto(labels, 5, where=near_vessels)
 
 
 def _between(lungs: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -137,12 +184,12 @@ def _vessels(regions: ChestRegions, spacing_mm: tuple[float, float, float]) -> N
         _, parts, stats, _ = cv2.connectedComponentsWithStats(dense, connectivity=8)
         keep = stats[:, cv2.CC_STAT_AREA] * pixel_mm2 >= SMALLEST_VESSEL_MM2
         keep[0] = False
-        found = keep[parts]
+        found = keep.take(parts)
         open_lung = (lungs & ~found).astype(np.uint8)
         _, parts, stats, _ = cv2.connectedComponentsWithStats(open_lung, connectivity=4)
         lumen = stats[:, cv2.CC_STAT_AREA] * pixel_mm2 <= LARGEST_LUMEN_MM2
         lumen[0] = False
-        vessels[index] = found | lumen[parts] | _bronchi(lungs, regions.smooth_hu[index], pixel_mm2)
+        vessels[index] = found | lumen.take(parts) | _bronchi(lungs, regions.smooth_hu[index], pixel_mm2)
     return vessels
 
 
@@ -167,17 +214,11 @@ def _bronchi(lungs: NDArray[np.bool_], smooth_hu: NDArray[np.int16], pixel_mm2: 
     import cv2
 
     found = np.zeros(lungs.shape, dtype=bool)
-    air = (lungs & (smooth_hu < BRONCHUS_HU)).astype(np.uint8)
-    count, parts, stats, _ = cv2.connectedComponentsWithStats(air, connectivity=4)
-    for number in range(1, count):
-        left, top, width, height, area = (int(value) for value in stats[number])
+    for box, pool, area in components(lungs & (smooth_hu < BRONCHUS_HU), connectivity=4, around_px=AROUND_PX):
         if not BRONCHUS_MM2[0] <= area * pixel_mm2 <= BRONCHUS_MM2[1]:
             continue
-        box = (slice(max(top - 4, 0), top + height + 4), slice(max(left - 4, 0), left + width + 4))
-        pool = (parts[box] == number).astype(np.uint8)
-        around = cv2.dilate(pool, np.ones((7, 7), np.uint8)).astype(bool) & ~cv2.dilate(
-            pool, np.ones((3, 3), np.uint8)
-        ).astype(bool)
+        seen = pool.view(np.uint8)
+        around = cv2.dilate(seen, np.ones((7, 7), np.uint8)) > cv2.dilate(seen, np.ones((3, 3), np.uint8))
         if around.any() and np.median(smooth_hu[box][around]) > WALL_HU:
-            found[box] |= pool.astype(bool)
+            found[box] |= pool
     return found
