@@ -34,6 +34,7 @@ OF_LESIONS: dict[Kind, str] = {
     "CT": "Places of lesions on CT are for Training.train_location.",
     "film": "Places of lesions on chest films are for Training.train_density.",
 }
+LEAST_PATIENTS = 5  # with lesions on films, to learn a density from
 NO_SPACING = "Write it into the column spacing_mm of patients.csv."
 
 
@@ -153,10 +154,15 @@ def refuse_without_sites(check: FolderCheck, *, where: str) -> None:
 
 
 def _refuse_without_nodules(check: FolderCheck) -> None:
-    if not any(is_nodule(name) for one in check.images for name in (*one.marks, *one.voxels)):
+    """Refuses films from which Training.train_density can't learn."""
+    having = {one.patient for one in check.images if any(is_nodule(name) for name in (*one.marks, *one.voxels))}
+    if 0 < len(having) < LEAST_PATIENTS:
+        raise ReadError(f"only {len(having)} patient(s) have nodules or masses on their films",
+                        remedy=f"Label those of {LEAST_PATIENTS} patients or more for Training.train_density.")  # fmt: skip
+    if not having:
         raise ReadError("no nodule or mass is labelled on these films",
-                        remedy="Training.train_density learns from those; name other lesions of the lung by its "
-                        "--class.")  # fmt: skip
+                        remedy="Name other lesions of the lung by --class of Training.train_density, which learns "
+                        "from nodules and masses.")  # fmt: skip
 
 
 def _refuse_one_sided(check: FolderCheck, holds: Callable[[ImageFacts], bool], where: str) -> None:

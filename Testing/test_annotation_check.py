@@ -73,7 +73,9 @@ def test_other_formats_pass(build: Callable[[Path], Path], tmp_path: Path) -> No
         (masks, "train_danger --domain film"),
         (nnunet, "train_danger --domain lung-ct"),
         (dicom, "train_location, train_yolo, train_detector"),
-        (yolo, "train_density"),
+        (lambda folder: yolo(folder, 10), "train_density"),
+        (yolo, "none: no structure of the body is labelled in this folder. Give masks of lungs, bone ... Places of "
+               "lesions on chest films are for Training.train_density. And: only 2 patient(s) have nodules or masses"),
         (lambda folder: sed(",0.5,DX", ",0.5,MR")(yolo(folder)), "none: images of modality MR"),
     ],
 )  # fmt: skip

@@ -18,6 +18,7 @@ import numpy as np
 
 from HiResMedSynthLib.annotated_image import AnnotatedImage
 from HiResMedSynthLib.annotation_classes import is_anatomy, is_nodule
+from HiResMedSynthLib.annotation_needs import LEAST_PATIENTS
 from HiResMedSynthLib.aside import written_aside
 from HiResMedSynthLib.errors import PlacementError, ReadError, SettingsError
 from HiResMedSynthLib.placement.danger import danger
@@ -36,7 +37,6 @@ from Training.site_labels import lesion_sites
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-LEAST_PATIENTS = 5  # to learn from
 LEAST_TO_TELL = 20  # patients: of fewer an interval over patients says nothing
 SHEET_PX = 384
 NAMED = 5  # films of which something was left out
