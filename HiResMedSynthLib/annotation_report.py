@@ -98,7 +98,7 @@ def _trainers(check: FolderCheck) -> str:
     if check.problems:
         return "none before the problems are mended"
     taken, reasons = trainers_for(check)
-    return f"python -m Training.NAME: {', '.join(taken)}" if taken else f"none: {'; '.join(reasons)}"
+    return f"python -m Training.NAME: {', '.join(taken)}" if taken else f"none: {' And: '.join(reasons)}"
 
 
 def _sentence(finding: Finding, *, files: bool) -> str:
