@@ -158,7 +158,7 @@ def _refuse_without_nodules(check: FolderCheck) -> None:
     having = {one.patient for one in check.images if any(is_nodule(name) for name in (*one.marks, *one.voxels))}
     if 0 < len(having) < LEAST_PATIENTS:
         raise ReadError(f"only {len(having)} patient(s) have nodules or masses on their films",
-                        remedy=f"Label those of {LEAST_PATIENTS} patients or more for Training.train_density.")  # fmt: skip
+                        remedy=f"Label {LEAST_PATIENTS} patients' or more, for Training.train_density.")  # fmt: skip
     if not having:
         raise ReadError("no nodule or mass is labelled on these films",
                         remedy="Name other lesions of the lung by --class of Training.train_density, which learns "

@@ -15,6 +15,7 @@ from typing import NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
+from HiResMedSynthLib.asked_place import refused_place
 from HiResMedSynthLib.case import BackgroundReference, Case, CaseSettings, LesionRequest, PlacedLesion
 from HiResMedSynthLib.draw_lesion import (
     DrawnShape,
@@ -327,26 +328,7 @@ class _Drawing:
         if self.occupied is not None:
             forbidden = forbidden | self.occupied
         nearest = nearest_permitted(forbidden, shape.footprint, corner, spacing_mm=self.ground.image.spacing_mm)
-        moved = None
-        if nearest is None:
-            advice = "None near it is permitted at this size: choose another; inside tissue a smaller lesion may fit."
-        else:
-            step = [new - old for new, old in zip(nearest, corner, strict=True)]
-            moved = shape.center_at((anchor[0] + step[0], anchor[1] + step[1], anchor[2] + step[2]))
-            advice = f"The nearest permitted place is {_words(moved, self.ground.image)}."
-        beyond = _beyond(shape.center_at(anchor), self.ground.image)
-        if beyond:
-            raise ForbiddenPlaceError(
-                f"lesion {number}: {beyond}", remedy="Give a place inside the image.", nearest=moved
-            )
-        asked = _words(shape.center_at(anchor), self.ground.image)
-        if shape.needs is not None and problem == (f"no {shape.needs}",):
-            advice = f"Choose a place within reach of it, or another type than {shape.type}."
-        raise ForbiddenPlaceError(
-            f"lesion {number} ({shape.diameter_mm:.1f} mm) at {asked} would touch: {', '.join(problem)}",
-            remedy=advice,
-            nearest=moved,
-        )
+        raise refused_place(number, shape, anchor, problem, nearest, self.ground.image)
 
     def _drawn_anchor(
         self, number: int, shape: DrawnShape, request: LesionRequest, rng: np.random.Generator
@@ -402,16 +384,3 @@ class _Drawing:
         free = np.ones([b - a for a, b in zip(low, high, strict=True)], dtype=bool)
         free[inside] = lesion.alpha == 0
         self.occupied[around] |= distance_transform_edt(free, sampling=spacing) <= self.settings.min_distance_mm
-
-
-def _beyond(place: tuple[float, float, float], image: MedicalImage) -> str:
-    """Which index of a place lies outside the image, in words; empty if none does."""
-    for name, at, size in zip(("slice", "row", "column"), place, image.shape, strict=True):
-        if not -0.5 <= at < size - 0.5:
-            return f"{name} {at:g} is outside the image (0 to {size - 1})"
-    return ""
-
-
-def _words(place: tuple[float, float, float], image: MedicalImage) -> str:
-    words = f"row {place[1]:g}, column {place[2]:g}"
-    return words if image.slices == 1 else f"{words}, slice {place[0]:g}"

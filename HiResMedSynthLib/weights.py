@@ -116,8 +116,7 @@ def check_name(name: str) -> str:
         ModelError: it is empty, too long, or holds path parts or signs.
     """
     if name in WORDS:
-        raise ModelError(f"'{name}' can't name a model: --danger or --prior mean something by it",
-                         remedy="Choose another name.")  # fmt: skip
+        raise ModelError(f"'{name}' is a choice of --danger or --prior already", remedy="Name the model otherwise.")
     if not NAME_PATTERN.fullmatch(name) or ".." in name or RESERVED.fullmatch(name):
         raise ModelError(
             f"'{name[:60]}' can't name a model",
@@ -186,10 +185,8 @@ def find(name: str, kind: str | None = None, *, words: tuple[str, ...] = ()) -> 
         if kind and kind != card.kind:
             raise ModelError(f"the model '{name}' {use_of(card.kind)}; needed: one that {use_of(kind)}", remedy=ADVICE)
         return Model(card=card, path=path, shipped=shipped)
-    besides = f"Choose {', '.join(words)}, or a model. " if words else ""
-    raise NoModelError(
-        f"there is no model '{name}'", remedy=f"{besides}{ADVICE} A file becomes a model by: models add FILE."
-    )
+    advice = (f"Choose {', '.join(words)}, or a model. " if words else "") + ADVICE
+    raise NoModelError(f"there is no model '{name}'", remedy=f"{advice} A file becomes a model by: models add FILE.")
 
 
 def add(path: str | Path, name: str | None = None) -> Model:
@@ -216,9 +213,8 @@ def add(path: str | Path, name: str | None = None) -> Model:
         target = folder / f"{name}{SUFFIX}"
         with one_at_a_time(folder / TURN):  # two of one name would leave the file of one with the hash of the other
             if any(other.stem.lower() == name.lower() for other, _ in _files()):
-                raise ModelError(
-                    f"there is a model '{name}' already", remedy="Give another --name, or remove that one first."
-                )
+                taken = f"there is a model '{name}' already"
+                raise ModelError(taken, remedy="Give another --name, or remove that one first.")
             with written_aside(target.with_suffix(RECORD_SUFFIX)) as record:
                 record.write_text(json.dumps({"sha256": digest, "bytes": size}) + "\n", encoding="utf-8")
             aside.replace(target)

@@ -61,9 +61,11 @@ ALLOWED: dict[str, Set[str]] = {
     "place_lesion": LOWER
     | {"fusion", "case", "ground", "draw_lesion"}
     | {"lesion_in_mr", "lesion_in_scan", "lesion_on_film"},
+    "asked_place": FOUNDATION | IMAGE | {"draw_lesion"},
     "draw_case": LOWER
     | {"lesion", "placement", "fusion", "case", "ground"}
-    | {"lesion_in_mr", "lesion_in_scan", "lesion_on_film", "lesion_notes", "draw_lesion", "place_lesion"},
+    | {"lesion_in_mr", "lesion_in_scan", "lesion_on_film", "lesion_notes", "draw_lesion", "place_lesion"}
+    | {"asked_place"},
     "compose": FOUNDATION | IMAGE | {"case", "fusion", "mark"},
     "provenance": LOWER | {"case", "case_file", "compose", "export"},
     "export": LOWER | {"case", "case_file", "compose"},

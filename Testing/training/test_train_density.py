@@ -103,7 +103,7 @@ def test_places_are_told_in_the_box_of_the_lungs_to_the_patients_left() -> None:
 def test_a_model_cannot_have_a_name_that_means_something_else(store: Path) -> None:
     told = CliRunner().invoke(main, ["--data", str(store), "--out", str(store / "run"), "--name", "density"])
     assert told.exit_code == 1
-    assert "can't name a model" in told.output
+    assert "is a choice of --danger or --prior already" in told.output
 
 
 @pytest.mark.parametrize("lesion", ["stone", "pneumothorax"])
