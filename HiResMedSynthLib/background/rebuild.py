@@ -65,7 +65,7 @@ def rebuild(model: Rebuilder, image: MedicalImage) -> MadeImage:
     placed = place(image, values=values, side=shape.size, spacing_mm=model.spacing_mm or 1.0)
     told = torch.from_numpy(placed.film * placed.inside)[None, None]
     result = model.network(told.to(device))
-    made = filled(result.image.mean(1)[0].clamp(-1, 1).cpu().numpy(), placed.inside)
+    made = filled(result.image.float().mean(1)[0].clamp(-1, 1).cpu().numpy(), placed.inside)
     count = result.indices.numel()
     return MadeImage(
         image=laid_back(made, placed, replace(image, window=image.display_window())),

@@ -15,7 +15,15 @@ from click.core import ParameterSource
 from HiResMedSynthLib.aside import written_aside
 from HiResMedSynthLib.cli.code_prior import code_prior_of, code_prior_options
 from HiResMedSynthLib.cli.exit_codes import EXIT_CANCELLED
-from HiResMedSynthLib.cli.options import check_device, device_option, image_options, progress_line, warn
+from HiResMedSynthLib.cli.options import (
+    check_device,
+    computing_in,
+    device_option,
+    image_options,
+    precision_option,
+    progress_line,
+    warn,
+)
 from HiResMedSynthLib.cli.outputs import OutputFolder
 from HiResMedSynthLib.errors import ExportError, SettingsError
 from HiResMedSynthLib.versions import installed_versions
@@ -88,6 +96,7 @@ Examples:
     "--overwrite", is_flag=True, help="Replace the images of an earlier call, each as soon as a new one is whole."
 )
 @device_option
+@precision_option
 @image_options
 def generate_command(out: Path, like: Path | None, overwrite: bool, **options: Any) -> None:
     """Makes synthetic backgrounds that `compose` takes: chest films, or those of a model of yours.
@@ -184,17 +193,18 @@ class _Run:
         options, total = self.options, self.options["count"]
         seed = options["seed"] + index
         copies_stay = options["keep_copies"] or self.descriptors is None
-        made = generate(
-            self.model,
-            seed=seed,
-            sex=options["sex"],
-            like=self.like,
-            strength=options["strength"] if self.like is not None else 1.0,
-            size=options["size"],
-            prior=self.prior,
-            why_copy=None if copies_stay or self.descriptors is None else self.descriptors.why_copy,
-            on_step=lambda name: progress_line(index, total, f"seed {seed}: {name}"),
-        )
+        with computing_in(options):
+            made = generate(
+                self.model,
+                seed=seed,
+                sex=options["sex"],
+                like=self.like,
+                strength=options["strength"] if self.like is not None else 1.0,
+                size=options["size"],
+                prior=self.prior,
+                why_copy=None if copies_stay or self.descriptors is None else self.descriptors.why_copy,
+                on_step=lambda name: progress_line(index, total, f"seed {seed}: {name}"),
+            )
         self._write(made)
         if sys.stderr.isatty():
             progress_line(index + 1, total, f"seed {seed} is written")
@@ -273,6 +283,7 @@ class _Run:
             "prior": None if self.prior is None else self.prior.recorded(),
             "like": None if self.like is None else {"pixel_sha256": self.like.pixel_sha256},
             "strength": None if self.like is None else self.options["strength"],
+            "precision": self.options["precision"],
             "device": self.options["device"],  # a seed's film differs a little between devices and versions
             "versions": {**installed_versions(), "torch": torch.__version__},
             "copies_looked_for": self.descriptors is not None,

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from HiResMedSynthLib.cli.options import check_device, device_option, image_options, progress_line, warn
+from HiResMedSynthLib.cli.options import (
+    check_device,
+    computing_in,
+    device_option,
+    image_options,
+    precision_option,
+    progress_line,
+    warn,
+)
 from HiResMedSynthLib.cli.outputs import OutputFile, check_free
 from HiResMedSynthLib.errors import SettingsError
 
@@ -45,6 +53,7 @@ Examples:
 @click.option("--sex", type=click.Choice(("F", "M")), help="Of the patient, where it is known.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing file.")
 @device_option
+@precision_option
 @image_options
 def reconstruct_command(image: Path, out: Path, overwrite: bool, **options: Any) -> None:
     """Draws IMAGE again from its codes, on its own grid and grey range.
@@ -67,7 +76,8 @@ def reconstruct_command(image: Path, out: Path, overwrite: bool, **options: Any)
     if domain is None and options["model_name"] is None:
         domain = domain_like(given)
     found = find_background(options["model_name"], domain, on_note=warn)
-    made = (_by_vqgan if is_vqgan(found.path) else _by_cascade)(found, given, options)
+    with computing_in(options):
+        made = (_by_vqgan if is_vqgan(found.path) else _by_cascade)(found, given, options)
     write_image_file(made.image, out, how=made.how, sex=made.sex)
     progress_line(1, 1, "written")
     for note in made.notes:

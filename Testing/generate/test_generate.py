@@ -54,7 +54,7 @@ def test_the_record_tells_how_to_make_them_again(made: Path, model: BackgroundMo
         (f"cxr-{seed:04d}.dcm", seed, "F") for seed in (5, 6, 7)
     ]
     assert record["copies_looked_for"] is False
-    assert record["device"] == "cpu"
+    assert (record["device"], record["precision"]) == ("cpu", "float32")
     assert {"hiresmedsynth", "torch", "numpy"} <= set(record["versions"])
     assert str(made) not in json.dumps(record)
     with Image.open(made / "sheet.png") as sheet:

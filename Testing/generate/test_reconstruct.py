@@ -9,6 +9,7 @@ import numpy as np
 import pydicom
 import pytest
 
+from HiResMedSynthLib.background.find_model import BackgroundModel
 from HiResMedSynthLib.read import read_image
 from Testing.test_cli import run
 
@@ -65,3 +66,17 @@ def test_a_ct_slice_goes_to_the_model_of_ct_that_ships(
     inside = given.pixels[0] > -1100  # what the scanner saw
     known, again = (image.pixels[0].clip(-1200, 600)[inside] for image in (given, rebuilt))
     assert np.corrcoef(known, again)[0, 1] > 0.8
+
+
+def test_bfloat16_makes_nearly_the_same_pictures(
+    tmp_path: Path, patch: pytest.MonkeyPatch, cxr_file: Path, model: BackgroundModel
+) -> None:
+    for precision in ("float32", "bfloat16"):
+        told = ("--precision", precision, "--model", "ours", "--seed", 3, "--out")
+        assert run(patch, "reconstruct", cxr_file, *told, tmp_path / f"{precision}.png") == 0
+        assert run(patch, "generate", "--size", 64, *told, tmp_path / precision, "--format", "png") == 0
+        assert json.loads((tmp_path / precision / "generated.json").read_text())["precision"] == precision
+    for name in ("{}.png", "{}/cxr-0003.png"):
+        here, there = (read_image(tmp_path / name.format(kind)).pixels for kind in ("float32", "bfloat16"))
+        assert (here != there).any()
+        assert np.abs(here.astype(float) - there).mean() < 0.05 * np.ptp(here)
