@@ -32,7 +32,7 @@ from HiResMedSynthLib.placement.domain import PROJECTION_DOMAINS, guess_domain
 from HiResMedSynthLib.placement.film_view import abdomen_warnings, view_warnings
 from HiResMedSynthLib.placement.location import heatmap
 from HiResMedSynthLib.placement.margins import Margins
-from HiResMedSynthLib.placement.method import OF_FILMS, LocalFactor, PlacementMethod
+from HiResMedSynthLib.placement.method import LocalFactor, PlacementMethod
 from HiResMedSynthLib.placement.sizes import shipped_sizes
 from HiResMedSynthLib.placement.zones import zone_mask
 
@@ -95,7 +95,7 @@ class Ground:
         """
         heat = heatmap(
             self.image, self.danger_map, domain=self.domain, allow=allow, local=self._local,
-            film_density=self.placement.film_density(self.domain), temperature=self.placement.temperature,
+            film_density=self._film_density, temperature=self.placement.temperature,
         )  # fmt: skip
         return heat if zone is None else self.in_zone(heat, zone)
 
@@ -136,7 +136,7 @@ class Ground:
         if self.domain == "mr":
             return "the same everywhere in the body"
         words = "density of real lesions" if factor is None else f"density of real lesions x {factor.name}"
-        if self.placement.prior_task(self.domain) == OF_FILMS:
+        if self._film_density is not None:
             words = f"density of the lesions of model {self.placement.prior}"
         return words
 
@@ -174,6 +174,10 @@ class Ground:
             return None
         seen = np.flatnonzero(lungs.any(axis=(0, 1)))
         return int(seen[0]), int(seen[-1])
+
+    @cached_property
+    def _film_density(self) -> NDArray[np.float32] | None:
+        return self.placement.film_density(self.domain)
 
     @cached_property
     def _local_factor(self) -> LocalFactor | None:

@@ -81,7 +81,8 @@ class Work:
         ground: Ground = self.store.get_or_make(f"ground {of} {placement}", made)
         if not by_slice:
             ground.look_everywhere(progress)
-            self.store.put(mask_name, ground, 2 * image.pixels.size)  # nothing but its labels is left
+            if self.store.get(mask_name) is not None:  # nothing but its labels is left; heatmaps are the ground's
+                self.store.put(mask_name, dataclasses.replace(ground), 2 * image.pixels.size)
         return ground
 
 

@@ -103,3 +103,14 @@ def test_too_little_memory_is_told_before_the_work(model: Rebuilder, monkeypatch
     monkeypatch.setattr(memory, "available_bytes", lambda: memory.KEPT_FREE)
     with pytest.raises(SettingsError, match=r"128 x 128 pixels needs about .*Close other programs"):
         rebuild(model, film())
+
+
+def test_a_vqgan_rebuilds_in_bfloat16_nearly_the_same(
+    model: Rebuilder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_image_file(film(), tmp_path / "film.nrrd", how="made for a test", sex=None)
+    told = ("reconstruct", tmp_path / "film.nrrd", "--model", "vqmine", "--spacing-mm", "1.1", "--out")
+    for precision in ("float32", "bfloat16"):
+        assert run(monkeypatch, *told, tmp_path / f"{precision}.nrrd", "--precision", precision) == 0
+    here, there = (read_image(tmp_path / f"{kind}.nrrd").pixels.astype(float) for kind in ("float32", "bfloat16"))
+    assert np.median(np.abs(here - there)) < 0.1 * np.ptp(here)

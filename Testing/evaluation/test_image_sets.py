@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import SimpleITK as sitk
 from PIL import Image, ImageOps
 
 from HiResMedSynthLib.batch.manifest import COLUMNS
@@ -41,9 +40,7 @@ def case(folder: Path, *, seed: int = 0, pair: bool = True, shape: tuple[int, in
     mask = np.zeros(shape, np.uint8)
     mask[1, 15:30, 20:35] = 1
     write_stack(folder / "dicom", np.where(mask > 0, 1100, stored).astype(np.uint16), heights, **shown)
-    volume = sitk.GetImageFromArray(mask)
-    volume.SetSpacing((0.7, 0.7, 5.0))
-    sitk.WriteImage(volume, str(folder / "instance_mask.nii.gz"), useCompression=True)
+    put_volume(folder / "instance_mask.nii.gz", mask, (0.7, 0.7, 5.0))
     told = {"synthetic": True, "background": {"pixel_sha256": f"background {seed}"}}
     (folder / "case.json").write_text(json.dumps(told))
     return folder
@@ -103,7 +100,7 @@ def test_patients_csv_says_whose_cases_are(tmp_path: Path) -> None:
 
 def test_a_damaged_case_names_itself(tmp_path: Path) -> None:
     case(tmp_path / "c0", pair=False)
-    sitk.WriteImage(sitk.GetImageFromArray(np.zeros((2, 48, 64), np.uint8)), str(tmp_path / "c0/instance_mask.nii.gz"))
+    put_volume(tmp_path / "c0" / "instance_mask.nii.gz", np.zeros((2, 48, 64), np.uint8), (1.0, 1.0, 1.0))
     with pytest.raises(ReadError, match=r"mask has the size.*c0"):
         read_source(find_images(tmp_path)[0])
     (tmp_path / "c0/case.json").write_text("{")
@@ -307,12 +304,11 @@ def test_one_window_that_shows_both_sides_alike_is_named(tmp_path: Path) -> None
     for number in (2, 3):
         write_slice(tmp_path / "own" / f"{number}.dcm", film(number), modality="CR", sop_class=DX,
                     PatientID=f"P{number}", WindowCenter=100, WindowWidth=60)  # fmt: skip
-    notes = common_grid(looked_at(plain), looked_at(tmp_path / "own"), window=None, resample=True)[1]
-    (note,) = (note for note in notes if "windows differ" in note)
+    sides = looked_at(plain), looked_at(tmp_path / "own")
+    (note,) = (note for note in common_grid(*sides, window=None, resample=True)[1] if "windows differ" in note)
     assert note.endswith("--window 127.5,255 shows all alike")
-    window = Window(center=127.5, width=255)
-    assert not any("windows differ" in note for note in common_grid(
-        looked_at(plain), looked_at(tmp_path / "own"), window=window, resample=True)[1])  # fmt: skip
+    alike = common_grid(*sides, window=Window(center=127.5, width=255), resample=True)[1]
+    assert not any("windows differ" in note for note in alike)
 
 
 def test_dense_is_bright_whatever_the_file_says(tmp_path: Path) -> None:

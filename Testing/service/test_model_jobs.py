@@ -152,6 +152,13 @@ def test_a_case_at_a_given_place_leaves_the_other_slices_until_they_are_asked_fo
     danger(dataclasses.replace(compose, parameters={"domain": "lung-ct"}), step)  # type: ignore[arg-type]
     assert len(looked) == 8
     assert store.used_bytes < used  # the regions are let go
+    assert [
+        store.get(name) is store.get(other)
+        for name in store.names()
+        if name.startswith("danger ")
+        for other in store.names()
+        if name != other
+    ] == [False]  # no heatmap is held as if it were a mask
     compose_job(compose, step)  # type: ignore[arg-type]
     assert len(looked) == 8
 
